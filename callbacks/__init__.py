@@ -1,0 +1,7 @@
+"""Writing and showing results; import this as ``igos_pl.callbacks``."""
+
+from igos_pl.callbacks.overlays import OverlayWriter
+from igos_pl.callbacks.progress import MaskProgressBar
+from igos_pl.callbacks.writer import MaskWriter
+
+__all__ = ["MaskProgressBar", "MaskWriter", "OverlayWriter"]

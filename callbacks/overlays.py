@@ -1,0 +1,45 @@
+"""Writes pictures of the first explanations, to see early whether a run is worth its time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from igos_pl.callbacks.writer import run_configuration
+from igos_pl.checks import check_at_least
+from igos_pl.overlays import write_overlay
+from igos_pl.store import explanations_of
+
+
+class OverlayWriter(Callback):
+    """Saves overlays as PNG in ``overlays/`` of the trainer's ``default_root_dir``.
+
+    Args:
+        count: how many explanations are drawn, on the first rank; 0 for none.
+    """
+
+    def __init__(self, count: int = 16) -> None:
+        check_at_least("count", count, 0)
+        self.count = count
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the batch's explanations while the number is not reached."""
+        folder = Path(trainer.default_root_dir) / "overlays"
+        wanted = self.count - (len(list(folder.glob("*.png"))) if folder.exists() else 0)
+        if wanted <= 0 or not trainer.is_global_zero:
+            return
+        folder.mkdir(exist_ok=True)
+        for explanation in explanations_of(outputs, run_configuration(trainer, pl_module))[:wanted]:
+            name = re.sub(r"[^\w.-]+", "_", explanation.sample_id)
+            write_overlay(explanation, folder / f"{name}-{explanation.target}.png")

@@ -1,0 +1,6 @@
+"""Where images come from; import this as ``igos_pl.datamodules``."""
+
+from igos_pl.datamodules.folder import ImageFolderDataModule
+from igos_pl.datamodules.imagenet import ImageNetDataModule
+
+__all__ = ["ImageFolderDataModule", "ImageNetDataModule"]

@@ -1,0 +1,160 @@
+"""Streaming: no image is decoded before its turn, none that is done is decoded again."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from igos_pl.batches import ImageBatch
+from igos_pl.checks import check_at_least, check_choice
+from igos_pl.errors import IgosError
+from igos_pl.images import RESIZE_MODES, read_image, to_input
+from igos_pl.models.base import ExplainableNetwork
+from igos_pl.store.schema import Attributes, ImageRecord
+from igos_pl.store.segments import RunFolder
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image that is to be explained.
+
+    Attributes:
+        id: its name, unique in the data set and the same on every machine.
+        path: where it lies.
+        label: its ground-truth label, -1 if unknown.
+    """
+
+    id: str
+    path: Path
+    label: int = -1
+
+
+Item = tuple[Tensor | None, ImageRecord]
+
+
+class ImageDataset(Dataset[Item]):
+    """Reads and scales samples; an unreadable one becomes a record that says why."""
+
+    def __init__(self, samples: Sequence[Sample], input_size: int, resize: str) -> None:
+        self.samples = samples
+        self.input_size = input_size
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        sample = self.samples[index]
+        try:
+            image = read_image(sample.path)
+        except IgosError as error:
+            record = ImageRecord(
+                sample.id,
+                str(sample.path),
+                ground_truth=sample.label,
+                status="unreadable",
+                message=str(error),
+            )
+            return None, record
+        record = ImageRecord(
+            sample.id, str(sample.path), image.width, image.height, ground_truth=sample.label
+        )
+        return torch.from_numpy(to_input(image, self.input_size, self.resize)), record
+
+    def collate(self, items: Sequence[Item]) -> ImageBatch:
+        """Readable images as one tensor, the others as failures."""
+        size = self.input_size
+        images = [image for image, _ in items if image is not None]
+        return ImageBatch(
+            torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8),
+            [record for image, record in items if image is not None],
+            self.resize,
+            [record for image, record in items if image is None],
+        )
+
+
+class ImageDataModule(LightningDataModule):
+    """What all data sets share; a new one says which samples it has.
+
+    Args:
+        root: the folder with the images.
+        resize: ``squash`` scales the whole image to the square input (as published), ``crop`` its central
+            square (the usual ImageNet evaluation).
+        batch_size: images that are optimised together.
+        num_workers: processes that read images.
+        limit: explain the first so many samples only.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        resize: str = "squash",
+        batch_size: int = 8,
+        num_workers: int = 2,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("resize", resize, RESIZE_MODES)
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("num_workers", num_workers, 0)
+        if limit is not None:
+            check_at_least("limit", limit, 1)
+        self.root = Path(root)
+        self.resize = resize
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.limit = limit
+        self.samples: list[Sample] = []
+        self.pending: list[Sample] = []
+
+    @abstractmethod
+    def find_samples(self) -> list[Sample]:
+        """All samples, in an order that does not change; without reading images.
+
+        Raises:
+            IgosError: if there is none, or the labels do not fit.
+        """
+
+    def describe(self) -> Attributes:
+        """What decides how images are read: attributes of the results."""
+        return {"data": type(self).__name__, "root": str(self.root.resolve()), "resize": self.resize}
+
+    def setup(self, stage: str) -> None:
+        """Find the samples, and which of them the output folder lacks."""
+        self.samples = self.find_samples()[: self.limit]
+        _check_unique(self.samples)
+        assert self.trainer is not None, "setup is called by a trainer"
+        done = RunFolder(self.trainer.default_root_dir).done()
+        self.pending = [sample for sample in self.samples if sample.id not in done]
+
+    def predict_dataloader(self) -> DataLoader[Item]:
+        """Batches of the pending samples, scaled to the input of the trainer's network."""
+        assert self.trainer is not None, "loaders are made by a trainer"
+        network = self.trainer.lightning_module.network
+        assert isinstance(network, ExplainableNetwork)
+        dataset = ImageDataset(self.pending, network.input_size, self.resize)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=min(self.num_workers, len(self.pending)),
+            collate_fn=dataset.collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _check_unique(samples: Sequence[Sample]) -> None:
+    paths: dict[str, Path] = {}
+    for sample in samples:
+        if sample.id in paths:
+            raise IgosError(
+                f"Two images have the id {sample.id!r}: {paths[sample.id]} and {sample.path}. Results are told"
+                " apart by it: rename one"
+            )
+        paths[sample.id] = sample.path

@@ -1,0 +1,65 @@
+"""Any folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from igos_pl.datamodules.base import ImageDataModule, Sample
+from igos_pl.errors import IgosError
+from igos_pl.images import find_images
+
+
+class ImageFolderDataModule(ImageDataModule):
+    """All pictures in a folder and the folders below it.
+
+    Args:
+        root: the folder.
+        labels: a text file of ground-truth labels, a line ``path/below/root.jpg label`` for each picture.
+        resize: see `ImageDataModule`.
+        batch_size: see `ImageDataModule`.
+        num_workers: see `ImageDataModule`.
+        limit: see `ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        labels: str | None = None,
+        resize: str = "squash",
+        batch_size: int = 8,
+        num_workers: int = 2,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(root, resize, batch_size, num_workers, limit)
+        self.labels = Path(labels) if labels else None
+
+    def find_samples(self) -> list[Sample]:
+        """A sample for each picture; its id is its path below the root."""
+        names = [path.as_posix() for path in find_images(self.root)]
+        labels = _read_labels(self.labels, names) if self.labels else dict.fromkeys(names, -1)
+        return [Sample(name, self.root / name, labels[name]) for name in names]
+
+
+def _read_labels(path: Path, names: list[str]) -> dict[str, int]:
+    """Labels by name.
+
+    Raises:
+        IgosError: if the file is missing, a line is malformed, or a picture has no label.
+    """
+    if not path.is_file():
+        raise IgosError(f"There is no labels file {path}")
+    labels: dict[str, int] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, label = line.rpartition(" ")
+        if not name.strip() or not label.isdigit():
+            raise IgosError(f"{path}, line {number}: expected 'path label', found {line!r}")
+        labels[name.strip()] = int(label)
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise IgosError(
+            f"{path} has labels for {len(labels)} images, but {len(missing)} of the {len(names)} images have"
+            f" none ({missing[0]}, ...)"
+        )
+    return labels

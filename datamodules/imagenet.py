@@ -1,0 +1,74 @@
+"""ImageNet's validation set, in either of the two forms that people have it in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from igos_pl.datamodules.base import ImageDataModule, Sample
+from igos_pl.errors import IgosError
+from igos_pl.images import find_images
+from igos_pl.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
+
+
+class ImageNetDataModule(ImageDataModule):
+    """ImageNet (ILSVRC 2012) validation images with their labels.
+
+    Args:
+        root: either has a folder for each class, named by its WordNet id (``n01440764/*.JPEG``), or has all
+            images in one flat folder, and ``ground_truth`` names the labels.
+        ground_truth: the official ``ILSVRC2012_validation_ground_truth.txt``: a number from 1 to 1000 on each
+            line, for the images in the order of their names. Its numbering is not the order of the WordNet
+            ids that networks use; it is translated here.
+        resize: see `ImageDataModule`.
+        batch_size: see `ImageDataModule`.
+        num_workers: see `ImageDataModule`.
+        limit: see `ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        ground_truth: str | None = None,
+        resize: str = "squash",
+        batch_size: int = 8,
+        num_workers: int = 2,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(root, resize, batch_size, num_workers, limit)
+        self.ground_truth = Path(ground_truth) if ground_truth else None
+
+    def find_samples(self) -> list[Sample]:
+        """A sample for each image; its id is its file name without the ending."""
+        paths = find_images(self.root)
+        labels = _official(self.ground_truth, paths) if self.ground_truth else _by_folder(self.root, paths)
+        return [
+            Sample(path.stem, self.root / path, label) for path, label in zip(paths, labels, strict=True)
+        ]
+
+
+def _by_folder(root: Path, paths: list[Path]) -> list[int]:
+    known = index_of_wordnet_id()
+    for path in paths:
+        if path.parent.name not in known:
+            raise IgosError(
+                f"{root / path} does not lie in a folder that is named by an ImageNet WordNet id"
+                " (n01440764, ...). For a flat folder name the official labels by --data.ground_truth;"
+                " for other pictures use ImageFolderDataModule"
+            )
+    return [known[path.parent.name] for path in paths]
+
+
+def _official(file: Path, paths: list[Path]) -> list[int]:
+    if not file.is_file():
+        raise IgosError(f"There is no ground-truth file {file}")
+    lines = file.read_text().split()
+    known = index_of_ilsvrc2012_id()
+    for number, line in enumerate(lines, 1):
+        if not line.isdigit() or int(line) not in known:
+            raise IgosError(f"{file}, entry {number}: expected a number from 1 to 1000, found {line!r}")
+    if len(lines) != len(paths):
+        raise IgosError(
+            f"{file} has {len(lines)} labels, but there are {len(paths)} images: the file is for the whole"
+            " validation set; use --data.limit to explain a part of it"
+        )
+    return [known[int(line)] for line in lines]

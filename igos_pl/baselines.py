@@ -1,0 +1,84 @@
+"""The image without information that a mask blends towards; made on the device, from 8-bit images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from igos_pl.checks import check_choice, check_shape
+from igos_pl.randomness import generator_of
+
+BASELINES = ("blur", "black", "mean", "noise")
+
+
+def make_baselines(kind: str, images: Tensor, sample_ids: Sequence[str], seed: int) -> Tensor:
+    """One baseline for each image.
+
+    Args:
+        kind: ``blur`` (Gaussian, as published), ``black``, ``mean`` (the image's own mean colour) or
+            ``noise`` (uniform; it depends on the seed and the sample id alone).
+        images: ``(B, 3, H, W)`` uint8.
+        sample_ids: the names of the B images.
+        seed: the run's seed.
+
+    Returns:
+        ``(B, 3, H, W)`` uint8.
+
+    Raises:
+        IgosError: on another kind or shape.
+    """
+    check_choice("baseline", kind, BASELINES)
+    check_shape("images", images, ("B", 3, "H", "W"))
+    if kind == "blur":
+        return gaussian_blur(images, *blur_parameters(images.shape[-2:]))
+    if kind == "black":
+        return torch.zeros_like(images)
+    if kind == "mean":
+        mean = images.float().mean((-2, -1), keepdim=True)
+        return mean.round().to(torch.uint8).expand_as(images).contiguous()
+    cpu = torch.device("cpu")  # drawn there whatever the device, so that it is the same on all of them
+    noise = [
+        torch.randint(
+            256, images.shape[1:], dtype=torch.uint8, generator=generator_of(cpu, seed, name, "baseline")
+        )
+        for name in sample_ids
+    ]
+    return torch.stack(noise).to(images.device)
+
+
+def blur_parameters(size: Sequence[int]) -> tuple[int, float]:
+    """The published kernel (odd, in pixels) and sigma for an input of ``(H, W)``.
+
+    The kernel is shortened for inputs that are too small to be mirrored by half of it.
+    """
+    longest, shortest = max(size), min(size)
+    kernel, sigma = (51, 50.0) if longest < 500 else (151, 150.0) if longest < 800 else (201, 200.0)
+    return min(kernel, 2 * shortest - 1), sigma
+
+
+def gaussian_blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
+    """Blur 8-bit images, borders mirrored without repeating the edge pixel.
+
+    Two one-dimensional passes: torchvision's two-dimensional kernel costs `kernel / 2` times as much.
+
+    Args:
+        images: ``(B, C, H, W)`` uint8.
+        kernel: odd, in pixels.
+        sigma: in pixels.
+
+    Returns:
+        ``(B, C, H, W)`` uint8, rounded.
+    """
+    offsets = torch.arange(kernel, device=images.device, dtype=torch.float32) - kernel // 2
+    weights = torch.exp(-0.5 * (offsets / sigma).square())
+    weights = weights / weights.sum()
+    batch, channels, height, width = images.shape
+    half = kernel // 2
+    planes = images.float().reshape(batch * channels, 1, height, width)
+    planes = F.pad(planes, (half, half, half, half), mode="reflect")
+    planes = F.conv2d(planes, weights.reshape(1, 1, kernel, 1))
+    planes = F.conv2d(planes, weights.reshape(1, 1, 1, kernel))
+    return planes.round().clamp(0, 255).to(torch.uint8).reshape(images.shape)

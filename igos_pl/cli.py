@@ -1,0 +1,123 @@
+"""The command line: ``igos-pl predict | merge | info | demo``.
+
+Torch and Lightning are imported only by the commands that need them, so that all help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from igos_pl import __version__
+from igos_pl.errors import IgosError
+
+PREDICT_HELP = """\
+usage: igos-pl predict [-c FILE.yaml ...] [--KEY VALUE ...]
+
+Explain every image of a data set. Settings come from YAML files (-c, later ones win) and from the command
+line (--KEY VALUE, which wins over files). Running the same command again goes on where it stopped.
+
+what is explained
+  --data CLASS                    ImageFolderDataModule (default) or ImageNetDataModule
+  --data.root FOLDER              the images
+  --data.ground_truth FILE        ImageNet's official labels, for a flat folder of its images
+  --data.labels FILE              lines "path label", for any folder
+  --data.resize MODE              squash (default, as published) or crop
+  --data.batch_size N             images that are optimised together (8)
+  --data.num_workers N            processes that read images (2)
+  --data.limit N                  the first N images only
+
+by which network
+  --model.network CLASS           EfficientNetLite0 (default), TorchvisionClassifier, Classifier
+  --model.network.name NAME       of TorchvisionClassifier: vgg19, resnet50, ...
+  --model.network.weights W       a .pth file, or a weights enum of torchvision (IMAGENET1K_V1)
+  --model.network.targets T       predicted (default), ground_truth, or a list of labels [281,282]
+  --model.network.top_k N         how many predicted classes (1)
+
+how
+  --model.method METHOD           igos, igos+, igos++ (default)
+  --model.optimizer CLASS         NAG (default) or LineSearch
+  --model.optimizer.step_size X   stated for masks of 224 x 224, scaled to others
+  --model.optimizer.alpha X       the raw step, instead
+  --model.mask_size S             cells along the side of a mask (28)
+  --model.iterations N            of the optimiser
+  --model.path_steps K            positions on the integration path
+  --model.l1 X, --model.l2 X      weights of the removed area and of the total variation
+  --model.noise X                 on perturbed images; 0 for none
+  --model.baseline KIND           blur (default), black, mean, noise
+  --model.metrics BOOL            deletion and insertion curves (true)
+  --model.seed N                  of everything random (63)
+  --model.micro_batch_size N      perturbed images at once; chosen for the device by default
+
+where and what is written
+  --output FOLDER                 masks.h5, segments/, overlays/, config.yaml (default runs/predict)
+  --overlays.count N              pictures of the first N explanations (16)
+  --writer.images_per_segment N   publish results each N images (256)
+  --trainer.KEY VALUE             anything of Lightning's Trainer: devices, num_nodes, precision, ...
+
+  --print_config                  print the settings as YAML and exit
+  --help_all                      every setting there is, from the code itself (takes a few seconds)
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        args: the words after the program's name; those of this process by default.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        if words[:1] == ["predict"]:
+            return _predict(words[1:])
+        return _dispatch(words)
+    except IgosError as error:
+        print(f"igos-pl: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141
+
+
+def _predict(words: list[str]) -> int:
+    if "-h" in words or "--help" in words:
+        print(PREDICT_HELP, end="")
+        return 0
+    from igos_pl.predict import predict
+
+    return predict(["--help" if word == "--help_all" else word for word in words])
+
+
+def _dispatch(words: list[str]) -> int:
+    options = _parser().parse_args(words)
+    if options.command == "merge":
+        from igos_pl.store import RunFolder, merge
+
+        print(f"Merged into {merge(RunFolder(options.run))}")
+    elif options.command == "info":
+        from igos_pl.info import print_info
+
+        print_info(options.file, options.rows)
+    elif options.command == "demo":
+        from igos_pl.demo.run import run_demo
+
+        return run_demo(options.output)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "igos-pl", description="Optimised saliency masks (I-GOS, iGOS+, iGOS++) for whole data sets."
+    )
+    parser.add_argument("--version", action="version", version=f"igos-pl {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("predict", help="explain every image of a data set", add_help=False)
+    merge = commands.add_parser("merge", help="copy a run's segments into its masks.h5")
+    merge.add_argument("run", type=Path, help="output folder of a run")
+    info = commands.add_parser("info", help="say what is in a result")
+    info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
+    info.add_argument("--rows", type=int, default=20, help="explanations to list (default 20)")
+    demo = commands.add_parser("demo", help="explain some real photos with a real network")
+    demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="default runs/demo")
+    return parser

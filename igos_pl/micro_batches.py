@@ -1,0 +1,64 @@
+"""Cuts a long stream of work into pieces that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from igos_pl.errors import IgosError
+
+# The CPU's allocator has no exception type of its own; these are its words.
+_CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
+
+
+class MicroBatches:
+    """Runs a stream in pieces of at most ``size`` items; halves the size when memory runs out.
+
+    The smaller size is kept for all that follows, so that the price is paid once.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise IgosError(f"micro_batch_size is {size}, but must be at least 1")
+        self.size = size
+
+    def run(self, items: int, work: Callable[[int, int], None]) -> None:
+        """Call ``work(start, stop)`` until all items are done.
+
+        Args:
+            items: how many there are.
+            work: does the items from start to stop; it may fail for want of memory as long as it has not
+                written any result by then, and is called again with fewer.
+
+        Raises:
+            IgosError: when memory does not even suffice for one item.
+        """
+        start = 0
+        while start < items:
+            stop = min(start + self.size, items)
+            try:
+                work(start, stop)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(stop - start, error)
+            else:
+                start = stop
+
+    def _shrink(self, tried: int, error: BaseException) -> None:
+        if tried == 1:
+            raise IgosError(
+                "Out of memory with a single perturbed image: use a smaller network input, or a device with"
+                f" more memory ({str(error).splitlines()[0]})"
+            ) from error
+        self.size = tried // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_OUT_OF_MEMORY)

@@ -1,0 +1,143 @@
+"""Reading weight files: never code, never silently the wrong ones."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from igos_pl.errors import IgosError
+
+# torch.hub's convention, which torchvision follows: the name ends in the first digits of the SHA-256.
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
+
+
+def load_weights(
+    module: nn.Module, path: str | Path, architecture: str, by_order: bool = False
+) -> str:
+    """Load a weight file into a module, strictly.
+
+    Args:
+        module: what to fill.
+        path: a file of tensors: a state dict, or a dict whose ``model`` or ``state_dict`` is one.
+        architecture: what messages call the module.
+        by_order: match the tensors by their order, whatever their names.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        IgosError: if the file is missing, damaged, holds code, or belongs to another architecture.
+    """
+    path = Path(path)
+    sha256 = file_sha256(path)
+    state = _state_dict(_read(path), path)
+    if by_order and len(state) == len(module.state_dict()):
+        state = dict(zip(module.state_dict(), state.values(), strict=True))
+    _check_fit(module.state_dict(), state, path, architecture)
+    module.load_state_dict(state)
+    return sha256
+
+
+def fetch_weights(url: str, folder: Path) -> str:
+    """The file of a URL in a folder, downloaded if it is not there yet.
+
+    Raises:
+        IgosError: if the download fails; says which file to put where by hand.
+    """
+    path = folder / url.rsplit("/", 1)[1]
+    if not path.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path))
+        except OSError as error:  # urllib's errors are all of this kind
+            raise IgosError(
+                f"No weight file at {path}, and {url} could not be downloaded ({error}): put it there by hand"
+            ) from error
+    return str(path)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a weight file, checked against its name where that carries one.
+
+    Raises:
+        IgosError: if the file is missing or is not what its name says.
+    """
+    if not path.is_file():
+        raise IgosError(
+            f"No weight file at {path}. Put it there (weight/README.md says where to get it),"
+            " or name another with --model.network.weights"
+        )
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    sha256 = digest.hexdigest()
+    promised = _HASH_IN_NAME.search(path.name)
+    if promised and not sha256.startswith(promised[1]):
+        raise IgosError(
+            f"{path} is not the file that its name says: its SHA-256 begins with {sha256[:8]}, not with"
+            f" {promised[1]}. It may be cut off ({path.stat().st_size:,} bytes): fetch it again,"
+            " or rename it if it is meant to differ"
+        )
+    return sha256
+
+
+def _read(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise IgosError(
+            f"{path} holds more than tensors and was refused, since loading it could run code: save the"
+            " state dict alone, torch.save(module.state_dict(), path)"
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise IgosError(
+            f"{path} is no readable weight file, or cut off ({path.stat().st_size:,} bytes): fetch it again"
+        ) from error
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise IgosError(f"{path} holds no state dict: a dict from parameter names to tensors is expected")
+    return content
+
+
+def _check_fit(
+    wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, architecture: str
+) -> None:
+    """Raise with the first few differences; `load_state_dict` alone would print hundreds of lines."""
+    missing = [key for key in wanted if key not in found]
+    unexpected = [key for key in found if key not in wanted]
+    misshapen = [
+        f"{key} is {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    problems = [
+        f"{len(names)} {what} ({_some(names)})"
+        for what, names in (
+            ("missing", missing),
+            ("not known to it", unexpected),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise IgosError(
+            f"{path} does not fit {architecture}: of its {len(wanted)} tensors, {'; '.join(problems)}."
+            " Is it the weight file of another architecture?"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,236 @@
+"""The objective of every method and its gradient, for a whole batch of targets at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from igos_pl.checks import check_at_least
+from igos_pl.methods import Method
+from igos_pl.micro_batches import MicroBatches
+from igos_pl.perturbation import upsample
+from igos_pl.randomness import generator_of
+from igos_pl.regularizers import (
+    area,
+    bilateral_total_variation,
+    edge_weights,
+    total_variation,
+)
+from igos_pl.targets import Targets
+
+
+class Scorer(Protocol):
+    """What the objective needs of a network."""
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        """The score ``(B,)`` in [0, 1] of one target on each of ``images (B, 3, H, W)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The targets of some images, with all that is needed to perturb these images.
+
+    Attributes:
+        images: ``(N, 3, H, W)``, normalised for the network.
+        baselines: ``(N, 3, H, W)``, likewise.
+        targets: R rows, any number of them for an image.
+        keys: R keys from which the rows' random numbers are drawn.
+    """
+
+    images: Tensor
+    baselines: Tensor
+    targets: Targets
+    keys: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The hyperparameters of the objective.
+
+    Attributes:
+        l1: weight of the removed area.
+        l2: weight of the (bilateral) total variation.
+        path_steps: K, the number of positions on the integration path.
+        noise: standard deviation of the noise on perturbed images, in units of ``Problem.images``.
+    """
+
+    l1: float
+    l2: float
+    path_steps: int
+    noise: float
+
+    def __post_init__(self) -> None:
+        check_at_least("l1", self.l1, 0)
+        check_at_least("l2", self.l2, 0)
+        check_at_least("path_steps", self.path_steps, 1)
+        check_at_least("noise", self.noise, 0)
+
+
+class Objective:
+    """Values and mask gradients of one method on one problem.
+
+    All perturbed images (rows x terms x path positions) form one stream that is cut into micro-batches. For
+    each of them the gradient with respect to the perturbed images is reduced to the mask's at once, so that
+    memory does not grow with the number of terms or path positions.
+
+    Noise is drawn from (row key, iteration, term, position): the trials of a line search see the same noise
+    as the point that they are compared with.
+
+    Attributes:
+        iteration: the optimiser's iteration, from 0; enters the noise.
+        evaluations: ``(R,)`` forward and backward passes through the network so far.
+        forwards: ``(R,)`` passes without gradient.
+    """
+
+    def __init__(
+        self,
+        network: Scorer,
+        problem: Problem,
+        method: Method,
+        weights: Weights,
+        micro_batches: MicroBatches,
+    ) -> None:
+        self.network = network
+        self.problem = problem
+        self.method = method
+        self.weights = weights
+        self.micro_batches = micro_batches
+        self.iteration = 0
+        images = problem.images
+        rows = len(problem.targets)
+        self.evaluations = torch.zeros(rows, dtype=torch.int64)
+        self.forwards = torch.zeros(rows, dtype=torch.int64)
+
+        products = list(dict.fromkeys(term.masks for term in method.terms))
+        self._products = products
+        self._term_product = torch.tensor(
+            [products.index(term.masks) for term in method.terms], device=images.device
+        )
+        self._term_inserts = torch.tensor(
+            [term.kind == "insertion" for term in method.terms], device=images.device
+        )
+        self._term_signs = torch.where(self._term_inserts, -1.0, 1.0).to(images.dtype)
+        self._difference = images - problem.baselines
+        self._ends = torch.stack((problem.baselines, images))  # where a path ends, by _term_inserts
+        self._edges = edge_weights(images) if method.regularizer == "bilateral_tv" else None
+
+    def value_and_gradient(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective ``(R,)`` of all rows and its gradient, as the update uses it.
+
+        The gradient's score terms carry the method's ``score_gradient_scale``, the value's do not.
+
+        Args:
+            masks: ``(R, M, s, s)`` in [0, 1].
+
+        Returns:
+            values ``(R,)`` and gradients ``(R, M, s, s)``.
+        """
+        rows = torch.arange(len(masks), device=masks.device)
+        with torch.enable_grad():
+            leaf = masks.detach().requires_grad_()
+            maps = self._maps(leaf)
+            penalty = self._penalty(leaf, rows)
+            scores, pull = self._stream(maps.detach(), rows, gradient=True)
+            (gradient,) = torch.autograd.grad(
+                (maps, penalty), leaf, (pull * self.method.score_gradient_scale, torch.ones_like(penalty))
+            )
+        self.evaluations += scores[0].numel()
+        return self._total(scores) + penalty.detach(), gradient
+
+    @torch.no_grad()
+    def value(self, masks: Tensor, rows: Tensor) -> Tensor:
+        """The objective ``(n,)`` of some rows for other masks.
+
+        Args:
+            masks: ``(n, M, s, s)``.
+            rows: ``(n,)`` the rows that the masks belong to.
+        """
+        scores, _ = self._stream(self._maps(masks), rows, gradient=False)
+        self.forwards[rows.cpu()] += scores[0].numel()
+        return self._total(scores) + self._penalty(masks, rows)
+
+    def _maps(self, masks: Tensor) -> Tensor:
+        """The products of upsampled masks that the terms ask for: ``(n, P, H, W)``."""
+        height, width = self.problem.images.shape[-2:]
+        up = upsample(masks, (height, width))
+        return torch.stack([up[:, list(product)].prod(1) for product in self._products], 1)
+
+    def _penalty(self, masks: Tensor, rows: Tensor) -> Tensor:
+        """The regulariser of the masks' product: ``(n,)``."""
+        product = masks.prod(1, keepdim=True)
+        if self._edges is None:
+            smoothness = total_variation(product)
+        else:
+            images = self.problem.targets.image[rows]
+            smoothness = bilateral_total_variation(product, self._edges.select(images))
+        return self.weights.l1 * area(product) + self.weights.l2 * smoothness
+
+    def _total(self, scores: Tensor) -> Tensor:
+        """The sum of the terms, ``(n, T, K)`` to ``(n,)``: insertion scores count as negative."""
+        return (scores.mean(2) * self._term_signs).sum(1)
+
+    def _stream(self, maps: Tensor, rows: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+        """Score all path positions of some rows.
+
+        Args:
+            maps: ``(n, P, H, W)`` without gradient.
+            rows: ``(n,)``.
+            gradient: whether to compute the gradient of the terms with respect to ``maps``, too.
+
+        Returns:
+            scores ``(n, T, K)`` and the gradient ``(n, P, H, W)`` (zeros without ``gradient``).
+        """
+        terms, steps = len(self.method.terms), self.weights.path_steps
+        scores = maps.new_zeros(len(rows), terms, steps)
+        pull = torch.zeros_like(maps) if gradient else maps.new_zeros(())
+
+        def work(start: int, stop: int) -> None:
+            item = torch.arange(start, stop, device=maps.device)
+            owner, term, step = item // (terms * steps), item // steps % terms, item % steps
+            targets = self.problem.targets.select(rows[owner])
+            product = self._term_product[term]
+            # A path leads from one end (mask 1) to the other (mask 0): end + a M (start - end).
+            position = ((step + 1).to(maps.dtype) / steps).reshape(-1, 1, 1, 1)
+            change = self._difference[targets.image]
+            reach = self._term_signs[term].reshape(-1, 1, 1, 1) * position
+            images = torch.addcmul(
+                self._ends[self._term_inserts[term].long(), targets.image],
+                reach * maps[owner, product].unsqueeze(1),
+                change,
+            )
+            self._add_noise(images, rows[owner], term, step)
+            images = images.contiguous(memory_format=torch.channels_last)
+            if not gradient:
+                scores.view(-1)[start:stop] = self.network.score(images, targets).to(scores.dtype)
+                return
+            images.requires_grad_()
+            with torch.enable_grad():
+                score = self.network.score(images, targets)
+                (slope,) = torch.autograd.grad(score.sum(), images)
+            # Both kinds of term pull the same way: an insertion's sign in the objective meets its sign in
+            # the blend.
+            share = (slope * change).sum(1) * (position.squeeze(1) / steps)
+            scores.view(-1)[start:stop] = score.detach().to(scores.dtype)
+            pull.flatten(0, 1).index_add_(0, owner * len(self._products) + product, share)
+
+        self.micro_batches.run(scores.numel(), work)
+        return scores, pull
+
+    def _add_noise(self, images: Tensor, rows: Tensor, terms: Tensor, steps: Tensor) -> None:
+        """Add each perturbed image's own noise, in place."""
+        if self.weights.noise == 0:
+            return
+        for image, row, term, step in zip(
+            images, rows.tolist(), terms.tolist(), steps.tolist(), strict=True
+        ):
+            key = self.problem.keys[row]
+            generator = generator_of(images.device, key, self.iteration, term, step)
+            noise = torch.randn(
+                image.shape, generator=generator, device=image.device, dtype=image.dtype
+            )
+            image.add_(noise, alpha=self.weights.noise)

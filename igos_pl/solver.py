@@ -1,0 +1,69 @@
+"""The loop that turns initial masks into optimised ones: tensors in, masks out, no Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from igos_pl.checks import check_at_least
+from igos_pl.objective import Objective
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What an optimisation ended with.
+
+    Attributes:
+        masks: ``(R, s, s)`` in [0, 1], the product of each row's masks; low cells are important.
+        objective: ``(R,)`` the objective before the last step.
+        failed: ``(R,)`` rows whose objective or gradient stopped being finite; their mask is the last good one.
+    """
+
+    masks: Tensor
+    objective: Tensor
+    failed: Tensor
+
+
+def optimize(
+    objective: Objective,
+    masks: nn.Parameter,
+    optimizer: Optimizer,
+    iterations: int,
+    on_iteration: Callable[[int, int], None] | None = None,
+) -> Solution:
+    """Minimise the objective over the masks.
+
+    Args:
+        objective: of R rows.
+        masks: ``(R, M, s, s)``, the optimiser's one parameter; changed in place.
+        optimizer: see `igos_pl.optimizers` for what its ``step`` is given.
+        iterations: at least 1.
+        on_iteration: called after each iteration with the number done and the number in all.
+    """
+    check_at_least("iterations", iterations, 1)
+    failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
+    losses = torch.full((len(masks),), torch.nan, device=masks.device)
+
+    def closure(rows: Tensor | None = None) -> Tensor:
+        nonlocal failed
+        if rows is not None:
+            return objective.value(masks.detach()[rows], rows)
+        values, gradient = objective.value_and_gradient(masks.detach())
+        bad = ~(values.isfinite() & gradient.flatten(1).isfinite().all(1))
+        failed = failed | bad
+        masks.grad = torch.where(failed.reshape(-1, 1, 1, 1), 0.0, gradient)
+        return torch.where(failed, torch.nan, values)
+
+    for iteration in range(iterations):
+        objective.iteration = iteration
+        before = masks.detach().clone()
+        losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
+        with torch.no_grad():
+            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
+        if on_iteration is not None:
+            on_iteration(iteration + 1, iterations)
+    return Solution(masks.detach().prod(1), losses, failed)

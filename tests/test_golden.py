@@ -1,0 +1,90 @@
+"""The numbers that the published code produced, iteration by iteration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from igos_pl.metrics import deletion_insertion_curves
+from igos_pl.methods import METHODS
+from igos_pl.micro_batches import MicroBatches
+from igos_pl.objective import Objective, Problem, Weights
+from igos_pl.optimizers import NAG, LineSearch
+from igos_pl.perturbation import blend, upsample
+from igos_pl.regularizers import bilateral_total_variation, edge_weights, total_variation
+from igos_pl.solver import optimize
+from igos_pl.targets import Targets, class_targets
+
+GOLDEN = Path(__file__).parent / "golden"
+METHOD_KEYS = {"igos": "igos", "igosp": "igos+", "igospp": "igos++"}
+
+
+class TinyClassifier:
+    """The golden files' network: two convolutions and a linear layer, softmax score."""
+
+    def __init__(self, case: dict[str, Tensor]) -> None:
+        self.case = case
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        case = self.case
+        hidden = nn.functional.conv2d(images, case["c1w"], case["c1b"], padding=1).relu()
+        hidden = nn.functional.avg_pool2d(hidden, 2)
+        hidden = nn.functional.conv2d(hidden, case["c2w"], case["c2b"], padding=1).relu()
+        logits = hidden.mean((2, 3)) @ case["fw"].T + case["fb"]
+        return logits.softmax(1).gather(1, targets.label[:, None]).squeeze(1)
+
+
+def load(name: str) -> dict[str, Tensor]:
+    with np.load(GOLDEN / f"case_{name}.npz") as arrays:
+        return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays.files}
+
+
+def problem_of(case: dict[str, Tensor], copies: int = 1) -> Problem:
+    """The case's image; with copies, several images that are mirrored so that rows differ."""
+    image, baseline = case["image"].float(), case["baseline"].float()
+    images = torch.cat([image if i % 2 == 0 else image.flip(3) for i in range(copies)])
+    baselines = torch.cat([baseline if i % 2 == 0 else baseline.flip(3) for i in range(copies)])
+    label = case["label"].long().expand(copies)
+    targets = class_targets(torch.arange(copies), label, torch.ones(copies))
+    return Problem(images, baselines, targets, list(range(copies)))
+
+
+@pytest.mark.parametrize("micro_batch", [7, 1000])
+@pytest.mark.parametrize("opt", ["LS", "NAG"])
+@pytest.mark.parametrize("method", METHOD_KEYS)
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_every_iteration(name: str, method: str, opt: str, micro_batch: int) -> None:
+    case = load(name)
+    l1, l2, alpha_ls, alpha_nag, _, steps, _ = case["hyper"].tolist()
+    expected = case[f"{method}_{opt}_masks"].float()
+    table = METHODS[METHOD_KEYS[method]]
+    rows = 3  # the packed path: the middle row is another picture
+    objective = Objective(
+        TinyClassifier(case),
+        problem_of(case, rows),
+        table,
+        Weights(l1, l2, int(steps), noise=0.0),
+        MicroBatches(micro_batch),
+    )
+    masks = nn.Parameter(case["init_mask"].float().repeat(rows, table.masks, 1, 1))
+    optimizer = LineSearch([masks], alpha=alpha_ls) if opt == "LS" else NAG([masks], alpha=alpha_nag)
+    seen: list[Tensor] = []
+    alphas: list[Tensor] = []
+
+    def record(done: int, total: int) -> None:
+        seen.append(masks.detach().prod(1).clone())
+        if isinstance(optimizer, LineSearch):
+            alphas.append(optimizer.accepted.clone())
+
+    optimize(objective, masks, optimizer, len(expected), record)
+    found = torch.stack(seen, 1)
+    for row in (0, 2):
+        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
+        if opt == "LS":
+            steps_taken = torch.stack(alphas, 1)[row]
+            torch.testing.assert_close(steps_taken, case[f"{method}_LS_alphas"].float())
+    assert not torch.allclose(found[1], expected, atol=1e-2)
