@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 
 class MaskProgressBar(ProgressBar):
-    """A bar for the images and one for the optimiser's iterations; in a job without terminal, a line a minute.
+    """A bar for the images and one for the iterations; in a job without terminal, a line a minute.
 
     Shown by the first rank.
     """
@@ -88,9 +88,7 @@ class MaskProgressBar(ProgressBar):
             self._say()
         self._stop(pl_module)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the terminal back before the message is printed."""
         self._stop(pl_module)
 

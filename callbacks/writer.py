@@ -18,7 +18,7 @@ from igos_pl.store.schema import Attributes
 
 
 class MaskWriter(BasePredictionWriter):
-    """Publishes finished images as immutable segments in the trainer's ``default_root_dir``, then merges them.
+    """Publishes finished images as segments in the trainer's ``default_root_dir``, and merges them.
 
     What is published survives whatever happens to the run; running again goes on with the rest.
 
@@ -80,9 +80,7 @@ class MaskWriter(BasePredictionWriter):
         if trainer.is_global_zero and self.run.segments() and not self.run.is_merged():
             merge(self.run)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save what is finished, whatever went wrong elsewhere."""
         self._publish(trainer)
 
@@ -95,14 +93,11 @@ class MaskWriter(BasePredictionWriter):
 
 
 def run_configuration(trainer: Trainer, explainer: LightningModule) -> dict[str, str | int | float]:
-    """All that decides the results, of the explainer and of its data."""
-    parts = (explainer, getattr(trainer, "datamodule", None))
-    return {
-        key: value
-        for part in parts
-        if hasattr(part, "describe")
-        for key, value in part.describe().items()
-    }
+    """All that decides the results: what the explainer and its data say of themselves."""
+    described: dict[str, str | int | float] = {}
+    for part in (explainer, trainer.datamodule):  # type: ignore[attr-defined]
+        described.update(part.describe())  # type: ignore[operator]
+    return described
 
 
 def _device_name(trainer: Trainer) -> str:

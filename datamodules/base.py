@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from igos_pl.images import RESIZE_MODES, read_image, to_input
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.store.schema import Attributes, ImageRecord
 from igos_pl.store.segments import RunFolder
+from igos_pl.truth import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,15 @@ class Sample:
     Attributes:
         id: its name, unique in the data set and the same on every machine.
         path: where it lies.
-        label: its ground-truth label, -1 if unknown.
+        truth: what is known of it.
     """
 
     id: str
     path: Path
-    label: int = -1
+    truth: GroundTruth = field(default_factory=GroundTruth)
 
 
-Item = tuple[Tensor | None, ImageRecord]
+Item = tuple[Tensor | None, ImageRecord, GroundTruth]
 
 
 class ImageDataset(Dataset[Item]):
@@ -58,25 +59,28 @@ class ImageDataset(Dataset[Item]):
             record = ImageRecord(
                 sample.id,
                 str(sample.path),
-                ground_truth=sample.label,
+                ground_truth=sample.truth.label,
                 status="unreadable",
                 message=str(error),
             )
-            return None, record
+            return None, record, sample.truth
         record = ImageRecord(
-            sample.id, str(sample.path), image.width, image.height, ground_truth=sample.label
+            sample.id, str(sample.path), image.width, image.height, ground_truth=sample.truth.label
         )
-        return torch.from_numpy(to_input(image, self.input_size, self.resize)), record
+        pixels = torch.from_numpy(to_input(image, self.input_size, self.resize))
+        return pixels, record, sample.truth
 
     def collate(self, items: Sequence[Item]) -> ImageBatch:
         """Readable images as one tensor, the others as failures."""
         size = self.input_size
-        images = [image for image, _ in items if image is not None]
+        readable = [(image, record, truth) for image, record, truth in items if image is not None]
+        images = [image for image, _, _ in readable]
         return ImageBatch(
             torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8),
-            [record for image, record in items if image is not None],
+            [record for _, record, _ in readable],
+            [truth for _, _, truth in readable],
             self.resize,
-            [record for image, record in items if image is None],
+            failures=[record for image, record, _ in items if image is None],
         )
 
 
@@ -154,7 +158,7 @@ def _check_unique(samples: Sequence[Sample]) -> None:
     for sample in samples:
         if sample.id in paths:
             raise IgosError(
-                f"Two images have the id {sample.id!r}: {paths[sample.id]} and {sample.path}. Results are told"
-                " apart by it: rename one"
+                f"Two images have the id {sample.id!r}: {paths[sample.id]} and {sample.path}. Results are"
+                " told apart by it: rename one"
             )
         paths[sample.id] = sample.path

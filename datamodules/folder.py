@@ -7,6 +7,7 @@ from pathlib import Path
 from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
 from igos_pl.images import find_images
+from igos_pl.truth import GroundTruth
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -37,7 +38,7 @@ class ImageFolderDataModule(ImageDataModule):
         """A sample for each picture; its id is its path below the root."""
         names = [path.as_posix() for path in find_images(self.root)]
         labels = _read_labels(self.labels, names) if self.labels else dict.fromkeys(names, -1)
-        return [Sample(name, self.root / name, labels[name]) for name in names]
+        return [Sample(name, self.root / name, GroundTruth(labels[name])) for name in names]
 
 
 def _read_labels(path: Path, names: list[str]) -> dict[str, int]:

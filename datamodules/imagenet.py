@@ -6,8 +6,9 @@ from pathlib import Path
 
 from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
-from igos_pl.images import find_images
 from igos_pl.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
+from igos_pl.images import find_images
+from igos_pl.truth import GroundTruth
 
 
 class ImageNetDataModule(ImageDataModule):
@@ -42,7 +43,8 @@ class ImageNetDataModule(ImageDataModule):
         paths = find_images(self.root)
         labels = _official(self.ground_truth, paths) if self.ground_truth else _by_folder(self.root, paths)
         return [
-            Sample(path.stem, self.root / path, label) for path, label in zip(paths, labels, strict=True)
+            Sample(path.stem, self.root / path, GroundTruth(label))
+            for path, label in zip(paths, labels, strict=True)
         ]
 
 

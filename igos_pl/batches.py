@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from igos_pl.store.schema import ImageRecord
+from igos_pl.truth import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class ImageBatch:
     Attributes:
         images: ``(N, 3, S, S)`` uint8, RGB.
         records: of these N images.
+        truth: what is known of these N images, in original pixels.
         resize: how they were scaled to S, see `igos_pl.images.frame_of`.
         failures: of images that could not be read; they are written as they are.
     """
 
     images: Tensor
     records: Sequence[ImageRecord]
+    truth: Sequence[GroundTruth]
     resize: str
     failures: Sequence[ImageRecord] = ()
 
@@ -34,8 +37,3 @@ class ImageBatch:
     def pin_memory(self) -> ImageBatch:
         """The batch in pinned memory; the loader calls this."""
         return replace(self, images=self.images.pin_memory())
-
-    @property
-    def labels(self) -> Tensor:
-        """Ground-truth labels ``(N,)``, -1 where unknown."""
-        return torch.tensor([record.ground_truth for record in self.records], dtype=torch.int64)

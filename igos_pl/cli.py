@@ -102,7 +102,7 @@ def _dispatch(words: list[str]) -> int:
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
-        return run_demo(options.output)
+        run_demo(options.output)
     return 0
 
 

@@ -24,7 +24,7 @@ from igos_pl.models.base import Attributes, ExplainableNetwork
 from igos_pl.objective import Objective, Problem, Weights
 from igos_pl.optimizers import NAG
 from igos_pl.randomness import key_of
-from igos_pl.rows import explanation_columns, original_boxes, text
+from igos_pl.rows import explanation_columns, input_boxes, joined, original_boxes, text
 from igos_pl.solver import optimize
 from igos_pl.store.schema import BatchResult, Columns
 from igos_pl.targets import Targets
@@ -84,7 +84,8 @@ class Explainer(LightningModule):
         check_at_least("mask_size", mask_size, 2)
         if mask_size > network.input_size:
             raise IgosError(
-                f"mask_size is {mask_size}, which is more than the network's input of {network.input_size} pixels"
+                f"mask_size is {mask_size}, which is more than the network's input of"
+                f" {network.input_size} pixels"
             )
         check_at_least("iterations", iterations, 1)
         check_choice("baseline", baseline, BASELINES)
@@ -133,16 +134,24 @@ class Explainer(LightningModule):
             names = [record.sample_id for record in batch.records]
             blurred = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
             baselines = self.network.normalize(blurred)
-            targets = self.network.propose(images, batch.labels)
-            at_once = max(1, _PIXELS_AT_ONCE // images[0, 0].numel())
+            size = images.shape[-1]
+            truth = [
+                replace(known, boxes=input_boxes(known.boxes, record, size, batch.resize))
+                for known, record in zip(batch.truth, batch.records, strict=True)
+            ]
+            proposals = self.network.propose(images, truth)
+            targets = proposals.targets
+            at_once = max(1, _PIXELS_AT_ONCE // size**2)
             parts = [
                 self._explain(images, baselines, targets.select(slice(start, start + at_once)), batch)
                 for start in range(0, len(targets), at_once)
             ]
         counts = torch.bincount(targets.image, minlength=len(names)).tolist()
-        records = [replace(r, targets=n) for r, n in zip(batch.records, counts, strict=True)]
-        explanations = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return BatchResult([*records, *batch.failures], explanations)
+        records = [
+            replace(record, targets=count, status="ok" if count else "no detection", message=note)
+            for record, count, note in zip(batch.records, counts, proposals.notes, strict=True)
+        ]
+        return BatchResult([*records, *batch.failures], joined(parts))
 
     def _explain(self, images: Tensor, baselines: Tensor, targets: Targets, batch: ImageBatch) -> Columns:
         """Optimise and judge the masks of some targets; returns their rows."""
@@ -163,9 +172,7 @@ class Explainer(LightningModule):
         )
         cells = torch.full((len(targets),), self.mask_size**2, device=images.device)
         counts = removal_counts(cells, CURVE_STEPS) if self.metrics else cells.new_zeros(len(cells), 1)
-        curves = deletion_insertion_curves(
-            self.network, problem, solution.masks, counts, micro_batches
-        )
+        curves = deletion_insertion_curves(self.network, problem, solution.masks, counts, micro_batches)
         columns = explanation_columns(targets, solution, curves, objective)
         rows = len(targets)
         columns.update(

@@ -1,4 +1,4 @@
-"""Pictures on disk: finding them, reading any that Pillow reads, and where the network's input lies in them."""
+"""Pictures on disk: finding them, reading them, and where the network's input lies in them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def find_images(root: Path) -> list[Path]:
     if not files:
         count = sum(1 for _ in _files(root))
         found = f"{count} other files" if count else "nothing"
-        raise IgosError(f"No image in {root} or the folders below it, but {found} (PNG, JPEG, TIFF, ... count)")
+        raise IgosError(
+            f"No image in {root} or the folders below it, but {found} (PNG, JPEG, TIFF, ... count)"
+        )
     return sorted((path.relative_to(root) for path in files), key=lambda path: path.as_posix())
 
 

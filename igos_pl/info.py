@@ -46,9 +46,7 @@ def explanations_table(masks: MaskFile, rows: int) -> Table:
         name: masks.column(name)[:rows]
         for name in ("sample_id", "label_name", "score", "deletion", "insertion", "seconds", "status")
     }
-    for image, label, score, deletion, insertion, seconds, status in zip(
-        *columns.values(), strict=True
-    ):
+    for image, label, score, deletion, insertion, seconds, status in zip(*columns.values(), strict=True):
         numbers = (score, deletion, insertion, insertion - deletion)
         table.add_row(image, label, *(f"{n:.3f}" for n in numbers), f"{seconds:.1f}", status)
     return table
@@ -74,8 +72,6 @@ def _not_ok(masks: MaskFile) -> list[str]:
     images: dict[str, Any] = masks.images
     return [
         f"{status}: {path}: {message}"
-        for status, path, message in zip(
-            images["status"], images["path"], images["message"], strict=True
-        )
+        for status, path, message in zip(images["status"], images["path"], images["message"], strict=True)
         if status != "ok"
     ]

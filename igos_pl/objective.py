@@ -225,12 +225,8 @@ class Objective:
         """Add each perturbed image's own noise, in place."""
         if self.weights.noise == 0:
             return
-        for image, row, term, step in zip(
-            images, rows.tolist(), terms.tolist(), steps.tolist(), strict=True
-        ):
+        for image, row, term, step in zip(images, rows.tolist(), terms.tolist(), steps.tolist(), strict=True):
             key = self.problem.keys[row]
             generator = generator_of(images.device, key, self.iteration, term, step)
-            noise = torch.randn(
-                image.shape, generator=generator, device=image.device, dtype=image.dtype
-            )
+            noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
             image.add_(noise, alpha=self.weights.noise)

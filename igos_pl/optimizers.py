@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from igos_pl.checks import check_at_least
 from igos_pl.errors import IgosError
 
 Closure = Callable[..., Tensor]
@@ -114,7 +113,8 @@ class LineSearch(MaskOptimizer):
 class NAG(MaskOptimizer):
     """Nesterov's accelerated gradient, projected to [0, 1] (Jiang et al., BMVC 2023, section 3).
 
-    ``t_k = m_k - alpha g_k`` and ``m_{k+1} = clamp(t_k + k / (k + 3) (t_k - t_{k-1}))``, from ``t_{-1} = m_0``.
+    ``t_k = m_k - alpha g_k`` and ``m_{k+1} = clamp(t_k + k / (k + 3) (t_k - t_{k-1}))``;
+    ``t_{-1} = m_0``.
 
     Args:
         params: the one parameter of masks.

@@ -35,7 +35,7 @@ class PredictCLI(LightningCLI):
 
 
 class SaveConfig(Callback):
-    """Writes the resolved settings beside the results, once these are known to be of the same configuration."""
+    """Writes the resolved settings beside the results, once these are known to fit."""
 
     def __init__(self, yaml: str) -> None:
         self.yaml = yaml

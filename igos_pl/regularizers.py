@@ -46,9 +46,7 @@ def edge_weights(images: Tensor, sigma: float = BILATERAL_SIGMA) -> EdgeWeights:
         images: ``(B, 3, H, W)``, normalised for the network.
         sigma: the bandwidth, in squared units of ``images``.
     """
-    down, along = (
-        torch.exp(-step.square().mean(1, keepdim=True) / sigma) for step in differences(images)
-    )
+    down, along = (torch.exp(-step.square().mean(1, keepdim=True) / sigma) for step in differences(images))
     return EdgeWeights(down, along)
 
 
@@ -67,7 +65,7 @@ def bilateral_total_variation(masks: Tensor, weights: EdgeWeights) -> Tensor:
     """
     size = (weights.along.shape[-2], weights.down.shape[-1])
     down, along = differences(upsample(masks, size))
-    weighted = (weights.down * down.square()).flatten(1).mean(1) + (
-        weights.along * along.square()
-    ).flatten(1).mean(1)
+    weighted = (weights.down * down.square()).flatten(1).mean(1) + (weights.along * along.square()).flatten(
+        1
+    ).mean(1)
     return 0.5 * (total_variation(masks) + weighted)

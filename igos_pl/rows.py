@@ -50,11 +50,28 @@ def explanation_columns(
 def original_boxes(
     boxes: Tensor, records: Sequence[ImageRecord], input_size: int, resize: str
 ) -> NDArray[np.float32]:
-    """Boxes of the network's input ``(R, 4)`` in pixels of the upright originals; NaN stays NaN."""
-    frames = np.array([frame_of(r.width, r.height, resize) for r in records], np.float32).reshape(-1, 4)
-    corner, extent = frames[:, [0, 1]], frames[:, [2, 3]] - frames[:, [0, 1]]
-    scaled = array(boxes) / input_size * np.tile(extent, 2)
-    return scaled + np.tile(corner, 2)
+    """Boxes of the network's input ``(R, 4)`` in pixels of the R upright originals; NaN stays NaN."""
+    corners, extents = _frames(records, resize)
+    return np.asarray(array(boxes) / input_size * extents + corners, np.float32)
+
+
+def input_boxes(
+    boxes: NDArray[np.float32], record: ImageRecord, input_size: int, resize: str
+) -> NDArray[np.float32]:
+    """The reverse of `original_boxes` for boxes ``(n, 4)`` of one image."""
+    corners, extents = _frames([record], resize)
+    return np.asarray((boxes - corners) / extents * input_size, np.float32)
+
+
+def _frames(records: Sequence[ImageRecord], resize: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Corners and extents ``(R, 4)`` of the images' frames, each as x y x y."""
+    frames = np.array([frame_of(r.width, r.height, resize) for r in records], np.float64).reshape(-1, 4)
+    return np.tile(frames[:, :2], 2), np.tile(frames[:, 2:] - frames[:, :2], 2)
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The rows of several tables; no columns without any."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
 def array(tensor: Tensor) -> NDArray[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ class Targets:
         label: ``(R,)`` integer: the class that is explained.
         score: ``(R,)``: the network's score of the target on the unmasked image, in [0, 1].
         box: ``(R, 4)``: x1 y1 x2 y2 in pixels of the network's input; NaN for classifiers.
+        proposal: ``(R,)`` integer: the prediction row that a one-stage detector is scored at; -1 for others.
+        region: ``(R, H, W)`` bool, the objects' masks in the network's input; None without instance masks.
     """
 
     image: Tensor
@@ -25,20 +29,41 @@ class Targets:
     label: Tensor
     score: Tensor
     box: Tensor
+    proposal: Tensor
+    region: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)
 
     def select(self, rows: Tensor | slice) -> Targets:
         """Some of the rows, in the order given."""
-        return Targets(*(getattr(self, field.name)[rows] for field in fields(self)))
+        columns = (getattr(self, field.name) for field in fields(self))
+        chosen: list[Any] = [None if column is None else column[rows] for column in columns]
+        return Targets(*chosen)
 
 
-def class_targets(images: Tensor, labels: Tensor, scores: Tensor) -> Targets:
-    """Targets without boxes, from columns ``(R,)`` that are sorted by image."""
-    number = torch.zeros_like(images)
-    for row in range(1, len(images)):
-        if images[row] == images[row - 1]:
-            number[row] = number[row - 1] + 1
-    box = torch.full((len(images), 4), torch.nan, device=images.device)
-    return Targets(images, number, labels, scores, box)
+@dataclass(frozen=True)
+class Proposals:
+    """What a network proposes to explain in a batch of images.
+
+    Attributes:
+        targets: R rows, any number for an image.
+        notes: for each image, what a person should know of the choice (objects without a detection, ...);
+            empty for nothing.
+    """
+
+    targets: Targets
+    notes: Sequence[str]
+
+
+def numbered(image: Tensor) -> Tensor:
+    """Numbers ``(R,)`` from 0 within each image, for an ascending column of images ``(R,)``."""
+    rows = torch.arange(len(image), device=image.device)
+    first = torch.searchsorted(image.contiguous(), image.contiguous())
+    return rows - first
+
+
+def class_targets(image: Tensor, label: Tensor, score: Tensor) -> Targets:
+    """Targets without boxes, from columns ``(R,)`` that ascend by image."""
+    box = torch.full((len(image), 4), torch.nan, device=image.device)
+    return Targets(image, numbered(image), label, score, box, torch.full_like(image, -1))

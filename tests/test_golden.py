@@ -9,13 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from igos_pl.metrics import deletion_insertion_curves
 from igos_pl.methods import METHODS
 from igos_pl.micro_batches import MicroBatches
 from igos_pl.objective import Objective, Problem, Weights
 from igos_pl.optimizers import NAG, LineSearch
-from igos_pl.perturbation import blend, upsample
-from igos_pl.regularizers import bilateral_total_variation, edge_weights, total_variation
 from igos_pl.solver import optimize
 from igos_pl.targets import Targets, class_targets
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from igos_pl.checks import check_at_least
-from igos_pl.targets import Targets
+from igos_pl.targets import Proposals, Targets
+from igos_pl.truth import GroundTruth
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,13 +50,11 @@ class ExplainableNetwork(nn.Module, ABC):
     def freeze(self) -> None:
         """Evaluation mode, no gradients for weights, channels last: what every explanation wants."""
         self.eval().requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def normalize(self, images: Tensor) -> Tensor:
         """8-bit images ``(B, 3, H, W)`` as this network wants them, float32."""
-        return ((images.float() / 255 - self.mean) / self.std).contiguous(
-            memory_format=torch.channels_last
-        )
+        return ((images.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     @property
     def unit(self) -> float:
@@ -70,12 +69,12 @@ class ExplainableNetwork(nn.Module, ABC):
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
     @abstractmethod
-    def propose(self, images: Tensor, labels: Tensor) -> Targets:
+    def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> Proposals:
         """Choose what is explained.
 
         Args:
             images: ``(B, 3, H, W)``, normalised, unmasked.
-            labels: ``(B,)`` ground-truth labels, -1 where unknown.
+            truth: what is known of the B images, boxes in pixels of ``images``.
         """
 
     @abstractmethod

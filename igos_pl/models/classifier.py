@@ -15,10 +15,12 @@ from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.errors import IgosError
 from igos_pl.models.base import IMAGENET_MEAN, IMAGENET_STD, Attributes, ExplainableNetwork
 from igos_pl.models.weights import fetch_weights, load_weights
-from igos_pl.targets import Targets, class_targets
+from igos_pl.targets import Proposals, Targets, class_targets
+from igos_pl.truth import GroundTruth
 
 # These two rescale their input themselves once they are pretrained, which their builders cannot know here.
-_REBUILD = dict.fromkeys(("googlenet", "inception_v3"), {"transform_input": True, "init_weights": False})
+_PRETRAINED = {"transform_input": True, "init_weights": False}
+_REBUILD = {"googlenet": _PRETRAINED, "inception_v3": _PRETRAINED}
 
 
 class Classifier(ExplainableNetwork):
@@ -81,32 +83,33 @@ class Classifier(ExplainableNetwork):
         return self.probabilities(images).gather(1, targets.label.unsqueeze(1)).squeeze(1)
 
     @torch.no_grad()
-    def propose(self, images: Tensor, labels: Tensor) -> Targets:
+    def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> Proposals:
         """The predicted classes, the ground truth, or the given labels, for each image."""
         check_shape("images", images, ("B", 3, "H", "W"))
         probabilities = self.probabilities(images)
         classes = probabilities.shape[1]
-        chosen = self._choose(probabilities, labels)
+        chosen = self._choose(probabilities, [known.label for known in truth])
         outside = chosen[(chosen < 0) | (chosen >= classes)]
         if len(outside):
             raise IgosError(
-                f"Label {int(outside[0])} is outside of the {classes} classes of {self.name} (0 to {classes - 1})"
+                f"Label {int(outside[0])} is outside of the {classes} classes of {self.name}"
+                f" (0 to {classes - 1})"
             )
         scores = probabilities.gather(1, chosen)
         image = torch.arange(len(images), device=images.device).repeat_interleave(chosen.shape[1])
-        return class_targets(image, chosen.flatten(), scores.flatten())
+        return Proposals(class_targets(image, chosen.flatten(), scores.flatten()), [""] * len(images))
 
-    def _choose(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+    def _choose(self, probabilities: Tensor, labels: Sequence[int]) -> Tensor:
         """The labels to explain, ``(B, n)``."""
         if self.targets == "predicted":
             return probabilities.topk(min(self.top_k, probabilities.shape[1])).indices
         if self.targets == "ground_truth":
-            if (labels < 0).any():
+            if min(labels) < 0:
                 raise IgosError(
                     "targets is 'ground_truth', but the data have no labels: name a labels file"
                     " (--data.labels), or explain the predicted classes (--model.network.targets predicted)"
                 )
-            return labels.to(probabilities.device).unsqueeze(1)
+            return torch.tensor(labels, device=probabilities.device).unsqueeze(1)
         given = torch.tensor(self.targets, device=probabilities.device)
         return given.expand(len(probabilities), -1)
 

@@ -18,9 +18,7 @@ from igos_pl.errors import IgosError
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 
 
-def load_weights(
-    module: nn.Module, path: str | Path, architecture: str, by_order: bool = False
-) -> str:
+def load_weights(module: nn.Module, path: str | Path, architecture: str, by_order: bool = False) -> str:
     """Load a weight file into a module, strictly.
 
     Args:
@@ -112,9 +110,7 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _check_fit(
-    wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, architecture: str
-) -> None:
+def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, architecture: str) -> None:
     """Raise with the first few differences; `load_state_dict` alone would print hundreds of lines."""
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]

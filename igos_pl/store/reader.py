@@ -49,7 +49,7 @@ class Explanation:
         return 1 - self.mask
 
     def saliency_on_original(self) -> NDArray[np.float32]:
-        """Saliency for every pixel of the upright original, ``(height, width)``; 0 where a crop left it out."""
+        """Saliency of every pixel of the upright original, ``(height, width)``; 0 outside of a crop."""
         import torch
         import torch.nn.functional as F
 

@@ -96,8 +96,10 @@ def image_columns(records: Sequence[ImageRecord]) -> Columns:
     }
 
 
-def create_column(table: h5py.Group, name: str, column: Column, rows: int, like: NDArray[Any]) -> h5py.Dataset:
-    """An empty column for ``rows`` rows shaped like those of ``like``, chunked by whole rows, with checksums."""
+def create_column(
+    table: h5py.Group, name: str, column: Column, rows: int, like: NDArray[Any]
+) -> h5py.Dataset:
+    """An empty column for rows shaped like those of ``like``: chunked by rows, with checksums."""
     dtype = like.dtype if column.dtype == "f" else column.dtype
     shape = (rows, *like.shape[1:])
     row_bytes = max(1, int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize)

@@ -78,9 +78,7 @@ def image(golden: dict[str, np.ndarray]) -> Tensor:
     return torch.from_numpy(golden["image"])
 
 
-def test_state_dict_is_the_published_one(
-    meta_model: YOLOv3SPP, shapes: list[tuple[str, list[int]]]
-) -> None:
+def test_state_dict_is_the_published_one(meta_model: YOLOv3SPP, shapes: list[tuple[str, list[int]]]) -> None:
     assert [(key, list(value.shape)) for key, value in meta_model.state_dict().items()] == shapes
 
 

@@ -1,0 +1,42 @@
+# Everything runs in an environment of its own, .venv, that any target makes first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/installed: setup.py pyproject.toml igos_pl/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one by: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "Python cannot make environments here; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[demo,test,dev]'
+	@touch $@
+
+install: $(VENV)/installed  ## make the environment and install igos_pl into it
+
+demo: install  ## explain eight real photos; see runs/demo
+	$(BIN)/igos-pl demo --output runs/demo
+
+test: install  ## the tests that take minutes in all
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+check: install  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install  ## mean (insertion - deletion) on the demo's photos, beside a blob and random cells
+	$(BIN)/python benchmarks/quality.py
+
+clean:  ## remove the environment and what tools left
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help install demo test test-slow check bench clean

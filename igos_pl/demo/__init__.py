@@ -1,0 +1,1 @@
+"""Generated demo pictures and small trained detectors."""
