@@ -42,4 +42,5 @@ class OverlayWriter(Callback):
         folder.mkdir(exist_ok=True)
         for explanation in explanations_of(outputs, run_configuration(trainer, pl_module))[:wanted]:
             name = re.sub(r"[^\w.-]+", "_", explanation.sample_id)
-            write_overlay(explanation, folder / f"{name}-{explanation.target}.png")
+            cell = f"-{explanation.cell}" if explanation.cell >= 0 else ""
+            write_overlay(explanation, folder / f"{name}-{explanation.target}{cell}.png")

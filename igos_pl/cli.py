@@ -20,10 +20,11 @@ Explain every image of a data set. Settings come from YAML files (-c, later ones
 line (--KEY VALUE, which wins over files). Running the same command again goes on where it stopped.
 
 what is explained
-  --data CLASS                    ImageFolderDataModule (default) or ImageNetDataModule
+  --data CLASS                    ImageFolderDataModule (default), ImageNetDataModule, COCODataModule
   --data.root FOLDER              the images
   --data.ground_truth FILE        ImageNet's official labels, for a flat folder of its images
   --data.labels FILE              lines "path label", for any folder
+  --data.annotations FILE         COCO's instances JSON
   --data.resize MODE              squash (default, as published) or crop
   --data.batch_size N             images that are optimised together (8)
   --data.num_workers N            processes that read images (2)
@@ -35,18 +36,25 @@ by which network
   --model.network.weights W       a .pth file, or a weights enum of torchvision (IMAGENET1K_V1)
   --model.network.targets T       predicted (default), ground_truth, or a list of labels [281,282]
   --model.network.top_k N         how many predicted classes (1)
+  for detectors: TwoStageDetector, OneStageDetector, YOLOv3SPPDetector
+  --model.network.score_threshold X   detections from this score on (0.2)
+  --model.network.categories NAMES    of these classes only: [person,dog]
+  --model.network.max_per_image N     the best N detections of an image (100)
 
 how
   --model.method METHOD           igos, igos+, igos++ (default)
   --model.optimizer CLASS         NAG (default) or LineSearch
-  --model.optimizer.step_size X   stated for masks of 224 x 224, scaled to others
-  --model.optimizer.alpha X       the raw step, instead
+  --model.optimizer.step_size X   how far a step moves the cell that it moves most (NAG 0.2, LineSearch 1)
+  --model.optimizer.alpha X       the published raw factor of the gradient, instead
   --model.mask_size S             cells along the side of a mask (28)
   --model.iterations N            of the optimiser
   --model.path_steps K            positions on the integration path
   --model.l1 X, --model.l2 X      weights of the removed area and of the total variation
   --model.noise X                 on perturbed images; 0 for none
   --model.baseline KIND           blur (default), black, mean, noise
+  --model.start.k K               diverse starts: split the target's box into K x K cells,
+  --model.start.init_val X        lower the initial mask by X in a cell (0.2 is usual),
+  --model.start.cells CELLS       for each of these cells, [0,3]; all by default
   --model.metrics BOOL            deletion and insertion curves (true)
   --model.seed N                  of everything random (63)
   --model.micro_batch_size N      perturbed images at once; chosen for the device by default

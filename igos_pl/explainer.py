@@ -16,15 +16,23 @@ from igos_pl.baselines import BASELINES, make_baselines
 from igos_pl.batches import ImageBatch
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.errors import IgosError
-from igos_pl.initialization import whole_image_start
+from igos_pl.initialization import Start
 from igos_pl.methods import method_named
-from igos_pl.metrics import CURVE_STEPS, deletion_insertion_curves, removal_counts
+from igos_pl.metrics import CURVE_STEPS, curve_cells, deletion_insertion_curves, removal_counts
 from igos_pl.micro_batches import MicroBatches
 from igos_pl.models.base import Attributes, ExplainableNetwork
 from igos_pl.objective import Objective, Problem, Weights
 from igos_pl.optimizers import NAG
 from igos_pl.randomness import key_of
-from igos_pl.rows import explanation_columns, input_boxes, joined, original_boxes, text
+from igos_pl.rows import (
+    explanation_columns,
+    input_boxes,
+    joined,
+    original_boxes,
+    text,
+    with_diversity,
+    with_localization,
+)
 from igos_pl.solver import optimize
 from igos_pl.store.schema import BatchResult, Columns
 from igos_pl.targets import Targets
@@ -56,6 +64,7 @@ class Explainer(LightningModule):
         l2: weight of the (bilateral) total variation.
         noise: standard deviation of noise on perturbed images, in units of ImageNet-normalised images.
         baseline: ``blur``, ``black``, ``mean`` or ``noise``.
+        start: where masks start; several cells of a diverse start give a target several explanations.
         metrics: whether deletion and insertion curves are computed.
         seed: of everything random.
         micro_batch_size: perturbed images at once; chosen for the device by default.
@@ -73,6 +82,7 @@ class Explainer(LightningModule):
         l2: float = 20.0,
         noise: float = 0.0,
         baseline: str = "blur",
+        start: Start = Start(),  # noqa: B008  it is frozen
         metrics: bool = True,
         seed: int = 63,
         micro_batch_size: int | None = None,
@@ -95,12 +105,13 @@ class Explainer(LightningModule):
         self.iterations = iterations
         self.weights = Weights(l1, l2, path_steps, noise)
         self.baseline = baseline
+        self.start = start
         self.metrics = metrics
         self.seed = seed
         self.micro_batch_size = micro_batch_size
         self.on_iteration: Callable[[int, int], None] | None = None
         self._micro_batches: MicroBatches | None = None
-        self._optimizer_attributes = _describe_optimizer(optimizer, self._start(1))
+        self._optimizer_attributes = _describe_optimizer(optimizer)
 
     def describe(self) -> Attributes:
         """Everything that decides the masks: the attributes of the results."""
@@ -115,6 +126,9 @@ class Explainer(LightningModule):
             "l2": weights.l2,
             "noise": weights.noise,
             "baseline": self.baseline,
+            "start.k": self.start.k,
+            "start.cells": ",".join(map(str, self.start.cells or ())) or "all",
+            "start.init_val": self.start.init_val,
             "metrics": int(self.metrics),
             "seed": self.seed,
             "precision": str(self.trainer.precision) if self._trainer is not None else "32-true",
@@ -140,7 +154,7 @@ class Explainer(LightningModule):
                 for known, record in zip(batch.truth, batch.records, strict=True)
             ]
             proposals = self.network.propose(images, truth)
-            targets = proposals.targets
+            targets = self.start.expand(proposals.targets)
             at_once = max(1, _PIXELS_AT_ONCE // size**2)
             parts = [
                 self._explain(images, baselines, targets.select(slice(start, start + at_once)), batch)
@@ -151,26 +165,27 @@ class Explainer(LightningModule):
             replace(record, targets=count, status="ok" if count else "no detection", message=note)
             for record, count, note in zip(batch.records, counts, proposals.notes, strict=True)
         ]
-        return BatchResult([*records, *batch.failures], joined(parts))
+        result = BatchResult([*records, *batch.failures], with_diversity(joined(parts)))
+        return with_localization(result, dict(zip(names, batch.truth, strict=True)), size, batch.resize)
 
     def _explain(self, images: Tensor, baselines: Tensor, targets: Targets, batch: ImageBatch) -> Columns:
         """Optimise and judge the masks of some targets; returns their rows."""
         began = time.perf_counter()
         records = [batch.records[image] for image in targets.image.tolist()]
-        numbers, labels = targets.number.tolist(), targets.label.tolist()
-        keys = [
-            key_of(self.seed, record.sample_id, number, label)
-            for record, number, label in zip(records, numbers, labels, strict=True)
-        ]
+        labels = targets.label.tolist()
+        places = zip(records, targets.number.tolist(), labels, targets.cell.tolist(), strict=True)
+        keys = [key_of(self.seed, record.sample_id, *place) for record, *place in places]
         problem = Problem(images, baselines, targets, keys)
         weights = replace(self.weights, noise=self.weights.noise * self.network.unit)
         micro_batches = self._sized_micro_batches(images.device)
         objective = Objective(self.network, problem, self.method, weights, micro_batches)
-        masks = nn.Parameter(self._start(len(targets), images.device))  # of these targets, for this call
+        size, count = images.shape[-1], self.method.masks
+        # The parameter is this call's own: nothing of it stays on the module, or reaches another batch.
+        masks = nn.Parameter(self.start.masks(targets, count, self.mask_size, size))
         solution = optimize(
             objective, masks, self.optimizer_factory([masks]), self.iterations, self.on_iteration
         )
-        cells = torch.full((len(targets),), self.mask_size**2, device=images.device)
+        cells = curve_cells(targets, self.mask_size, size)
         counts = removal_counts(cells, CURVE_STEPS) if self.metrics else cells.new_zeros(len(cells), 1)
         curves = deletion_insertion_curves(self.network, problem, solution.masks, counts, micro_batches)
         columns = explanation_columns(targets, solution, curves, objective)
@@ -178,15 +193,11 @@ class Explainer(LightningModule):
         columns.update(
             sample_id=text(record.sample_id for record in records),
             label_name=text(self.network.label_name(label) for label in labels),
-            box=original_boxes(targets.box, records, images.shape[-1], batch.resize),
+            box=original_boxes(targets.box, records, size, batch.resize),
             iterations=np.full(rows, self.iterations),
             seconds=np.full(rows, (time.perf_counter() - began) / rows),
         )
         return columns
-
-    def _start(self, rows: int, device: torch.device | str = "cpu") -> Tensor:
-        """Initial masks ``(rows, M, s, s)``."""
-        return whole_image_start(rows, self.method.masks, self.mask_size, torch.device(device))
 
     def _sized_micro_batches(self, device: torch.device) -> MicroBatches:
         """The micro-batches of this run, which remember a size that memory forced upon them."""
@@ -196,15 +207,14 @@ class Explainer(LightningModule):
         return self._micro_batches
 
 
-def _describe_optimizer(factory: OptimizerFactory, masks: Tensor) -> Attributes:
-    """An optimiser's name and settings, read off one that is made for masks of the right size."""
-    optimizer = factory([nn.Parameter(masks)])
-    settings = {**optimizer.defaults, "alpha": getattr(optimizer, "alpha", None)}
+def _describe_optimizer(factory: OptimizerFactory) -> Attributes:
+    """An optimiser's name and settings, read off one that is made for a mask of one cell."""
+    optimizer = factory([nn.Parameter(torch.ones(1, 1, 1, 1))])
     return {
         "optimizer": type(optimizer).__name__,
         **{
             f"optimizer.{key}": value if isinstance(value, (int, float)) else str(value)
-            for key, value in settings.items()
+            for key, value in optimizer.defaults.items()
             if value is not None
         },
     }

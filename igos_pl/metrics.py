@@ -10,6 +10,7 @@ from torch import Tensor
 from igos_pl.micro_batches import MicroBatches
 from igos_pl.objective import Problem, Scorer
 from igos_pl.perturbation import blend, upsample
+from igos_pl.targets import Targets
 
 CURVE_STEPS = 50
 
@@ -54,6 +55,27 @@ def removal_counts(cells: Tensor, steps: int = CURVE_STEPS) -> Tensor:
     """
     fractions = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=cells.device)
     return (fractions * cells.unsqueeze(1)).round().long()
+
+
+def curve_cells(targets: Targets, mask_size: int, input_size: int) -> Tensor:
+    """How many cells a curve removes in all (BMVC 2023, section 4): three times a detected object's area.
+
+    The area is the instance mask's, or else the box's; a classifier's curve removes all cells.
+
+    Args:
+        targets: R rows.
+        mask_size: s, cells along the side of a mask.
+        input_size: side of the network's input in pixels.
+
+    Returns:
+        ``(R,)`` from 1 to ``s * s``.
+    """
+    if targets.region is not None:
+        share = targets.region.flatten(1).float().mean(1)
+    else:
+        extent = targets.box[:, 2:] - targets.box[:, :2]
+        share = extent.prod(1).nan_to_num(nan=float(input_size**2)) / input_size**2
+    return (3 * share * mask_size**2).round().long().clamp(1, mask_size**2)
 
 
 def area_under_curve(curves: Tensor) -> Tensor:

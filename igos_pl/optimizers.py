@@ -19,8 +19,8 @@ from igos_pl.errors import IgosError
 
 Closure = Callable[..., Tensor]
 
-# The mask size for which step sizes are stated, that of the papers' classification experiments.
-REFERENCE_SIZE = 224
+# Below any gradient that matters; keeps a row without gradient where it is.
+_TINY = 1e-30
 
 _ARMIJO_SLOPE = 1e-4
 _ARMIJO_SHRINK = 0.2
@@ -28,19 +28,20 @@ _ARMIJO_SMALLEST = 1e-5
 
 
 class MaskOptimizer(Optimizer):
-    """What the line search and NAG share: one parameter of masks, and a resolution-independent step.
+    """What the line search and NAG share: one parameter of masks, and a step that fits every row.
 
-    The gradient of a cell shrinks with the number of cells, because the objective averages over them. So the
-    step is stated for masks of 224 x 224 and scaled by ``(s / 224) ** 2``: it then changes the mask alike at
-    every resolution.
+    ``step_size`` says how far a gradient step moves the cell that it moves most: each row's gradient is
+    divided by the largest entry that it has had so far. So a step means the same for masks of 28 x 28 and of
+    224 x 224, for every method and every image. A raw factor does not: the gradient of a cell shrinks with
+    the cell, and not in proportion to its area, since the gradients of neighbouring pixels largely cancel.
     """
 
     def __init__(self, params: Iterable[Tensor], step_size: float, alpha: float | None) -> None:
-        if alpha is None and not step_size > 0:
+        if not step_size > 0:
             raise IgosError(f"step_size is {step_size}, but must be above 0")
         if alpha is not None and not alpha > 0:
             raise IgosError(f"alpha is {alpha}, but must be above 0")
-        super().__init__(params, {"step_size": step_size, "alpha": alpha})
+        super().__init__(params, {"step_size": step_size} if alpha is None else {"alpha": alpha})
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
             raise IgosError("Mask optimisers take exactly one parameter: the masks of a batch")
 
@@ -50,14 +51,15 @@ class MaskOptimizer(Optimizer):
         masks: Tensor = self.param_groups[0]["params"][0]
         return masks
 
-    @property
-    def alpha(self) -> float:
-        """The raw step: the factor of the gradient."""
-        group = self.param_groups[0]
-        if group["alpha"] is not None:
-            return float(group["alpha"])
-        cells = self.masks.shape[-2] * self.masks.shape[-1]
-        return float(group["step_size"]) * cells / REFERENCE_SIZE**2
+    def rates(self) -> Tensor:
+        """The factor ``(R,)`` of each row's gradient, float64; to be called once for each gradient."""
+        group, gradient = self.param_groups[0], self.gradient()
+        if "alpha" in group:
+            return torch.full((len(gradient),), group["alpha"], dtype=torch.float64, device=gradient.device)
+        largest = gradient.detach().flatten(1).abs().amax(1).double()
+        state = self.state[self.masks]
+        state["largest"] = torch.maximum(largest, state.get("largest", largest))
+        return torch.as_tensor(group["step_size"] / state["largest"].clamp_min(_TINY))
 
     def gradient(self) -> Tensor:
         """The gradient that the closure left."""
@@ -70,21 +72,19 @@ class MaskOptimizer(Optimizer):
 class LineSearch(MaskOptimizer):
     """Gradient descent with Armijo backtracking (iGOS++, section 3.4; ``LS`` in the published code).
 
-    Tries ``alpha``, ``alpha / 5``, ... until the objective falls enough; a search that has shrunk below 1e-5
-    takes its last step anyway. Only rows that are still searching are evaluated.
+    Tries the full step, a fifth of it, ... until the objective falls enough; a search whose raw step has
+    shrunk below 1e-5 takes it anyway. Only rows that are still searching are evaluated.
 
     Args:
         params: the one parameter of masks.
-        step_size: the first trial, stated for masks of 224 x 224.
-        alpha: the first trial as a raw factor of the gradient, instead of ``step_size``.
+        step_size: of the first trial: how far it moves the cell that it moves most.
+        alpha: the first trial as a raw factor of the gradient, as published, instead of ``step_size``.
 
     Attributes:
         accepted: ``(R,)`` the raw steps that the last ``step`` took.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor], step_size: float = 1000.0, alpha: float | None = None
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], step_size: float = 1.0, alpha: float | None = None) -> None:
         super().__init__(params, step_size, alpha)
         self.accepted = torch.empty(0)
 
@@ -96,18 +96,21 @@ class LineSearch(MaskOptimizer):
         masks, gradient = self.masks, self.gradient()
         start = masks.clone()
         decrease = _ARMIJO_SLOPE * gradient.square().flatten(1).sum(1)
+        rates = self.rates()
         searching = losses.isfinite().nonzero().squeeze(1)
-        self.accepted = torch.zeros_like(losses)
-        alpha = self.alpha
+        self.accepted = torch.zeros_like(rates)
         while len(searching):
-            masks[searching] = (start[searching] - alpha * gradient[searching]).clamp(0, 1)
-            self.accepted[searching] = alpha
-            good = closure(searching) <= losses[searching] - alpha * decrease[searching]
-            if alpha < _ARMIJO_SMALLEST:
-                break
-            searching = searching[~good]
-            alpha *= _ARMIJO_SHRINK
+            rate = rates[searching].to(losses.dtype)
+            masks[searching] = _descend(start[searching], gradient[searching], rate).clamp(0, 1)
+            self.accepted[searching] = rates[searching]
+            good = closure(searching) <= losses[searching] - rate * decrease[searching]
+            searching = searching[~good & (rates[searching] >= _ARMIJO_SMALLEST)]
+            rates[searching] *= _ARMIJO_SHRINK
         return losses
+
+
+def _descend(masks: Tensor, gradient: Tensor, rates: Tensor) -> Tensor:
+    return masks - rates.reshape(-1, 1, 1, 1) * gradient
 
 
 class NAG(MaskOptimizer):
@@ -118,13 +121,11 @@ class NAG(MaskOptimizer):
 
     Args:
         params: the one parameter of masks.
-        step_size: stated for masks of 224 x 224.
-        alpha: the raw factor of the gradient, instead of ``step_size``.
+        step_size: how far a gradient step moves the cell that it moves most.
+        alpha: the raw factor of the gradient, as published, instead of ``step_size``.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor], step_size: float = 300.0, alpha: float | None = None
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], step_size: float = 0.2, alpha: float | None = None) -> None:
         super().__init__(params, step_size, alpha)
 
     @torch.no_grad()
@@ -136,7 +137,8 @@ class NAG(MaskOptimizer):
         state: dict[str, Any] = self.state[masks]
         count = state.get("count", 0)
         previous = state.get("descended", masks)
-        descended = masks - self.alpha * self.gradient()
+        gradient = self.gradient()
+        descended = _descend(masks, gradient, self.rates().to(masks.dtype))
         momentum = count / (count + 3)
         new = (descended + momentum * (descended - previous)).clamp(0, 1)
         state["descended"], state["count"] = descended, count + 1

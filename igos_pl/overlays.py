@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from igos_pl.images import read_image
 from igos_pl.store.reader import Explanation
@@ -45,10 +46,14 @@ def write_overlay(explanation: Explanation, path: Path) -> None:
         axes.imshow(picture)
         axes.set_title(title)
         axes.set_axis_off()
+        if not np.isnan(explanation.box).any():
+            x1, y1, x2, y2 = np.asarray(explanation.box) / step
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="cyan", linewidth=2))
     _draw_curves(right, explanation)
+    cell = f", start in cell {explanation.cell}" if explanation.cell >= 0 else ""
     figure.suptitle(
         f"{explanation.sample_id}: {explanation.label_name} ({explanation.score:.2f})"
-        f"   {explanation.attributes.get('method', '')}, {explanation.attributes.get('optimizer', '')}"
+        f"   {explanation.attributes.get('method', '')}, {explanation.attributes.get('optimizer', '')}{cell}"
     )
     figure.savefig(path, dpi=80)
 

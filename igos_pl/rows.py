@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from igos_pl.images import frame_of
+from igos_pl.localization import localize
 from igos_pl.metrics import CURVE_STEPS, Curves, area_under_curve
 from igos_pl.objective import Objective
 from igos_pl.solver import Solution
-from igos_pl.store.schema import Columns, ImageRecord
+from igos_pl.store.reader import explanations_of
+from igos_pl.store.schema import BatchResult, Columns, ImageRecord
 from igos_pl.targets import Targets
+from igos_pl.truth import GroundTruth
+
+# Stands for the saliency of an image without objects, where it is not looked at.
+_NOWHERE = np.zeros((1, 1), np.float32)
 
 
 def explanation_columns(
@@ -29,7 +36,7 @@ def explanation_columns(
     columns = {
         "masks": solution.masks,
         "target": targets.number,
-        "cell": torch.full((rows,), -1),
+        "cell": targets.cell,
         "label": targets.label,
         "score": targets.score,
         "baseline_score": curves.insertion[:, 0],
@@ -72,6 +79,61 @@ def _frames(records: Sequence[ImageRecord], resize: str) -> tuple[NDArray[Any], 
 def joined(parts: Sequence[Columns]) -> Columns:
     """The rows of several tables; no columns without any."""
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def with_diversity(columns: Columns) -> Columns:
+    """Add, for each row, how its target's starts differ and whether it is the best of them.
+
+    ``diversity`` is 1 - the mean overlap of the most important fifth of the cells over all pairs of a
+    target's masks: 0 for equal masks, 1 for disjoint ones, NaN for a single start. ``best`` marks the row
+    with the largest insertion - deletion (the first one where these are unknown).
+    """
+    if not columns:
+        return columns
+    rows = len(columns["target"])
+    diversity, best = np.full(rows, np.nan, np.float32), np.zeros(rows, np.int8)
+    targets: dict[tuple[str, int], list[int]] = {}
+    for row, target in enumerate(zip(columns["sample_id"], columns["target"], strict=True)):
+        targets.setdefault(target, []).append(row)
+    quality = np.nan_to_num(columns["insertion"] - columns["deletion"], nan=-np.inf)
+    for group in targets.values():
+        best[group[int(quality[group].argmax())]] = 1
+        if len(group) > 1:
+            diversity[group] = _diversity(columns["masks"][group])
+    return {**columns, "diversity": diversity, "best": best}
+
+
+def _diversity(masks: NDArray[Any]) -> float:
+    """Of several masks ``(n, s, s)`` of one target."""
+    flat = masks.reshape(len(masks), -1)
+    top = max(1, flat.shape[1] // 5)
+    chosen = np.zeros(flat.shape, np.float64)
+    np.put_along_axis(chosen, flat.argsort(1, kind="stable")[:, :top], 1, axis=1)
+    overlaps = chosen @ chosen.T / top
+    return float(1 - overlaps[np.triu_indices(len(flat), 1)].mean())
+
+
+def with_localization(
+    result: BatchResult, truth: Mapping[str, GroundTruth], input_size: int, resize: str
+) -> BatchResult:
+    """Add, for each row, how well its saliency falls on the ground-truth object that it explains.
+
+    Args:
+        result: of a batch, without these columns.
+        truth: by sample id, in pixels of the upright originals.
+        input_size: side of the network's input.
+        resize: how images were scaled to it.
+    """
+    if not result.explanations:
+        return result
+    attributes = {"input_size": input_size, "resize": resize}
+    figures = []
+    for explanation in explanations_of(result, attributes):
+        known = truth[explanation.sample_id]
+        saliency = explanation.saliency_on_original() if len(known.boxes) else _NOWHERE
+        figures.append(localize(saliency, known, explanation.label_name, explanation.box))
+    columns = {name: np.array([figure[name] for figure in figures]) for name in figures[0]}
+    return replace(result, explanations={**result.explanations, **columns})
 
 
 def array(tensor: Tensor) -> NDArray[Any]:

@@ -21,6 +21,7 @@ class Targets:
         score: ``(R,)``: the network's score of the target on the unmasked image, in [0, 1].
         box: ``(R, 4)``: x1 y1 x2 y2 in pixels of the network's input; NaN for classifiers.
         proposal: ``(R,)`` integer: the prediction row that a one-stage detector is scored at; -1 for others.
+        cell: ``(R,)`` integer: the cell of a diverse start; -1 for the plain start.
         region: ``(R, H, W)`` bool, the objects' masks in the network's input; None without instance masks.
     """
 
@@ -30,6 +31,7 @@ class Targets:
     score: Tensor
     box: Tensor
     proposal: Tensor
+    cell: Tensor
     region: Tensor | None = None
 
     def __len__(self) -> int:
@@ -65,5 +67,6 @@ def numbered(image: Tensor) -> Tensor:
 
 def class_targets(image: Tensor, label: Tensor, score: Tensor) -> Targets:
     """Targets without boxes, from columns ``(R,)`` that ascend by image."""
+    none = torch.full_like(image, -1)
     box = torch.full((len(image), 4), torch.nan, device=image.device)
-    return Targets(image, numbered(image), label, score, box, torch.full_like(image, -1))
+    return Targets(image, numbered(image), label, score, box, proposal=none, cell=none)

@@ -83,5 +83,5 @@ def test_every_iteration(name: str, method: str, opt: str, micro_batch: int) -> 
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
         if opt == "LS":
             steps_taken = torch.stack(alphas, 1)[row]
-            torch.testing.assert_close(steps_taken, case[f"{method}_LS_alphas"].float())
+            torch.testing.assert_close(steps_taken.float(), case[f"{method}_LS_alphas"].float())
     assert not torch.allclose(found[1], expected, atol=1e-2)

@@ -46,6 +46,15 @@ EXPLANATIONS = {
     "insertion": Column("f4", "area under the insertion curve, high is good; NaN if not computed"),
     "deletion_curve": Column("f4", "scores from nothing removed to all removed"),
     "insertion_curve": Column("f4", "scores from nothing shown to all shown"),
+    "object": Column("i8", "annotation id of the ground-truth object that was detected; -1 if none"),
+    "pointing_box": Column("f4", "1 if the most salient pixel is in the object's box; NaN without object"),
+    "pointing_mask": Column("f4", "the same for its instance mask"),
+    "energy_box": Column("f4", "share of the saliency in the object's box; NaN without object"),
+    "energy_mask": Column("f4", "the same for its instance mask"),
+    "diversity": Column(
+        "f4", "1 - mean overlap of the top fifth of cells of the target's starts; NaN for one"
+    ),
+    "best": Column("i1", "1 for the target's start of the largest insertion - deletion"),
     "iterations": Column("i4", "of the optimiser"),
     "evaluations": Column("i4", "forward and backward passes of the optimisation"),
     "forwards": Column("i4", "passes without gradient of the optimisation"),
