@@ -22,6 +22,9 @@ install: $(VENV)/installed  ## make the environment and install igos_pl into it
 demo: install  ## explain eight real photos; see runs/demo
 	$(BIN)/igos-pl demo --output runs/demo
 
+demo-detector: install  ## explain the objects of generated pictures; see runs/demo-detector
+	$(BIN)/igos-pl demo --detector --output runs/demo-detector
+
 test: install  ## the tests that take minutes in all
 	$(BIN)/python -m pytest
 
@@ -33,10 +36,11 @@ check: install  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## mean (insertion - deletion) on the demo's photos, beside a blob and random cells
+bench: install  ## quality of the demos' masks beside a blob, a filled box and random cells
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/quality.py --detector
 
 clean:  ## remove the environment and what tools left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-slow check bench clean
+.PHONY: help install demo demo-detector test test-slow check bench clean

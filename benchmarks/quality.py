@@ -1,6 +1,8 @@
-"""Mean (insertion - deletion) of the demo's photos: iGOS++ beside a centred blob and random cells.
+"""Insertion - deletion of the demo's explanations, beside masks that know nothing of the network.
 
-The same network, photos, baseline and curves for all three; run it by ``make bench``.
+Photos: EfficientNet-Lite0 and iGOS++ beside a centred Gaussian blob and random cells. With ``--detector``:
+the small Mask R-CNN's detections beside their filled boxes and random cells, and the localisation figures.
+The same network, images, baselines and curves for all. Run it by ``make bench``.
 """
 
 from __future__ import annotations
@@ -9,75 +11,112 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from igos_pl.baselines import make_baselines
-from igos_pl.demo.run import copy_photos, run_demo
-from igos_pl.images import find_images, read_image, to_input
-from igos_pl.metrics import area_under_curve, deletion_insertion_curves, removal_counts
+from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT, SHAPES_THRESHOLD, run_demo
+from igos_pl.images import read_image, to_input
+from igos_pl.metrics import area_under_curve, curve_cells, deletion_insertion_curves, removal_counts
 from igos_pl.micro_batches import MicroBatches
-from igos_pl.models import EfficientNetLite0
+from igos_pl.models import RCNN, EfficientNetLite0, ExplainableNetwork
+from igos_pl.models.shapes_detectors import CATEGORIES, shapes_mask_rcnn
 from igos_pl.objective import Problem
 from igos_pl.store import MaskFile, RunFolder
+from igos_pl.targets import Targets
 from igos_pl.truth import GroundTruth
 
 
-def gaussian_blob(size: int) -> Tensor:
-    """A mask ``(s, s)`` that takes cells from the centre outwards."""
+def gaussian_blob(targets: Targets, size: int) -> Tensor:
+    """Masks ``(R, s, s)`` that take cells from the centre outwards."""
     place = torch.linspace(-1, 1, size)
-    return 1 - torch.exp(-(place[:, None].square() + place[None].square()))
+    blob = 1 - torch.exp(-(place[:, None].square() + place[None].square()))
+    return blob.expand(len(targets), -1, -1)
 
 
-def random_cells(count: int, size: int) -> Tensor:
-    """Masks ``(count, s, s)`` that take cells in random order."""
-    return torch.rand(count, size, size, generator=torch.Generator().manual_seed(0))
+def filled_box(targets: Targets, size: int, input_size: int) -> Tensor:
+    """Masks ``(R, s, s)`` that take the cells of the detection's box first."""
+    place = (torch.arange(size) + 0.5) * input_size / size
+    x1, y1, x2, y2 = targets.box.unbind(1)
+    across = (place >= x1[:, None]) & (place < x2[:, None])
+    down = (place >= y1[:, None]) & (place < y2[:, None])
+    return 1 - (down[:, :, None] & across[:, None, :]).float()
 
 
-def judge(masks: Tensor, photos: Path) -> Tensor:
-    """Insertion - deletion ``(R,)`` of masks ``(R, s, s)`` of the folder's R photos."""
-    network = EfficientNetLite0()
-    paths = find_images(photos)
-    inputs = torch.stack(
-        [
-            torch.from_numpy(to_input(read_image(photos / path), network.input_size, "squash"))
-            for path in paths
-        ]
-    )
+def random_cells(targets: Targets, size: int) -> Tensor:
+    """Masks ``(R, s, s)`` that take cells in random order."""
+    return torch.rand(len(targets), size, size, generator=torch.Generator().manual_seed(0))
+
+
+def problem_of(network: ExplainableNetwork, masks: MaskFile) -> Problem:
+    """The images of a result and what is explained in them, in the result's order."""
+    paths, names = masks.images["path"], masks.images["sample_id"].tolist()
+    pixels = [to_input(read_image(Path(path)), network.input_size, "squash") for path in paths]
+    inputs = torch.from_numpy(np.stack(pixels))
     images = network.normalize(inputs)
-    baselines = network.normalize(make_baselines("blur", inputs, [str(path) for path in paths], seed=63))
-    targets = network.propose(images, [GroundTruth()] * len(paths)).targets
-    cells = torch.full((len(paths),), masks[0].numel())
-    curves = deletion_insertion_curves(
-        network,
-        Problem(images, baselines, targets, range(len(paths))),
-        masks,
-        removal_counts(cells),
-        MicroBatches(10),
-    )
+    baselines = network.normalize(make_baselines("blur", inputs, names, seed=63))
+    targets = network.propose(images, [GroundTruth()] * len(names)).targets
+    assert [names[i] for i in targets.image.tolist()] == masks.column("sample_id").tolist()
+    assert targets.label.tolist() == masks.column("label").tolist()
+    return Problem(images, baselines, targets, range(len(targets)))
+
+
+def judge(network: ExplainableNetwork, problem: Problem, masks: Tensor) -> Tensor:
+    """Insertion - deletion ``(R,)`` of masks ``(R, s, s)``."""
+    cells = curve_cells(problem.targets, masks.shape[-1], network.input_size)
+    curves = deletion_insertion_curves(network, problem, masks, removal_counts(cells), MicroBatches(10))
     return area_under_curve(curves.insertion) - area_under_curve(curves.deletion)
 
 
+def print_localization(masks: MaskFile) -> None:
+    """The localisation figures, and the box's share of the image, which saliency everywhere would get."""
+    size = {name: row for row, name in enumerate(masks.images["sample_id"].tolist())}
+    rows = [size[name] for name in masks.column("sample_id")]
+    area = (masks.images["width"] * masks.images["height"])[rows]
+    box = masks.column("box")
+    share = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / area
+    matched = masks.column("object") >= 0
+    print(f"{matched.sum()} of {len(matched)} detections match an annotated object; of these:")
+    for name in ("pointing_box", "pointing_mask", "energy_box", "energy_mask"):
+        print(f"  {name:14}{np.nanmean(masks.column(name)):8.3f}")
+    print(f"  {'box share':14}{share[matched].mean():8.3f}")
+
+
 def main() -> None:
-    """Explain the photos, unless the folder has their masks already, and print the comparison."""
+    """Run the demo, unless the folder has its result already, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--detector", action="store_true", help="the detector's demo")
     parser.add_argument("--output", type=Path, help="folder of a demo run; a temporary one by default")
     options = parser.parse_args()
+    network: ExplainableNetwork = EfficientNetLite0()
+    if options.detector:
+        weights = str(CHECKPOINTS / "shapes_maskrcnn.pth")
+        network = RCNN(
+            shapes_mask_rcnn(),
+            weights,
+            list(CATEGORIES),
+            input_size=SHAPES_INPUT,
+            score_threshold=SHAPES_THRESHOLD,
+        )
     with tempfile.TemporaryDirectory() as temporary:
         output = options.output or Path(temporary)
-        run_demo(output)
-        copy_photos(output / "photos")
+        run_demo(output, options.detector)
         with MaskFile(RunFolder(output).merged) as file:
+            problem = problem_of(network, file)
             ours = torch.from_numpy(file.column("masks"))
-            names = file.column("sample_id")
-        rows = {
-            "iGOS++": judge(ours, output / "photos"),
-            "centred Gaussian blob": judge(gaussian_blob(ours.shape[-1]).expand_as(ours), output / "photos"),
-            "random cells": judge(random_cells(len(ours), ours.shape[-1]), output / "photos"),
-        }
-    print(f"{'insertion - deletion':24}" + "".join(f"{name[:12]:>14}" for name in [*names, "mean"]))
-    for name, values in rows.items():
-        print(f"{name:24}" + "".join(f"{value:14.3f}" for value in [*values.tolist(), float(values.mean())]))
+            size, targets = ours.shape[-1], problem.targets
+            plain = (
+                {"filled box": filled_box(targets, size, network.input_size)}
+                if options.detector
+                else {"centred Gaussian blob": gaussian_blob(targets, size)}
+            )
+            rows = {"iGOS++": ours, **plain, "random cells": random_cells(targets, size)}
+            print(f"\ninsertion - deletion, mean over {len(targets)} explanations:")
+            for name, masks in rows.items():
+                print(f"  {name:24}{float(judge(network, problem, masks).mean()):8.3f}")
+            if options.detector:
+                print_localization(file)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,10 @@ def _dispatch(words: list[str]) -> int:
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
-        run_demo(options.output)
+        run_demo(
+            options.output or Path("runs/demo-detector" if options.detector else "runs/demo"),
+            options.detector,
+        )
     return 0
 
 
@@ -127,5 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
     info.add_argument("--rows", type=int, default=20, help="explanations to list (default 20)")
     demo = commands.add_parser("demo", help="explain some real photos with a real network")
-    demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="default runs/demo")
+    demo.add_argument("--detector", action="store_true", help="objects of generated pictures instead")
+    demo.add_argument("--output", type=Path, help="default runs/demo, or runs/demo-detector")
     return parser

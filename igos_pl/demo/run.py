@@ -1,4 +1,4 @@
-"""``igos-pl demo``: real photos, a real network, pictures to look at."""
+"""``igos-pl demo``: pictures to look at, of a real network on real photos, or of a small detector."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ PHOTOS = {
     "sklearn": ("datasets/images/flower.jpg", "datasets/images/china.jpg"),
 }
 
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+# Pictures that no training has seen: see `examples/train_shapes_detectors.py` for its seeds.
+_SHAPES_IMAGES, _SHAPES_SEED = 12, 424242
+SHAPES_INPUT, SHAPES_THRESHOLD = 224, 0.6
+
 
 def copy_photos(folder: Path) -> None:
     """Copy the packaged photographs into a folder.
@@ -41,20 +47,44 @@ def copy_photos(folder: Path) -> None:
             shutil.copy(Path(spec.origin).parent / name, folder)
 
 
-def run_demo(output: Path) -> None:
-    """Explain the photos with EfficientNet-Lite0 and iGOS++, and print what came out.
+def run_demo(output: Path, detector: bool = False) -> None:
+    """Explain photos with EfficientNet-Lite0, or shapes with a small Mask R-CNN, and print what came out.
 
     Args:
-        output: folder of the photos and the results. A second run goes on with the first.
+        output: folder of the pictures and the results. A second run goes on with the first.
+        detector: explain detections on generated pictures instead of photos.
     """
     from igos_pl.info import explanations_table
     from igos_pl.predict import predict
     from igos_pl.store import MaskFile, RunFolder
 
-    photos = output / "photos"
-    copy_photos(photos)
-    predict(["--data.root", str(photos), "--output", str(output), "--trainer.devices", "1"])
+    settings = _detector_settings(output) if detector else _classifier_settings(output)
+    predict([*settings, "--output", str(output), "--trainer.devices", "1"])
     run = RunFolder(output)
     with MaskFile(run.merged) as masks:
         Console().print(explanations_table(masks, rows=len(masks)))
     print(f"masks: {run.merged}\noverlays: {run.path / 'overlays'}")
+
+
+def _classifier_settings(output: Path) -> list[str]:
+    photos = output / "photos"
+    copy_photos(photos)
+    return ["--data.root", str(photos)]
+
+
+def _detector_settings(output: Path) -> list[str]:
+    from igos_pl.demo.shapes import write_shapes_dataset
+    from igos_pl.models.shapes_detectors import CATEGORIES
+
+    annotations = write_shapes_dataset(output / "shapes", images=_SHAPES_IMAGES, seed=_SHAPES_SEED)
+    return [
+        *("--data", "COCODataModule"),
+        *("--data.root", str(annotations.parent / "images")),
+        *("--data.annotations", str(annotations)),
+        *("--model.network", "RCNN"),
+        *("--model.network.module", "igos_pl.models.shapes_detectors.shapes_mask_rcnn"),
+        *("--model.network.weights", str(CHECKPOINTS / "shapes_maskrcnn.pth")),
+        *("--model.network.class_names", f"[{','.join(CATEGORIES)}]"),
+        *("--model.network.input_size", str(SHAPES_INPUT)),
+        *("--model.network.score_threshold", str(SHAPES_THRESHOLD)),
+    ]
