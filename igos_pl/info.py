@@ -37,10 +37,11 @@ def print_info(path: Path, rows: int, console: Console | None = None) -> None:
 
 def explanations_table(masks: MaskFile, rows: int) -> Table:
     """Class, scores and times of the first explanations."""
-    table = Table(title=f"first {min(rows, len(masks))} of {len(masks)} explanations")
+    shown = f"the {len(masks)}" if rows >= len(masks) else f"{rows} of the {len(masks)}"
+    table = Table(title=f"{shown} explanations: score, deletion, insertion, seconds")
     for name in ("image", "class"):
         table.add_column(name, overflow="fold")
-    for name in ("score", "deletion", "insertion", "difference", "seconds", "status"):
+    for name in ("score", "del.", "ins.", "ins.-del.", "sec.", "status"):
         table.add_column(name, justify="right")
     columns = {
         name: masks.column(name)[:rows]

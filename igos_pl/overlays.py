@@ -67,5 +67,5 @@ def _draw_curves(axes, explanation: Explanation) -> None:  # type: ignore[no-unt
         curve = getattr(explanation, f"{name}_curve")
         fractions = np.linspace(0, 1, len(curve))
         axes.plot(fractions, curve, color=color, label=f"{name} {getattr(explanation, name):.3f}")
-    axes.set(xlabel="fraction of cells", ylabel="score", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="upper center")
+    axes.set(xlabel="fraction of the curve's cells", ylabel="score", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="center right")

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from typing import Any
 
+from jsonargparse import ArgumentError
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-import igos_pl.models  # noqa: F401  short class names are found among what is imported
 from igos_pl.callbacks import MaskProgressBar, MaskWriter, OverlayWriter
-from igos_pl.datamodules import ImageFolderDataModule, ImageNetDataModule  # noqa: F401
+from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
+from igos_pl.datamodules.base import ImageDataModule
+from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
-from igos_pl.optimizers import NAG, LineSearch  # noqa: F401
+from igos_pl.models import ExplainableNetwork
+from igos_pl.optimizers import MaskOptimizer
 from igos_pl.store import RunFolder
+
+_CLASSES = {
+    "model.network": ExplainableNetwork,
+    "model.optimizer": MaskOptimizer,
+    "data": ImageDataModule,
+}
 
 
 class PredictCLI(LightningCLI):
@@ -56,27 +66,49 @@ def predict(words: list[str]) -> int:
         The exit code: 0, or 1 if images are missing from the result at the end.
     """
     _quieten_lightning()
-    cli = PredictCLI(
-        Explainer,
-        LightningDataModule,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        seed_everything_default=False,
-        trainer_defaults={
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_model_summary": False,
-            "callbacks": [MaskProgressBar()],
-        },
-        parser_kwargs={"prog": "igos-pl predict"},
-        args=words,
-        run=False,
-    )
+    try:
+        cli = PredictCLI(
+            Explainer,
+            LightningDataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+                "callbacks": [MaskProgressBar()],
+            },
+            parser_kwargs={"prog": "igos-pl predict", "exit_on_error": False},
+            args=words,
+            run=False,
+        )
+    except ArgumentError as error:
+        raise IgosError(_explained(str(error))) from error
     trainer, data = cli.trainer, cli.datamodule
     yaml = cli.parser.dump(cli.config, skip_link_targets=False)
     trainer.callbacks.append(SaveConfig(yaml))  # type: ignore[attr-defined]
     trainer.predict(cli.model, data, return_predictions=False)
     return _report(trainer, data)
+
+
+def _explained(message: str) -> str:
+    """An argument parser's message, with the classes that would have been right where one is wrong."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    for key, base in _CLASSES.items():
+        if f'"{key}"' in message:
+            lines.append(f"Known are {', '.join(_names(base))}; name your own by its import path")
+    return "\n  ".join([*lines, "igos-pl predict --help lists the settings"])
+
+
+def _names(base: type) -> list[str]:
+    """The public classes of this package that derive from ``base`` and can be made."""
+    found = [base]
+    for cls in found:
+        found.extend(cls.__subclasses__())
+    ours = {cls for cls in found if cls.__module__.startswith("igos_pl.")}
+    return sorted(cls.__name__ for cls in ours if not inspect.isabstract(cls) and cls is not base)
 
 
 def _report(trainer: Any, data: Any) -> int:

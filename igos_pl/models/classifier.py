@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -152,7 +153,11 @@ class TorchvisionClassifier(Classifier):
     ) -> None:
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
-            raise IgosError(f"{name!r} is none of torchvision's classifiers: {', '.join(known)}")
+            close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
+            raise IgosError(
+                f"{name!r} is none of torchvision's {len(known)} classifiers; close ones: {', '.join(close)}."
+                " All: torchvision.models.list_models(module=torchvision.models)"
+            )
         enum = torchvision.models.get_model_weights(name)
         is_file = weights not in enum.__members__
         chosen = enum.DEFAULT if is_file else enum[weights]
