@@ -75,8 +75,10 @@ def read_image(path: Path) -> Image.Image:
         raise IgosError(f"too many pixels: {error}") from error
     except MemoryError as error:
         raise IgosError("too large for the memory") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
-        # Pillow's decoders raise all of these on damaged files.
+    except OSError as error:  # with a number from the system, without one from Pillow's decoders
+        reason = f"cannot be opened: {error.strerror}" if error.errno else f"damaged: {error}"
+        raise IgosError(reason) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise IgosError(f"damaged: {error}") from error
 
 

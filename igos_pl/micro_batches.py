@@ -50,7 +50,7 @@ class MicroBatches:
         if tried == 1:
             raise IgosError(
                 "Out of memory with a single perturbed image: use a smaller network input, or a device with"
-                f" more memory ({str(error).splitlines()[0]})"
+                f" more memory ({(str(error) or type(error).__name__).splitlines()[0]})"
             ) from error
         self.size = tried // 2
         if torch.cuda.is_available():

@@ -96,6 +96,10 @@ class BatchResult:
     images: Sequence[ImageRecord]
     explanations: Columns = field(default_factory=dict)
 
+    def to(self, device: object) -> BatchResult:
+        """Itself: its columns are in main memory already. Lightning calls this on what it returns."""
+        return self
+
 
 def image_columns(records: Sequence[ImageRecord]) -> Columns:
     """Records as columns."""

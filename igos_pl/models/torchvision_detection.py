@@ -1,0 +1,175 @@
+"""What torchvision's detectors share: how they resize their input, and how they are built from a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from igos_pl.errors import IgosError
+from igos_pl.models.weights import fetch_weights, load_weights
+
+# Of these, torchvision runs its COCO_V1 weights with a batch norm of eps 0 (`overwrite_eps` in its builders).
+_EPS_0 = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+
+
+def prepare_images(transform: Any, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Normalise, resize and pad a batch, as torchvision's ``GeneralizedRCNNTransform`` does image by image.
+
+    Args:
+        transform: a detector's ``transform``.
+        images: ``(B, 3, H, W)`` in [0, 1].
+
+    Returns:
+        The detector's own input ``(B, 3, H', W')``, and the height and width in it before padding.
+    """
+    height, width = images.shape[-2:]
+    images = transform.normalize(images)
+    if transform.fixed_size is not None:
+        size = (int(transform.fixed_size[1]), int(transform.fixed_size[0]))
+    else:
+        shorter, longer = min(height, width), max(height, width)
+        scale = min(transform.min_size[-1] / shorter, transform.max_size / longer)
+        size = (math.floor(height * scale), math.floor(width * scale))
+    if size != (height, width):
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+    bottom, right = (-length % transform.size_divisible for length in size)
+    return F.pad(images, (0, right, 0, bottom)), size
+
+
+def scale_boxes(boxes: Tensor, size: Sequence[int], new_size: Sequence[int]) -> Tensor:
+    """Boxes ``(n, 4)`` x1 y1 x2 y2 of an image of (height, width) ``size``, in one of ``new_size``."""
+    down, across = (new / old for new, old in zip(new_size, size, strict=True))
+    return boxes * boxes.new_tensor((across, down, across, down))
+
+
+def feature_maps(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The backbone's feature maps by name; backbones with a single one may return it bare."""
+    features: Tensor | dict[str, Tensor] = backbone(images)
+    return {"0": features} if isinstance(features, Tensor) else features
+
+
+def describe_module(module: Any) -> dict[str, str | int | float]:
+    """How one of torchvision's detectors resizes its input, and the eps of its batch norms."""
+    transform = module.transform
+    if transform.fixed_size is not None:
+        size = "x".join(str(side) for side in reversed(transform.fixed_size))
+    else:
+        size = f"{transform.min_size[-1]} to {transform.max_size}"
+    eps = {layer.eps for layer in module.modules() if isinstance(layer, (nn.BatchNorm2d, FrozenBatchNorm2d))}
+    return {"internal_size": size, "batch_norm_eps": ",".join(f"{value:g}" for value in sorted(eps))}
+
+
+class Built(NamedTuple):
+    """A detector with its weights, and their file's SHA-256."""
+
+    module: nn.Module
+    sha256: str
+    class_names: list[str]
+
+
+def build_detector(
+    name: str,
+    weights: str,
+    weight_folder: str,
+    class_names: list[str] | None,
+    batch_norm_eps: float | None,
+    families: tuple[str, ...],
+) -> Built:
+    """One of torchvision's detectors by its name, with the weights of a file.
+
+    Gives the detections that torchvision's own builder gives for its weights: batch norm is frozen, and its
+    eps is 0 for those original COCO_V1 files that torchvision runs so. The file is recognised by its SHA-256.
+
+    Args:
+        name: as in ``torchvision.models.list_models(module=torchvision.models.detection)``.
+        weights: a ``.pth`` file, or the name of one of the model's weights enums.
+        weight_folder: where the files of weights enums are kept.
+        class_names: in label order; None for those of torchvision's weights.
+        batch_norm_eps: None to choose it as described.
+        families: what the names may begin with.
+    """
+    known = [
+        model
+        for model in torchvision.models.list_models(module=torchvision.models.detection)
+        if model.startswith(families)
+    ]
+    if name not in known:
+        raise IgosError(f"{name!r} is none of torchvision's detectors of this kind: {', '.join(known)}")
+    enum = torchvision.models.get_model_weights(name)
+    is_file = weights not in enum.__members__
+    if is_file and Path(weights).suffix not in (".pth", ".pt"):
+        raise IgosError(
+            f"weights is {weights!r}, which is neither a .pth file nor one of {name}'s weights:"
+            f" {', '.join(enum.__members__)}"
+        )
+    path = weights if is_file else fetch_weights(enum[weights].url, Path(weight_folder))
+    names = class_names or list(enum.DEFAULT.meta["categories"])
+    module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(names))
+    sha256 = load_detector_weights(module, path, name)
+    if batch_norm_eps is None and name in _EPS_0 and _is_original(enum.COCO_V1.url, sha256):
+        batch_norm_eps = 0.0
+    for layer in module.modules():
+        if batch_norm_eps is not None and isinstance(layer, FrozenBatchNorm2d):
+            layer.eps = batch_norm_eps
+    return Built(module, sha256, names)
+
+
+def load_detector_weights(module: nn.Module, path: str, name: str) -> str:
+    """Load a weight file strictly, but for the batch counters of batch norms, and freeze these.
+
+    Frozen batch norm has no counters (``num_batches_tracked``), so that files have them or not, depending on
+    how the network was made that was saved. They do nothing in evaluation. A frozen layer computes the same
+    and keeps half as much for the gradient.
+
+    Args:
+        module: filled; its batch norms are replaced.
+        path: see `load_weights`.
+        name: what messages call the module.
+
+    Returns:
+        The file's SHA-256.
+    """
+    counted = _batch_counters(path)
+    _set_batch_norms(module, lambda layer: f"{layer}.num_batches_tracked" not in counted)
+    sha256 = load_weights(module, path, name)
+    _set_batch_norms(module, lambda _: True)
+    return sha256
+
+
+def _batch_counters(path: str) -> set[str]:
+    """The batch counters in a weight file; none if it cannot be read, of which `load_weights` tells."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        return set()
+    content = content if isinstance(content, dict) else {}
+    for key in ("model", "state_dict"):
+        content = content[key] if isinstance(content.get(key), dict) else content
+    return {key for key in content if str(key).endswith(".num_batches_tracked")}
+
+
+def _set_batch_norms(module: nn.Module, frozen: Callable[[str], bool], prefix: str = "") -> None:
+    """Replace batch norms by frozen ones or the reverse, as ``frozen`` says for their names."""
+    for child_name, layer in module.named_children():
+        name = prefix + child_name
+        if not isinstance(layer, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+            _set_batch_norms(layer, frozen, f"{name}.")
+            continue
+        kind = FrozenBatchNorm2d if frozen(name) else nn.BatchNorm2d
+        if not isinstance(layer, kind):
+            other = kind(len(layer.state_dict()["running_mean"]), layer.eps)
+            other.load_state_dict(layer.state_dict())
+            setattr(module, child_name, other)
+
+
+def _is_original(url: str, sha256: str) -> bool:
+    """Whether a file is the one of a URL, whose name ends in the first digits of its SHA-256."""
+    return sha256.startswith(Path(url).stem.rsplit("-", 1)[-1])

@@ -1,0 +1,149 @@
+"""YOLO: each detection is scored at the prediction row that it came from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
+
+from igos_pl.errors import IgosError
+from igos_pl.models.base import Attributes
+from igos_pl.models.detection import Detections, Detector, label_scores, prediction_rows
+from igos_pl.models.weights import load_weights
+from igos_pl.models.yolov3_spp import MAX_STRIDE, YOLOv3SPP
+from igos_pl.targets import Targets
+
+_NOT_COCO = ("__background__", "N/A")
+
+
+def coco_names() -> list[str]:
+    """COCO's 80 class names in the order of YOLO's labels: torchvision's list of 91 without its gaps."""
+    categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    return [str(name) for name in categories if name not in _NOT_COCO]
+
+
+class YOLO(Detector):
+    """Any module that maps RGB images ``(B, 3, H, W)`` in [0, 1] to rows ``(B, R, 5 + classes)``.
+
+    A row is center x, center y, width, height in input pixels, objectness and class probabilities in [0, 1].
+    Every class of a row whose objectness times probability is above the threshold is a candidate of its own.
+
+    Args:
+        module: the network.
+        weights: a state dict file for it; None if the module comes with its weights.
+        class_names: in label order.
+        input_size: side of the square input in pixels.
+        nms_iou: of two candidates of a class that overlap by more, only the better one is a detection.
+        targets: see `Detector`.
+        score_threshold: see `Detector`.
+        categories: see `Detector`.
+        max_per_image: see `Detector`.
+        name: what results call the network; its class's name by default.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: str | None = None,
+        class_names: list[str] | None = None,
+        input_size: int = 512,
+        nms_iou: float = 0.5,
+        targets: Literal["detected", "ground_truth"] = "detected",
+        score_threshold: float = 0.2,
+        categories: list[str] | None = None,
+        max_per_image: int = 100,
+        name: str | None = None,
+    ) -> None:
+        name = name or type(module).__name__
+        if not 0 <= nms_iou <= 1:
+            raise IgosError(f"nms_iou is {nms_iou}, but must be between 0 and 1")
+        super().__init__(
+            input_size, class_names or (), name, targets, score_threshold, categories, max_per_image
+        )
+        self.module = module
+        self.nms_iou = nms_iou
+        if weights:
+            self.sha256 = load_weights(module, weights, name)
+        self.freeze()
+
+    @torch.no_grad()
+    def detect(self, images: Tensor) -> list[Detections]:
+        """What is left of the candidates after non-maximum suppression within each class, best first."""
+        height, width = images.shape[-2:]
+        return [self._detections(rows, (height, width)) for rows in self._predict(images)]
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        """Objectness times probability of each row's label in its own prediction row."""
+        chosen = prediction_rows(self._predict(images), targets.proposal, self.name)
+        return chosen[:, 4] * label_scores(chosen[:, 5:], targets.label, self.name)
+
+    def describe(self) -> Attributes:
+        """What all detectors say, and the non-maximum suppression."""
+        return {**super().describe(), "nms_iou": self.nms_iou}
+
+    def _predict(self, images: Tensor) -> Tensor:
+        """All prediction rows ``(B, R, 5 + classes)``."""
+        rows = self.module(images)
+        if not isinstance(rows, Tensor) or rows.ndim != 3 or rows.shape[2] < 6:
+            found = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+            raise IgosError(
+                f"{self.name} must return rows of shape (B, R, 5 + classes), but returned {found}"
+            )
+        return rows
+
+    def _detections(self, predictions: Tensor, size: tuple[int, int]) -> Detections:
+        """The detections of one image of (height, width) ``size`` from its rows ``(R, 5 + classes)``."""
+        scores = predictions[:, 4:5] * predictions[:, 5:]
+        finite = predictions[:, :4].isfinite().all(1, keepdim=True)
+        rows, labels = ((scores > self.score_threshold) & finite).nonzero(as_tuple=True)
+        values = scores[rows, labels]
+        boxes = box_convert(predictions[rows, :4], "cxcywh", "xyxy")
+        keep = batched_nms(boxes, values, labels, self.nms_iou)
+        return Detections(clip_boxes_to_image(boxes, size), labels, values, rows).select(keep)
+
+
+class YOLOv3SPPDetector(YOLO):
+    """YOLOv3-SPP on COCO with the published weights.
+
+    They expect RGB in [0, 1]. Images are squashed to a square of the input size by default, not
+    letterboxed: the whole input is picture, and boxes are in its pixels.
+
+    Args:
+        weights: the published file, whose entry ``model`` is the state dict.
+        input_size: side of the square input in pixels, a multiple of 32.
+        nms_iou: see `YOLO`.
+        targets: see `Detector`.
+        score_threshold: see `Detector`.
+        categories: see `Detector`.
+        max_per_image: see `Detector`.
+    """
+
+    def __init__(
+        self,
+        weights: str = "weight/yolov3-spp-ultralytics-512.pt",
+        input_size: int = 512,
+        nms_iou: float = 0.5,
+        targets: Literal["detected", "ground_truth"] = "detected",
+        score_threshold: float = 0.2,
+        categories: list[str] | None = None,
+        max_per_image: int = 100,
+    ) -> None:
+        if input_size < MAX_STRIDE or input_size % MAX_STRIDE:
+            raise IgosError(
+                f"input_size is {input_size}, but must be a multiple of {MAX_STRIDE} for YOLOv3-SPP"
+            )
+        super().__init__(
+            YOLOv3SPP(),
+            weights,
+            coco_names(),
+            input_size,
+            nms_iou,
+            targets,
+            score_threshold,
+            categories,
+            max_per_image,
+            name="yolov3_spp",
+        )

@@ -1,0 +1,208 @@
+"""Which detections are explained: thresholds, categories, annotations, and none at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from igos_pl.errors import IgosError
+from igos_pl.models import Detections, Detector
+from igos_pl.models.detection import label_scores, match_objects
+from igos_pl.targets import Targets
+from igos_pl.truth import GroundTruth
+
+NAMES = ["__background__", "person", "dog", "cat"]
+PERSON, DOG, CAT = 1, 2, 3
+SIZE = 20
+
+
+def found(rows: Sequence[tuple[int, float, Sequence[float]]], masks: bool = False) -> Detections:
+    """Detections from (label, score, box)."""
+    return Detections(
+        boxes=torch.tensor([box for _, _, box in rows]).reshape(-1, 4).float(),
+        labels=torch.tensor([label for label, _, _ in rows], dtype=torch.int64),
+        scores=torch.tensor([score for _, score, _ in rows]).float(),
+        proposals=torch.arange(len(rows)) + 100,
+        regions=torch.ones(len(rows), SIZE, SIZE, dtype=torch.bool) if masks else None,
+    )
+
+
+class Prepared(Detector):
+    """Finds what it is told to; the images' brightness numbers them."""
+
+    def __init__(self, detections: list[Detections], **options: Any) -> None:
+        super().__init__(SIZE, NAMES, "prepared", **options)
+        self.detections = detections
+
+    def detect(self, images: Tensor) -> list[Detections]:
+        return [self.detections[int(image.max())] for image in images]
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        raise NotImplementedError
+
+
+def images_of(count: int) -> Tensor:
+    return torch.arange(count).reshape(-1, 1, 1, 1).expand(count, 3, SIZE, SIZE).float()
+
+
+def proposed(detector: Prepared, truth: list[GroundTruth] | None = None) -> tuple[Targets, Sequence[str]]:
+    count = len(detector.detections)
+    proposals = detector.propose(images_of(count), truth or [GroundTruth()] * count)
+    return proposals.targets, proposals.notes
+
+
+def objects(rows: Sequence[tuple[str, int, Sequence[float]]]) -> GroundTruth:
+    """Annotations from (name, id, box)."""
+    boxes = np.array([box for _, _, box in rows], np.float32).reshape(-1, 4)
+    return GroundTruth(boxes=boxes, names=[name for name, _, _ in rows], ids=[i for _, i, _ in rows])
+
+
+BOX, OTHER, THIRD = (1, 1, 9, 7), (10, 2, 18, 19), (0, 12, 5, 20)
+
+
+def test_best_first_above_the_threshold() -> None:
+    some = found([(DOG, 0.3, BOX), (PERSON, 0.19, OTHER), (CAT, 0.9, THIRD), (DOG, 0.2, OTHER)])
+    one = found([(PERSON, 0.5, BOX)])
+    targets, notes = proposed(Prepared([some, found([]), one], score_threshold=0.2))
+    assert targets.image.tolist() == [0, 0, 0, 2]
+    assert targets.number.tolist() == [0, 1, 2, 0]
+    assert targets.label.tolist() == [CAT, DOG, DOG, PERSON]
+    assert targets.proposal.tolist() == [102, 100, 103, 100]
+    assert targets.box[0].tolist() == list(THIRD)
+    assert targets.region is None
+    assert list(notes) == ["", "", ""]
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_no_detection_at_all(masks: bool) -> None:
+    targets, notes = proposed(Prepared([found([], masks)] * 2))
+    assert len(targets) == 0
+    assert targets.box.shape == (0, 4)
+    for column in (targets.image, targets.number, targets.label, targets.proposal, targets.cell):
+        assert column.shape == (0,)
+        assert column.dtype == torch.int64
+    assert targets.score.dtype == targets.box.dtype == torch.float32
+    if masks:
+        assert targets.region is not None
+        assert targets.region.shape == (0, SIZE, SIZE)
+        assert targets.region.dtype == torch.bool
+    assert list(notes) == ["", ""]
+
+
+def test_300_detections_and_at_most_so_many() -> None:
+    many = found([(DOG, 0.3 + i / 1000, BOX) for i in range(300)], masks=True)
+    targets, notes = proposed(Prepared([many], max_per_image=1000))
+    assert len(targets) == 300
+    assert targets.score.diff().lt(0).all()
+    assert list(notes) == [""]
+    targets, notes = proposed(Prepared([many]))
+    assert len(targets) == 100
+    assert targets.score.min() > 0.49
+    assert targets.region is not None
+    assert len(targets.region) == 100
+    assert list(notes) == ["200 of 300 detections left out (max_per_image)"]
+
+
+def test_nan_and_empty_boxes_are_left_out_and_a_pixel_is_not() -> None:
+    nan, pixel = float("nan"), (3, 3, 4, 4)
+    rows = [(DOG, nan, BOX), (DOG, 0.9, (nan, 1, 2, 3)), (DOG, 0.8, (5, 5, 5, 9)), (DOG, 0.7, pixel)]
+    targets, _ = proposed(Prepared([found(rows)], score_threshold=0))
+    assert targets.box.tolist() == [list(pixel)]
+
+
+def test_categories() -> None:
+    some = found([(DOG, 0.3, BOX), (PERSON, 0.9, OTHER), (CAT, 0.9, THIRD)])
+    targets, _ = proposed(Prepared([some], categories=["dog", "cat"]))
+    assert targets.label.tolist() == [CAT, DOG]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"categories": ["dogg"]}, "'dogg', which is no class of prepared; classes that it has: dog"),
+        ({"categories": []}, "categories is an empty list"),
+        ({"targets": "all"}, "targets is 'all', but must be one of: detected, ground_truth"),
+        ({"score_threshold": 20}, "score_threshold is 20, but must be between 0 and 1"),
+        ({"max_per_image": 0}, "max_per_image is 0, but must be at least 1"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(IgosError, match=re.escape(message)):
+        Prepared([], **options)
+
+
+def test_annotated_objects_and_what_was_missed() -> None:
+    detector = Prepared(
+        [found([(PERSON, 0.9, BOX), (DOG, 0.8, OTHER), (DOG, 0.7, (11, 2, 18, 19)), (CAT, 0.6, BOX)])],
+        targets="ground_truth",
+    )
+    truth = objects(
+        [
+            ("dog", 7, THIRD),  # missed
+            ("dog", 8, OTHER),
+            ("person", 123, (13, 13, 20, 20)),  # elsewhere
+            ("person", 124, (1, 1, 9, 8)),
+            ("unicorn", 9, BOX),
+        ]
+    )
+    targets, notes = proposed(detector, [truth])
+    assert targets.label.tolist() == [PERSON, DOG]
+    assert targets.box[1].tolist() == list(OTHER)
+    assert notes[0] == (
+        "2 of 5 objects not detected: dog (id 7), person (id 123);"
+        " 1 of 5 objects of a class unknown to prepared: unicorn (id 9)"
+    )
+
+
+def test_annotations_within_categories() -> None:
+    detector = Prepared(
+        [found([(DOG, 0.8, OTHER), (CAT, 0.6, BOX)])] * 3, targets="ground_truth", categories=["cat"]
+    )
+    truth = [objects([("dog", 1, OTHER), ("cat", 2, BOX)]), objects([("dog", 1, OTHER)]), GroundTruth()]
+    targets, notes = proposed(detector, truth)
+    assert targets.image.tolist() == [0]
+    assert targets.label.tolist() == [CAT]
+    assert list(notes) == ["", "no object of the categories", "no object of the categories"]
+
+
+def test_images_without_annotations() -> None:
+    targets, notes = proposed(Prepared([found([(DOG, 0.8, OTHER)])], targets="ground_truth"))
+    assert len(targets) == 0
+    assert list(notes) == ["no annotated object"]
+
+
+def test_largest_overlaps_are_matched_first_and_once() -> None:
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 8]]).float()
+    # The first object overlaps both detections, the second one only the first well enough.
+    truth = torch.tensor([[0, 0, 10, 9], [0, 0, 10, 11], [0, 0, 0, 0], [50, 50, 40, 40]]).float()
+    assert match_objects(truth, ["a"] * 4, boxes, ["a", "a"]) == [1, 0, -1, -1]
+    assert match_objects(truth, ["a"] * 4, boxes, ["b", "a"]) == [1, -1, -1, -1]
+    assert match_objects(truth, ["a"] * 4, boxes[:0], []) == [-1] * 4
+    half = torch.tensor([[0, 0, 10, 5.0]])
+    assert match_objects(half, ["a"], boxes[:1], ["a"]) == [0]
+
+
+def test_label_outside_the_head() -> None:
+    with pytest.raises(IgosError, match="Label 4 is outside of the 4 classes of it"):
+        label_scores(torch.rand(2, 4), torch.tensor([3, 4]), "it")
+
+
+def test_describe_has_the_selection() -> None:
+    described = Prepared([], categories=["dog", "cat"], score_threshold=0.4, max_per_image=7).describe()
+    assert described["categories"] == "dog,cat"
+    assert described["score_threshold"] == 0.4
+    assert described["max_per_image"] == 7
+    assert described["targets"] == "detected"
+
+
+def test_images_stay_in_0_1() -> None:
+    detector = Prepared([])
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 3, 2, 2)
+    assert detector.normalize(images)[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    assert detector.unit == pytest.approx(0.226)

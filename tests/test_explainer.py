@@ -1,0 +1,377 @@
+"""The LightningModule: batches, order, switches, optimisers, heads and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import CLASSES, SIZE, NanOnBright, TinyNet, batch_of, pictures, quiet_trainer, tiny_classifier
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from igos_pl.baselines import BASELINES, make_baselines
+from igos_pl.batches import ImageBatch
+from igos_pl.errors import IgosError
+from igos_pl.explainer import Explainer
+from igos_pl.metrics import CURVE_STEPS
+from igos_pl.models.base import ExplainableNetwork
+from igos_pl.optimizers import NAG, LineSearch
+from igos_pl.store import BatchResult, ImageRecord
+
+OPTIMIZERS: dict[str, Any] = {
+    "NAG": NAG,
+    "LineSearch": LineSearch,
+    "Adam": lambda params: torch.optim.Adam(params, lr=0.1),
+}
+EASY: dict[str, Any] = {"baseline": "black", "l1": 0.1, "l2": 1.0, "noise": 0.0}
+SAME = ("masks", "score", "baseline_score", "deletion", "insertion", "deletion_curve", "objective")
+
+
+def explainer_of(network: ExplainableNetwork | None = None, **options: Any) -> Explainer:
+    quick = {"mask_size": 8, "iterations": 3, "path_steps": 2, "noise": 0.1}
+    return Explainer(network or tiny_classifier(), **{**quick, **options})
+
+
+def one_by_one(explainer: Explainer, images: Tensor, names: Sequence[str]) -> list[BatchResult]:
+    return [
+        explainer.predict_step(batch_of(image[None], [name]))
+        for image, name in zip(images, names, strict=True)
+    ]
+
+
+def assert_same(found: BatchResult, row: int, expected: BatchResult, other: int) -> None:
+    for name in SAME:
+        np.testing.assert_allclose(
+            found.explanations[name][row], expected.explanations[name][other], atol=1e-4, rtol=0, err_msg=name
+        )
+    for name in ("label", "sample_id", "target", "status", "evaluations", "forwards"):
+        assert found.explanations[name][row] == expected.explanations[name][other], name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", ["igos", "igos+", "igos++"])
+def test_one_at_a_time_equals_a_batch_of_eight(method: str, optimizer: str) -> None:
+    explainer = explainer_of(method=method, optimizer=OPTIMIZERS[optimizer])
+    images, names = pictures(8), [f"photo {i}" for i in range(8)]
+    together = explainer.predict_step(batch_of(images, names))
+    for row, alone in enumerate(one_by_one(explainer, images, names)):
+        assert_same(together, row, alone, 0)
+    masks = together.explanations["masks"]
+    assert masks.shape == (8, 8, 8)
+    assert masks.min() >= 0
+    assert masks.max() <= 1
+    assert np.ptp(masks, axis=0).max() > 0.1, "the photos give one mask"
+
+
+def test_order_and_neighbours_do_not_matter() -> None:
+    explainer = explainer_of()
+    images, names = pictures(5), ["a", "b", "c", "d", "e"]
+    first = explainer.predict_step(batch_of(images, names))
+    order = [3, 0, 4]
+    second = explainer.predict_step(batch_of(images[order], [names[i] for i in order]))
+    for row, place in enumerate(order):
+        assert_same(second, row, first, place)
+    again = explainer.predict_step(batch_of(images, names))
+    np.testing.assert_array_equal(again.explanations["masks"], first.explanations["masks"])
+
+
+def test_names_and_seed_decide_the_noise() -> None:
+    images = pictures(1)
+    masks = [
+        explainer_of(seed=seed, noise=0.5).predict_step(batch_of(images, [name])).explanations["masks"]
+        for seed, name in ((1, "a"), (1, "b"), (2, "a"), (1, "a"))
+    ]
+    np.testing.assert_array_equal(masks[0], masks[3])
+    assert np.abs(masks[0] - masks[1]).max() > 1e-3
+    assert np.abs(masks[0] - masks[2]).max() > 1e-3
+
+
+def test_inputs_are_not_mutated_and_no_global_generator_is_used() -> None:
+    images, explainer = pictures(3), explainer_of(noise=0.3, baseline="noise")
+    batch = batch_of(images.clone())
+    records, state = list(batch.records), torch.get_rng_state()
+    weights = {name: value.clone() for name, value in explainer.state_dict().items()}
+    explainer.predict_step(batch)
+    assert torch.equal(batch.images, images)
+    assert batch.records == records
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, weights[name]) for name, value in explainer.state_dict().items())
+
+
+def test_no_mask_stays_behind() -> None:
+    explainer = explainer_of()
+    keys = list(explainer.state_dict())
+    parameters = [name for name, _ in explainer.named_parameters()]
+    explainer.predict_step(batch_of(pictures(2)))
+    explainer.predict_step(batch_of(pictures(3)))
+    assert list(explainer.state_dict()) == keys
+    assert [name for name, _ in explainer.named_parameters()] == parameters
+    assert all(name.startswith("network.") for name in keys + parameters)
+    held = [name for name, value in vars(explainer).items() if isinstance(value, (Tensor, nn.Parameter))]
+    assert held == []
+
+
+def test_network_is_frozen_and_stays_in_evaluation_mode() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(CLASSES))
+    module(torch.zeros(2, 3, SIZE, SIZE))
+    explainer = explainer_of(tiny_classifier(module))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    explainer.predict_step(batch_of(pictures(2)))
+    assert not module.training
+    assert not any(weight.requires_grad for weight in module.parameters())
+    assert all(weight.grad is None for weight in module.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def predicted(folder: Path, batches: list[ImageBatch], **options: Any) -> list[BatchResult]:
+    trainer = quiet_trainer(folder, **options)
+    loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    results = trainer.predict(explainer_of(), loader)
+    assert results is not None
+    return list(results)
+
+
+@pytest.mark.filterwarnings("ignore:.*many workers.*")
+def test_trainers_inference_mode_does_not_matter(tmp_path: Path) -> None:
+    images = pictures(5)
+    batches = [batch_of(images[:3], ["a", "b", "c"]), batch_of(images[3:], ["d", "e"])]
+    with_it = predicted(tmp_path, batches, inference_mode=True)
+    without = predicted(tmp_path, batches, inference_mode=False)
+    direct = [explainer_of().predict_step(batch) for batch in batches]
+    for results in (with_it, without):
+        for found, expected in zip(results, direct, strict=True):
+            np.testing.assert_array_equal(found.explanations["masks"], expected.explanations["masks"])
+    assert not np.all(direct[0].explanations["masks"] == 1)
+
+
+def test_predict_step_inside_inference_mode() -> None:
+    batch = batch_of(pictures(2))
+    explainer = explainer_of()
+    expected = explainer.predict_step(batch)
+    with torch.inference_mode():
+        inside = ImageBatch(batch.images.clone(), batch.records, batch.truth, batch.resize)
+        found = explainer.predict_step(inside)
+    np.testing.assert_array_equal(found.explanations["masks"], expected.explanations["masks"])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimisers_lower_the_objective(optimizer: str) -> None:
+    batch = batch_of(pictures(4))
+    first, last = (
+        explainer_of(optimizer=OPTIMIZERS[optimizer], iterations=iterations, **EASY).predict_step(batch)
+        for iterations in (1, 6)
+    )
+    assert (last.explanations["objective"] < first.explanations["objective"] - 0.3).all()
+    assert (last.explanations["iterations"] == 6).all()
+    assert (last.explanations["evaluations"] == 6 * 4 * 2).all()
+    assert ((last.explanations["forwards"] > 0) == (optimizer == "LineSearch")).all()
+    described = explainer_of(optimizer=OPTIMIZERS[optimizer]).describe()
+    assert described["optimizer"] == optimizer
+
+
+@pytest.mark.parametrize("optimizer", [NAG, LineSearch])
+def test_default_steps_work_at_any_mask_size(optimizer: Any) -> None:
+    batch = batch_of(pictures(4))
+    for size in (6, SIZE):
+        explainer = explainer_of(optimizer=optimizer, mask_size=size, iterations=8, **EASY)
+        rows = explainer.predict_step(batch).explanations
+        assert (rows["insertion"] - rows["deletion"]).mean() > 0.3
+        between = (rows["masks"] > 0.01) & (rows["masks"] < 0.99)
+        assert (between.mean((1, 2)) > 0.2).all(), "the mask is saturated"
+
+
+class MeanColor(nn.Module):
+    """Logits that follow the mean brightness: every pixel counts alike."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightness = images.mean((1, 2, 3))
+        return torch.stack((brightness, -brightness), 1)
+
+
+@pytest.mark.parametrize("method", ["igos", "igos+"])
+def test_a_step_means_the_same_at_two_mask_sizes(method: str) -> None:
+    """On a uniform image every inner cell is alike: one step of NAG moves them by the step size."""
+    batch = batch_of(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8))
+    network = tiny_classifier(MeanColor(), input_size=32)
+    for size in (8, 16):
+        explainer = explainer_of(
+            network, method=method, mask_size=size, iterations=1, noise=0.0, baseline="black", l2=0.0
+        )
+        mask = explainer.predict_step(batch).explanations["masks"][0]
+        inner = 1 - mask[2:-2, 2:-2]
+        assert inner.mean() == pytest.approx(0.2, rel=0.1), size
+
+
+def test_raw_alpha_is_a_factor_of_the_gradient() -> None:
+    batch, changes = batch_of(pictures(1)), []
+    for alpha in (0.5, 1.0):
+        explainer = explainer_of(
+            optimizer=lambda params, alpha=alpha: NAG(params, alpha=alpha),
+            method="igos",
+            iterations=1,
+            noise=0.0,
+        )
+        changes.append(1 - explainer.predict_step(batch).explanations["masks"][0])
+        assert explainer.describe()["optimizer.alpha"] == alpha
+    assert changes[0].max() > 1e-5
+    np.testing.assert_allclose(changes[1], 2 * changes[0], atol=1e-6)
+
+
+def test_predicted_targets_top_k() -> None:
+    images = pictures(3)
+    network = tiny_classifier(top_k=2, class_names=["ant", "bee", "cat", "dog", "eel"])
+    rows = explainer_of(network).predict_step(batch_of(images))
+    probabilities = network.probabilities(network.normalize(images))
+    best = probabilities.topk(2)
+    columns = rows.explanations
+    assert columns["sample_id"].tolist() == [f"image{i // 2}" for i in range(6)]
+    assert columns["target"].tolist() == [0, 1] * 3
+    assert columns["label"].tolist() == best.indices.flatten().tolist()
+    assert columns["label_name"].tolist() == [network.class_names[i] for i in columns["label"]]
+    np.testing.assert_allclose(columns["score"], best.values.flatten(), atol=1e-6)
+    np.testing.assert_allclose(columns["deletion_curve"][:, 0], columns["score"], atol=1e-5)
+    np.testing.assert_allclose(columns["insertion_curve"][:, -1], columns["score"], atol=1e-5)
+    np.testing.assert_allclose(columns["insertion_curve"][:, 0], columns["baseline_score"], atol=1e-6)
+    assert [record.targets for record in rows.images] == [2, 2, 2]
+    assert np.abs(columns["masks"][0] - columns["masks"][1]).max() > 1e-2
+    everything = tiny_classifier(top_k=100)
+    assert len(explainer_of(everything).predict_step(batch_of(images[:1])).explanations["label"]) == CLASSES
+
+
+def test_given_labels_and_ground_truth() -> None:
+    images = pictures(2)
+    given = explainer_of(tiny_classifier(targets=[4, 1])).predict_step(batch_of(images))
+    assert given.explanations["label"].tolist() == [4, 1, 4, 1]
+    assert given.explanations["label_name"].tolist() == ["4", "1", "4", "1"]
+    truth = explainer_of(tiny_classifier(targets="ground_truth"))
+    known = truth.predict_step(batch_of(images, label=1))
+    assert known.explanations["label"].tolist() == [1, 1]
+    with pytest.raises(IgosError, match="'ground_truth', but the data have no labels.*--data.labels"):
+        truth.predict_step(batch_of(images))
+    with pytest.raises(IgosError, match=r"Label 5 is outside of the 5 classes of TinyNet \(0 to 4\)"):
+        explainer_of(tiny_classifier(targets=[0, 5])).predict_step(batch_of(images))
+
+
+def test_same_target_whatever_else_is_asked() -> None:
+    images = pictures(1)
+    alone = explainer_of(tiny_classifier(targets=[1]), noise=0.0).predict_step(batch_of(images))
+    among = explainer_of(tiny_classifier(targets=[4, 1]), noise=0.0).predict_step(batch_of(images))
+    np.testing.assert_allclose(
+        among.explanations["masks"][1], alone.explanations["masks"][0], atol=1e-4, rtol=0
+    )
+
+
+def test_sigmoid_head() -> None:
+    images = pictures(2)
+    network = tiny_classifier(output="sigmoid", targets=[0, 3])
+    rows = explainer_of(network, iterations=5).predict_step(batch_of(images))
+    expected = TinyNet()(network.normalize(images)).sigmoid()[:, [0, 3]].flatten()
+    np.testing.assert_allclose(rows.explanations["score"], expected.detach(), atol=1e-5)
+    assert rows.explanations["status"].tolist() == ["ok"] * 4
+
+
+def test_nan_network_row_gets_a_status_and_the_others_live() -> None:
+    images = pictures(3)
+    images[1] = 250
+    rows = explainer_of(tiny_classifier(NanOnBright())).predict_step(batch_of(images))
+    healthy = explainer_of().predict_step(batch_of(images))
+    assert rows.explanations["status"].tolist() == ["ok", "nan", "ok"]
+    assert np.isfinite(rows.explanations["masks"]).all()
+    for row in (0, 2):
+        assert_same(rows, row, healthy, row)
+    assert [record.status for record in rows.images] == ["ok"] * 3
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_baselines(baseline: str) -> None:
+    explainer = explainer_of(baseline=baseline, noise=0.0)
+    images, names = pictures(2), ["a", "b"]
+    rows = explainer.predict_step(batch_of(images, names))
+    made = make_baselines(baseline, images, names, explainer.seed)
+    assert made.dtype == torch.uint8
+    assert made.shape == images.shape
+    if baseline == "black":
+        assert made.eq(0).all()
+    elif baseline == "mean":
+        means = images.float().mean((2, 3), keepdim=True)
+        assert (made - means).abs().max() <= 0.5
+    elif baseline == "noise":
+        assert made.float().std() > 60
+        assert not torch.equal(made[0], made[1])
+        assert torch.equal(made[1:], make_baselines("noise", images[1:], ["b"], explainer.seed))
+    else:
+        assert made.float().std((2, 3)).max() < images.float().std((2, 3)).min()
+    network = explainer.network
+    labels = torch.from_numpy(rows.explanations["label"])
+    scores = network.probabilities(network.normalize(made)).gather(1, labels[:, None]).squeeze(1)
+    np.testing.assert_allclose(rows.explanations["baseline_score"], scores, atol=1e-5)
+
+
+def test_metrics_can_be_switched_off() -> None:
+    batch = batch_of(pictures(2))
+    with_them = explainer_of().predict_step(batch).explanations
+    without = explainer_of(metrics=False).predict_step(batch).explanations
+    np.testing.assert_array_equal(without["masks"], with_them["masks"])
+    assert without["deletion_curve"].shape == with_them["deletion_curve"].shape == (2, CURVE_STEPS + 1)
+    for name in ("deletion", "insertion", "deletion_curve", "insertion_curve"):
+        assert np.isnan(without[name]).all()
+        assert np.isfinite(with_them[name]).all()
+    np.testing.assert_allclose(without["baseline_score"], with_them["baseline_score"], atol=1e-6)
+
+
+def test_batch_without_a_readable_image() -> None:
+    failure = ImageRecord("x", "/nowhere/x.png", status="unreadable", message="damaged")
+    empty = ImageBatch(torch.empty(0, 3, SIZE, SIZE, dtype=torch.uint8), [], [], "squash", [failure])
+    result = explainer_of().predict_step(empty)
+    assert list(result.images) == [failure]
+    assert not result.explanations
+
+
+def test_progress_is_told() -> None:
+    explainer, told = explainer_of(), []
+    explainer.on_iteration = lambda done, total: told.append((done, total))
+    explainer.predict_step(batch_of(pictures(1)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "gradcam"}, "method is 'gradcam', but must be one of: igos, igos"),
+        ({"mask_size": SIZE + 1}, f"mask_size is {SIZE + 1}, which is more than the network's input of {SIZE}"),
+        ({"mask_size": 1}, "mask_size is 1, but must be at least 2"),
+        ({"iterations": 0}, "iterations is 0, but must be at least 1"),
+        ({"iterations": -1}, "iterations is -1, but must be at least 1"),
+        ({"path_steps": 0}, "path_steps is 0"),
+        ({"baseline": "pink"}, "baseline is 'pink'.*blur, black, mean, noise"),
+        ({"micro_batch_size": 0}, "micro_batch_size is 0"),
+        ({"optimizer": lambda params: NAG(params, step_size=-1)}, "step_size is -1"),
+    ],
+)
+def test_bad_settings_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        explainer_of(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 0}, "top_k is 0"),
+        ({"targets": []}, "targets is an empty list"),
+        ({"targets": "best"}, "targets is 'best'.*predicted, ground_truth"),
+        ({"output": "tanh"}, "output is 'tanh'"),
+        ({"input_size": 1}, "input_size is 1"),
+    ],
+)
+def test_bad_classifiers_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        tiny_classifier(**options)
+
+
+def test_module_that_returns_no_logits() -> None:
+    with pytest.raises(IgosError, match=r"Identity must return logits.*\(1, 3, 24, 24\)"):
+        explainer_of(tiny_classifier(nn.Identity())).predict_step(batch_of(pictures(1)))
