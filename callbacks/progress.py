@@ -17,13 +17,16 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from igos_pl.coordination import Coordinator
+
 _SECONDS_BETWEEN_LINES = 60.0
+_SLOW = 0.1  # images a second, below which seconds an image read better
 
 
 class MaskProgressBar(ProgressBar):
     """A bar for the images and one for the iterations; in a job without terminal, a line a minute.
 
-    Shown by the first rank.
+    Shown by the first rank, for all ranks together.
     """
 
     def __init__(self) -> None:
@@ -42,14 +45,14 @@ class MaskProgressBar(ProgressBar):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the bars."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._total, self._done = len(data.samples), len(data.samples) - len(data.pending)
-        self._began, self._said, self._done_before = time.monotonic(), time.monotonic(), self._done
-        self._failures = 0
+        self._coordinator: Coordinator = data.coordinator
+        self._total, self._before = len(data.assigned), len(data.assigned) - len(data.pending)
+        self._began = self._said = time.monotonic()
         if not self._enabled:
             return
         self._console = Console(stderr=True)
-        if self._done:
-            self._console.print(f"{self._done} of {self._total} images were done before")
+        if self._before:
+            self._console.print(f"{self._before} of {self._total} images were done before")
         if not self._console.is_terminal:
             return
         self._bars = Progress(
@@ -60,7 +63,7 @@ class MaskProgressBar(ProgressBar):
             TimeElapsedColumn(),
             console=self._console,
         )
-        self._images = self._bars.add_task("images", total=self._total, completed=self._done, note="")
+        self._images = self._bars.add_task("images", total=self._total, completed=self._before, note="")
         self._masks = self._bars.add_task("masks", total=None, note="")
         self._bars.start()
         pl_module.on_iteration = self._on_iteration  # type: ignore[assignment]
@@ -74,11 +77,12 @@ class MaskProgressBar(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count the batch's images."""
-        self._done += len(outputs.images)
-        self._failures += sum(record.status != "ok" for record in outputs.images)
+        """Count the batch's images, of this rank for all, and show what all have done."""
+        failures = sum(record.status not in ("ok", "no detection") for record in outputs.images)
+        self._coordinator.report(len(outputs.images), failures)
         if self._bars is not None:
-            self._bars.update(self._images, completed=self._done, note=self._rate())
+            done, note = self._state()
+            self._bars.update(self._images, completed=done, note=note)
         elif self._enabled and time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
             self._say()
 
@@ -96,17 +100,20 @@ class MaskProgressBar(ProgressBar):
         if self._bars is not None:
             self._bars.update(self._masks, completed=done, total=total, note="iterations of this batch")
 
-    def _rate(self) -> str:
-        """Images a second of this run, the time left, and failures."""
-        rate = (self._done - self._done_before) / max(time.monotonic() - self._began, 1e-9)
-        left = timedelta(seconds=round((self._total - self._done) / max(rate, 1e-9)))
-        failures = f", {self._failures} not ok" if self._failures else ""
-        speed = f"{rate:.2f} images/s" if rate >= 0.1 else f"{1 / max(rate, 1e-9):.1f} s/image"
-        return f"{speed}, {left} left{failures}"
+    def _state(self) -> tuple[int, str]:
+        """Images that are done, and their rate in this run, the time left, and failures."""
+        progress = self._coordinator.progress()
+        done = self._before + progress.images
+        rate = progress.images / max(time.monotonic() - self._began, 1e-9)
+        speed = f"{rate:.2f} images/s" if rate >= _SLOW or not rate else f"{1 / rate:.1f} s/image"
+        left = timedelta(seconds=round((self._total - done) / rate)) if rate else "unknown time"
+        failures = f", {progress.failures} not readable" if progress.failures else ""
+        return done, f"{speed}, {left} left{failures}"
 
     def _say(self) -> None:
         self._said = time.monotonic()
-        self._console.print(f"{self._done} of {self._total} images, {self._rate()}", highlight=False)
+        done, note = self._state()
+        self._console.print(f"{done} of {self._total} images, {note}", highlight=False)
 
     def _stop(self, explainer: LightningModule) -> None:
         if self._bars is not None:

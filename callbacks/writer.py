@@ -50,6 +50,8 @@ class MaskWriter(BasePredictionWriter):
             "torchvision": str(torchvision.__version__),
             "device": _device_name(trainer),
         }
+        if trainer.is_global_zero:
+            self.run.expect([sample.id for sample in trainer.datamodule.samples])  # type: ignore[attr-defined]
         self._finished = []
         self._published_at = time.monotonic()
 
@@ -75,9 +77,9 @@ class MaskWriter(BasePredictionWriter):
         self._publish(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """On the first rank, merge what all have published; also after a run that had nothing left to do."""
-        trainer.strategy.barrier("all segments are published")
-        if trainer.is_global_zero and self.run.segments() and not self.run.is_merged():
+        """Wait for all ranks; the first one merges once nothing is missing, be it by this run or others."""
+        trainer.datamodule.coordinator.finish()  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not self.run.missing() and not self.run.is_merged():
             merge(self.run)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from igos_pl.batches import ImageBatch
 from igos_pl.checks import check_at_least, check_choice
+from igos_pl.coordination import QueueBatchSampler, alone, connect
 from igos_pl.errors import IgosError
 from igos_pl.images import RESIZE_MODES, read_image, to_input
 from igos_pl.models.base import ExplainableNetwork
@@ -94,6 +95,8 @@ class ImageDataModule(LightningDataModule):
         batch_size: images that are optimised together.
         num_workers: processes that read images.
         limit: explain the first so many samples only.
+        shard: ``i/n`` explains every n-th sample from the i-th on (from 0): for job arrays, whose tasks share
+            nothing but the output folder.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 2,
         limit: int | None = None,
+        shard: str | None = None,
     ) -> None:
         super().__init__()
         check_choice("resize", resize, RESIZE_MODES)
@@ -115,8 +119,11 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.limit = limit
+        self.shard = _shard(shard)
         self.samples: list[Sample] = []
+        self.assigned: list[Sample] = []
         self.pending: list[Sample] = []
+        self.coordinator = alone()
 
     @abstractmethod
     def find_samples(self) -> list[Sample]:
@@ -131,12 +138,19 @@ class ImageDataModule(LightningDataModule):
         return {"data": type(self).__name__, "root": str(self.root.resolve()), "resize": self.resize}
 
     def setup(self, stage: str) -> None:
-        """Find the samples, and which of them the output folder lacks."""
+        """Find the samples, and which of them the output folder lacks; all ranks together."""
+        assert self.trainer is not None, "setup is called by a trainer"
+        _check_processes(self.trainer)
         self.samples = self.find_samples()[: self.limit]
         _check_unique(self.samples)
-        assert self.trainer is not None, "setup is called by a trainer"
-        done = RunFolder(self.trainer.default_root_dir).done()
-        self.pending = [sample for sample in self.samples if sample.id not in done]
+        part, parts = self.shard
+        self.assigned = self.samples[part::parts]
+        self.coordinator = connect(self.trainer)
+        # The first rank's view counts: others publish into the same folder meanwhile.
+        done = RunFolder(self.trainer.default_root_dir).done() if self.trainer.is_global_zero else set()
+        pending = [number for number, sample in enumerate(self.assigned) if sample.id not in done]
+        pending = self.trainer.strategy.broadcast(pending)
+        self.pending = [self.assigned[number] for number in pending]
 
     def predict_dataloader(self) -> DataLoader[Item]:
         """Batches of the pending samples, scaled to the input of the trainer's network."""
@@ -144,12 +158,39 @@ class ImageDataModule(LightningDataModule):
         network = self.trainer.lightning_module.network
         assert isinstance(network, ExplainableNetwork)
         dataset = ImageDataset(self.pending, network.input_size, self.resize)
+        workers = min(self.num_workers, len(self.pending))
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
-            num_workers=min(self.num_workers, len(self.pending)),
+            batch_sampler=QueueBatchSampler(self.coordinator, len(dataset), self.batch_size),
+            num_workers=workers,
+            prefetch_factor=1 if workers else None,  # no rank takes more ahead than it must
             collate_fn=dataset.collate,
             pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """``2/8`` as (2, 8); (0, 1) for None."""
+    if text is None:
+        return 0, 1
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise IgosError(f"shard is {text!r}, but must be as in 0/8 to 7/8: number/of how many")
+    return int(part), int(parts)
+
+
+def _check_processes(trainer: Trainer) -> None:
+    """Raise if fewer processes run than were asked for: a part of the data would be left out silently."""
+    wanted = trainer.num_devices * trainer.num_nodes
+    if wanted != trainer.world_size:
+        raise IgosError(
+            f"{trainer.num_nodes} nodes with {trainer.num_devices} devices need {wanted} processes, but"
+            f" {trainer.world_size} started. In a SLURM job start the command by srun, with"
+            " --ntasks-per-node equal to --trainer.devices"
+        )
+    if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        raise IgosError(
+            "Make the Trainer with use_distributed_sampler=False: batches are handed out to the ranks here"
         )
 
 

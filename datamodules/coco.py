@@ -48,6 +48,7 @@ class COCODataModule(ImageDataModule):
         batch_size: see `ImageDataModule`.
         num_workers: see `ImageDataModule`.
         limit: see `ImageDataModule`.
+        shard: see `ImageDataModule`.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class COCODataModule(ImageDataModule):
         batch_size: int = 8,
         num_workers: int = 2,
         limit: int | None = None,
+        shard: str | None = None,
     ) -> None:
-        super().__init__(root, resize, batch_size, num_workers, limit)
+        super().__init__(root, resize, batch_size, num_workers, limit, shard)
         self.annotations = Path(annotations) if annotations else None
 
     def describe(self) -> Attributes:

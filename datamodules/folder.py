@@ -20,6 +20,7 @@ class ImageFolderDataModule(ImageDataModule):
         batch_size: see `ImageDataModule`.
         num_workers: see `ImageDataModule`.
         limit: see `ImageDataModule`.
+        shard: see `ImageDataModule`.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class ImageFolderDataModule(ImageDataModule):
         batch_size: int = 8,
         num_workers: int = 2,
         limit: int | None = None,
+        shard: str | None = None,
     ) -> None:
-        super().__init__(root, resize, batch_size, num_workers, limit)
+        super().__init__(root, resize, batch_size, num_workers, limit, shard)
         self.labels = Path(labels) if labels else None
 
     def find_samples(self) -> list[Sample]:
@@ -45,18 +47,22 @@ def _read_labels(path: Path, names: list[str]) -> dict[str, int]:
     """Labels by name.
 
     Raises:
-        IgosError: if the file is missing, a line is malformed, or a picture has no label.
+        IgosError: if the file is missing, a line is malformed, or a picture has no label, or two.
     """
     if not path.is_file():
         raise IgosError(f"There is no labels file {path}")
     labels: dict[str, int] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         name, _, label = line.rpartition(" ")
-        if not name.strip() or not label.isdigit():
+        name = name.strip()
+        if not name or not label.isdecimal():
             raise IgosError(f"{path}, line {number}: expected 'path label', found {line!r}")
-        labels[name.strip()] = int(label)
+        if labels.setdefault(name, int(label)) != int(label):
+            raise IgosError(
+                f"{path}, line {number}: {name} has the label {labels[name]} in another line, here {label}"
+            )
     missing = [name for name in names if name not in labels]
     if missing:
         raise IgosError(

@@ -24,6 +24,7 @@ class ImageNetDataModule(ImageDataModule):
         batch_size: see `ImageDataModule`.
         num_workers: see `ImageDataModule`.
         limit: see `ImageDataModule`.
+        shard: see `ImageDataModule`.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class ImageNetDataModule(ImageDataModule):
         batch_size: int = 8,
         num_workers: int = 2,
         limit: int | None = None,
+        shard: str | None = None,
     ) -> None:
-        super().__init__(root, resize, batch_size, num_workers, limit)
+        super().__init__(root, resize, batch_size, num_workers, limit, shard)
         self.ground_truth = Path(ground_truth) if ground_truth else None
 
     def find_samples(self) -> list[Sample]:
@@ -63,10 +65,10 @@ def _by_folder(root: Path, paths: list[Path]) -> list[int]:
 def _official(file: Path, paths: list[Path]) -> list[int]:
     if not file.is_file():
         raise IgosError(f"There is no ground-truth file {file}")
-    lines = file.read_text().split()
+    lines = file.read_text("utf-8-sig", errors="replace").split()
     known = index_of_ilsvrc2012_id()
     for number, line in enumerate(lines, 1):
-        if not line.isdigit() or int(line) not in known:
+        if not line.isdecimal() or int(line) not in known:
             raise IgosError(f"{file}, entry {number}: expected a number from 1 to 1000, found {line!r}")
     if len(lines) != len(paths):
         raise IgosError(

@@ -8,10 +8,11 @@ import warnings
 from typing import Any
 
 from jsonargparse import ArgumentError
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from igos_pl.callbacks import MaskProgressBar, MaskWriter, OverlayWriter
+from igos_pl.callbacks import MaskProgressBar, MaskWriter, OverlayWriter, PreemptionHandler
 from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.errors import IgosError
@@ -19,6 +20,11 @@ from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
 from igos_pl.optimizers import MaskOptimizer
 from igos_pl.store import RunFolder
+
+# The exit code of a run that was told to stop and is to be started again (EX_TEMPFAIL of sysexits.h).
+STOPPED = 75
+
+_SHOWN = 20
 
 _CLASSES = {
     "model.network": ExplainableNetwork,
@@ -43,6 +49,12 @@ class PredictCLI(LightningCLI):
             }
         )
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Leave requeueing to the job's script: Lightning's own would write a checkpoint of a mask."""
+        if SLURMEnvironment.detect():
+            kwargs["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+        return super().instantiate_trainer(**kwargs)
+
 
 class SaveConfig(Callback):
     """Writes the resolved settings beside the results, once these are known to fit."""
@@ -63,7 +75,7 @@ def predict(words: list[str]) -> int:
         words: those after ``predict``.
 
     Returns:
-        The exit code: 0, or 1 if images are missing from the result at the end.
+        The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
     """
     _quieten_lightning()
     try:
@@ -78,6 +90,7 @@ def predict(words: list[str]) -> int:
                 "logger": False,
                 "enable_checkpointing": False,
                 "enable_model_summary": False,
+                "use_distributed_sampler": False,
                 "callbacks": [MaskProgressBar()],
             },
             parser_kwargs={"prog": "igos-pl predict", "exit_on_error": False},
@@ -87,10 +100,13 @@ def predict(words: list[str]) -> int:
     except ArgumentError as error:
         raise IgosError(_explained(str(error))) from error
     trainer, data = cli.trainer, cli.datamodule
+    preemption = PreemptionHandler()
     yaml = cli.parser.dump(cli.config, skip_link_targets=False)
-    trainer.callbacks.append(SaveConfig(yaml))  # type: ignore[attr-defined]
+    trainer.callbacks.extend([SaveConfig(yaml), preemption])  # type: ignore[attr-defined]
     trainer.predict(cli.model, data, return_predictions=False)
-    return _report(trainer, data)
+    if not trainer.is_global_zero:
+        return 0  # the first rank speaks for all: Lightning's launcher would kill it if this one failed
+    return STOPPED if preemption.stopped else _report(trainer, data)
 
 
 def _explained(message: str) -> str:
@@ -113,15 +129,15 @@ def _names(base: type) -> list[str]:
 
 def _report(trainer: Any, data: Any) -> int:
     """Compare what was written with what was asked for."""
-    if not trainer.is_global_zero:
-        return 0
     run = RunFolder(trainer.default_root_dir)
-    missing = [sample.id for sample in data.samples if sample.id not in run.done()]
+    done = run.done()
+    missing = [sample.id for sample in data.assigned if sample.id not in done]
     if missing:
-        shown = "\n  ".join(missing[:20])
-        print(f"{len(missing)} of {len(data.samples)} images are missing from {run.path}:\n  {shown}")
+        shown = "\n  ".join(missing[:_SHOWN])
+        print(f"{len(missing)} of {len(data.assigned)} images are missing from {run.path}:\n  {shown}")
         return 1
-    print(f"{len(data.samples)} images are in {run.merged}")
+    where = run.merged if run.is_merged() else run.segments_path
+    print(f"{len(data.assigned)} images are in {where}")
     return 0
 
 
@@ -134,3 +150,4 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LightningCLI.s args parameter.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
+    warnings.filterwarnings("ignore", message=".*custom batch sampler `QueueBatchSampler`.*")

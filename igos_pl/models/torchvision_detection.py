@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
@@ -123,11 +122,9 @@ def build_detector(
 
 
 def load_detector_weights(module: nn.Module, path: str, name: str) -> str:
-    """Load a weight file strictly, but for the batch counters of batch norms, and freeze these.
+    """Freeze a detector's batch norms and load a weight file strictly.
 
-    Frozen batch norm has no counters (``num_batches_tracked``), so that files have them or not, depending on
-    how the network was made that was saved. They do nothing in evaluation. A frozen layer computes the same
-    and keeps half as much for the gradient.
+    A frozen layer computes the same as one in evaluation, and keeps half as much for the gradient.
 
     Args:
         module: filled; its batch norms are replaced.
@@ -137,37 +134,18 @@ def load_detector_weights(module: nn.Module, path: str, name: str) -> str:
     Returns:
         The file's SHA-256.
     """
-    counted = _batch_counters(path)
-    _set_batch_norms(module, lambda layer: f"{layer}.num_batches_tracked" not in counted)
-    sha256 = load_weights(module, path, name)
-    _set_batch_norms(module, lambda _: True)
-    return sha256
+    _freeze_batch_norms(module)
+    return load_weights(module, path, name)
 
 
-def _batch_counters(path: str) -> set[str]:
-    """The batch counters in a weight file; none if it cannot be read, of which `load_weights` tells."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        return set()
-    content = content if isinstance(content, dict) else {}
-    for key in ("model", "state_dict"):
-        content = content[key] if isinstance(content.get(key), dict) else content
-    return {key for key in content if str(key).endswith(".num_batches_tracked")}
-
-
-def _set_batch_norms(module: nn.Module, frozen: Callable[[str], bool], prefix: str = "") -> None:
-    """Replace batch norms by frozen ones or the reverse, as ``frozen`` says for their names."""
-    for child_name, layer in module.named_children():
-        name = prefix + child_name
-        if not isinstance(layer, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-            _set_batch_norms(layer, frozen, f"{name}.")
-            continue
-        kind = FrozenBatchNorm2d if frozen(name) else nn.BatchNorm2d
-        if not isinstance(layer, kind):
-            other = kind(len(layer.state_dict()["running_mean"]), layer.eps)
-            other.load_state_dict(layer.state_dict())
-            setattr(module, child_name, other)
+def _freeze_batch_norms(module: nn.Module) -> None:
+    for name, layer in module.named_children():
+        if isinstance(layer, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(layer.num_features, layer.eps)
+            frozen.load_state_dict(layer.state_dict())
+            setattr(module, name, frozen)
+        else:
+            _freeze_batch_norms(layer)
 
 
 def _is_original(url: str, sha256: str) -> bool:

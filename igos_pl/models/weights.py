@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from igos_pl.errors import IgosError
 
 # torch.hub's convention, which torchvision follows: the name ends in the first digits of the SHA-256.
+_COUNTER = ".num_batches_tracked"
+
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 
 
@@ -38,6 +40,7 @@ def load_weights(module: nn.Module, path: str | Path, architecture: str, by_orde
     state = _state_dict(_read(path), path)
     if by_order and len(state) == len(module.state_dict()):
         state = dict(zip(module.state_dict(), state.values(), strict=True))
+    state = _with_counters_of(module, state)
     _check_fit(module.state_dict(), state, path, architecture)
     module.load_state_dict(state)
     return sha256
@@ -90,15 +93,21 @@ def file_sha256(path: Path) -> str:
 def _read(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise IgosError(
-            f"{path} holds more than tensors and was refused, since loading it could run code: save the"
-            " state dict alone, torch.save(module.state_dict(), path)"
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except Exception as error:  # damaged files make torch.load raise nearly anything
+        if isinstance(error, pickle.UnpicklingError) and _is_torch_file(path):
+            raise IgosError(
+                f"{path} holds more than tensors and was refused, since loading it could run code: save the"
+                " state dict alone, torch.save(module.state_dict(), path)"
+            ) from error
         raise IgosError(
             f"{path} is no readable weight file, or cut off ({path.stat().st_size:,} bytes): fetch it again"
         ) from error
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Whether a file begins like what ``torch.save`` writes, a zip archive or a pickle."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
@@ -108,6 +117,15 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise IgosError(f"{path} holds no state dict: a dict from parameter names to tensors is expected")
     return content
+
+
+def _with_counters_of(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with just those batch counters that a module has.
+
+    They do nothing in evaluation, and files have them or not, depending on how a network was made.
+    """
+    counters = {key: value for key, value in module.state_dict().items() if key.endswith(_COUNTER)}
+    return {key: value for key, value in state.items() if not key.endswith(_COUNTER)} | counters
 
 
 def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, architecture: str) -> None:

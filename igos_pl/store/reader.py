@@ -33,8 +33,9 @@ class Explanation:
     attributes: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
+        # Not by self.values, which an explanation lacks while it is being copied or unpickled.
         try:
-            return self.values[name]
+            return self.__dict__["values"][name]
         except KeyError:
             raise AttributeError(f"an explanation has no column {name!r}") from None
 
@@ -71,8 +72,8 @@ class Explanation:
 class MaskFile:
     """The results of a run: ``MaskFile("runs/x/masks.h5")``, or ``MaskFile("runs/x")`` for a run's folder.
 
-    A folder is read from its segments, so that a run can be looked into while it goes on. Iterating gives the
-    explanations one by one; `where` selects rows. Use it in a ``with`` statement, or `close` it.
+    A folder is read from its segments, so that a run can be looked into while it goes on, or else from its
+    merged file. Iterating gives the explanations one by one; `where` selects rows. Use it in a ``with`` statement, or `close` it.
 
     Args:
         path: a merged file, a segment, or a run's folder.
@@ -83,7 +84,7 @@ class MaskFile:
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        paths = RunFolder(path).segments() if path.is_dir() else [path]
+        paths = _results_in(path) if path.is_dir() else [path]
         if not paths:
             raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
         self._stack = ExitStack()
@@ -149,6 +150,12 @@ class MaskFile:
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[row] for row in range(len(self)))
+
+
+def _results_in(folder: Path) -> list[Path]:
+    """The segments of a run's folder, or its merged file where nothing else was kept."""
+    run = RunFolder(folder)
+    return run.segments() or [path for path in (run.merged,) if path.exists()]
 
 
 def explanations_of(result: BatchResult, attributes: dict[str, Any]) -> list[Explanation]:

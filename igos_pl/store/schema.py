@@ -141,9 +141,16 @@ def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Column
 
 
 def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
-    """A column, or some rows of it; text as Python strings."""
-    dataset = table[name]
-    values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
+    """A column, or some rows of it; text as Python strings.
+
+    Raises:
+        IgosError: if the column is missing or damaged.
+    """
+    try:
+        dataset = table[name]
+        values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise IgosError(f"Cannot read {table.file.filename}: {name} is damaged ({error})") from error
     return np.asarray(values)
 
 

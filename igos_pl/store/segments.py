@@ -51,6 +51,11 @@ class RunFolder:
         """The merged file."""
         return self.path / "masks.h5"
 
+    @property
+    def expected_path(self) -> Path:
+        """The list of images that the run is to explain."""
+        return self.path / "samples.txt"
+
     def segments(self) -> list[Path]:
         """The published segments, in the order of their names (which begin with the time)."""
         return sorted(self.segments_path.glob("[!.]*.h5"))
@@ -64,8 +69,10 @@ class RunFolder:
         probe = self.segments_path / f".probe-{uuid.uuid4().hex}"
         try:
             self.segments_path.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"\0" * 4096)
-            probe.unlink()
+            try:
+                probe.write_bytes(b"\0" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise IgosError(
                 f"Cannot write to the output folder {self.path}: {error.strerror or error}."
@@ -79,6 +86,22 @@ class RunFolder:
             with open_result(path) as file:
                 ids.update(read_column(file["images"], "sample_id").tolist())
         return ids
+
+    def expect(self, ids: Sequence[str]) -> None:
+        """Write down which images a run is to explain in all."""
+        with publishing(self.expected_path) as temporary:
+            temporary.write_text("\n".join(ids) + "\n")
+
+    def missing(self) -> list[str]:
+        """The ids of the images that the run is to explain and has not published yet.
+
+        Raises:
+            IgosError: if the folder is none of a run.
+        """
+        if not self.expected_path.is_file():
+            raise IgosError(f"{self.path} is no output folder of a run: {self.expected_path.name} is missing")
+        done = self.done()
+        return [name for name in self.expected_path.read_text().splitlines() if name not in done]
 
     def is_merged(self) -> bool:
         """Whether the merged file holds all images that the segments hold."""
