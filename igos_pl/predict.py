@@ -106,7 +106,11 @@ def predict(words: list[str]) -> int:
     trainer.predict(cli.model, data, return_predictions=False)
     if not trainer.is_global_zero:
         return 0  # the first rank speaks for all: Lightning's launcher would kill it if this one failed
-    return STOPPED if preemption.stopped else _report(trainer, data)
+    if preemption.stopped:
+        left = len(RunFolder(trainer.default_root_dir).missing())
+        print(f"Stopped by a signal with {left} images left: run the same command again to go on")
+        return STOPPED
+    return _report(trainer, data)
 
 
 def _explained(message: str) -> str:
