@@ -1,4 +1,4 @@
-"""The command line: ``igos-pl predict | merge | info | demo``.
+"""The command line: ``igos-pl predict | status | merge | info | demo``.
 
 Torch and Lightning are imported only by the commands that need them, so that all help is instant.
 """
@@ -29,6 +29,7 @@ what is explained
   --data.batch_size N             images that are optimised together (8)
   --data.num_workers N            processes that read images (2)
   --data.limit N                  the first N images only
+  --data.shard I/N                every N-th image from the I-th on (from 0), for job arrays
 
 by which network
   --model.network CLASS           EfficientNetLite0 (default), TorchvisionClassifier, Classifier
@@ -65,6 +66,7 @@ where and what is written
   --writer.images_per_segment N   publish results each N images (256)
   --trainer.KEY VALUE             anything of Lightning's Trainer: devices, num_nodes, precision, ...
 
+  --dry_run true                  explain one batch, write nothing, say how long and how large all will be
   --print_config                  print the settings as YAML and exit
   --help_all                      every setting there is, from the code itself (takes a few seconds)
 """
@@ -102,7 +104,11 @@ def _dispatch(words: list[str]) -> int:
     if options.command == "merge":
         from igos_pl.store import RunFolder, merge
 
-        print(f"Merged into {merge(RunFolder(options.run))}")
+        print(f"Merged into {merge(RunFolder(options.run), options.partial)}")
+    elif options.command == "status":
+        from igos_pl.status import print_status
+
+        print_status(options.run)
     elif options.command == "info":
         from igos_pl.info import print_info
 
@@ -126,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("predict", help="explain every image of a data set", add_help=False)
     merge = commands.add_parser("merge", help="copy a run's segments into its masks.h5")
     merge.add_argument("run", type=Path, help="output folder of a run")
+    merge.add_argument("--partial", action="store_true", help="though images are missing")
+    status = commands.add_parser("status", help="say how far a run is")
+    status.add_argument("run", type=Path, help="output folder of a run")
     info = commands.add_parser("info", help="say what is in a result")
     info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
     info.add_argument("--rows", type=int, default=20, help="explanations to list (default 20)")

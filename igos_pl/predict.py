@@ -12,7 +12,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from igos_pl.callbacks import MaskProgressBar, MaskWriter, OverlayWriter, PreemptionHandler
+from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter, PreemptionHandler
 from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.errors import IgosError
@@ -39,6 +39,7 @@ class PredictCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The output folder, the callbacks, and what is assumed where nothing is said."""
         parser.add_argument("--output", type=str, default="runs/predict", help="folder of the results")
+        parser.add_argument("--dry_run", type=bool, default=False, help="explain one batch, write nothing")
         parser.link_arguments("output", "trainer.default_root_dir")
         parser.add_lightning_class_args(MaskWriter, "writer")
         parser.add_lightning_class_args(OverlayWriter, "overlays")
@@ -99,9 +100,18 @@ def predict(words: list[str]) -> int:
         )
     except ArgumentError as error:
         raise IgosError(_explained(str(error))) from error
+    except ValueError as error:  # so the parser wraps what a class says of its settings
+        if isinstance(error.__cause__, IgosError):
+            raise error.__cause__ from None
+        raise
     trainer, data = cli.trainer, cli.datamodule
     preemption = PreemptionHandler()
     yaml = cli.parser.dump(cli.config, skip_link_targets=False)
+    if cli.config["dry_run"]:
+        trainer.callbacks[:] = [DryRun(), preemption]  # type: ignore[attr-defined]
+        trainer.limit_predict_batches = 1
+        trainer.predict(cli.model, data, return_predictions=False)
+        return 0
     trainer.callbacks.extend([SaveConfig(yaml), preemption])  # type: ignore[attr-defined]
     trainer.predict(cli.model, data, return_predictions=False)
     if not trainer.is_global_zero:

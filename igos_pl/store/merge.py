@@ -24,21 +24,31 @@ from igos_pl.store.segments import RunFolder, open_result, publishing, write_att
 _BLOCK_BYTES = 1 << 24
 
 
-def merge(run: RunFolder) -> Path:
+def merge(run: RunFolder, partial: bool = False) -> Path:
     """Copy all segments of a run into its ``masks.h5``.
 
     Rows are sorted by sample id, target and cell, so that the file does not depend on how the work was split.
     A second call gives the same tables. An existing file is replaced only once the new one is complete.
 
+    Args:
+        run: the output folder.
+        partial: merge what there is, though images are missing.
+
     Returns:
         The merged file.
 
     Raises:
-        IgosError: if there is no segment, one is damaged, or two hold the same image.
+        IgosError: if there is no segment, one is damaged, two hold the same image, or images are missing.
     """
     paths = run.segments()
     if not paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
+    missing = run.missing()
+    if missing and not partial:
+        raise IgosError(
+            f"{len(missing)} images are not explained yet ({missing[0]}, ...): run the same command again to go"
+            " on, or merge what there is by --partial"
+        )
     _check_nothing_lost(run, paths)
     with publishing(run.merged) as temporary, h5py.File(temporary, "w") as target:
         with open_result(paths[0]) as first:

@@ -145,7 +145,7 @@ class RunFolder:
         Raises:
             IgosError: if the disk is full or the folder cannot be written; nothing is published then.
         """
-        content = _segment_bytes(results, attributes)
+        content = segment_bytes(results, attributes)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S")
         path = self.segments_path / f"{stamp}-rank{rank:04d}-{uuid.uuid4().hex}.h5"
         with publishing(path) as temporary:
@@ -197,7 +197,7 @@ def open_result(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> bytes:
+def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> bytes:
     """The segment as an HDF5 file in memory, so that a full disk is met by one plain write alone."""
     records = [record for result in results for record in result.images]
     tables = [result.explanations for result in results if result.explanations]
