@@ -90,6 +90,7 @@ class MaskWriter(BasePredictionWriter):
         # Emptied first: if this very write fails, on_exception must not try the same again.
         finished, self._finished = self._finished, []
         if any(result.images for result in finished):
+            trainer.datamodule.coordinator.check_connected()  # type: ignore[attr-defined]
             self.run.publish(finished, self._attributes, trainer.global_rank)
         self._published_at = time.monotonic()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -165,8 +166,15 @@ class ImageDataModule(LightningDataModule):
             num_workers=workers,
             prefetch_factor=1 if workers else None,  # no rank takes more ahead than it must
             collate_fn=dataset.collate,
+            worker_init_fn=_ignore_signals,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Signals that a cluster sends to all of a job's processes are for the ranks, which end their workers."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -5,7 +5,12 @@ There is no other communication: masks are never synchronised, and nobody waits 
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +21,13 @@ from typing import Any
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 from torch.utils.data import Sampler
 
+from igos_pl.errors import IgosError
+
 _POLL_SECONDS = 0.2
+_BEAT_SECONDS = 5.0
+_PATIENCE_SECONDS = 60.0  # without a beat, after which a rank is taken for dead
+
+_SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,9 @@ class Coordinator:
 
     Attributes:
         signalled: set by a signal's handler, which must not talk to the store itself.
+        stopped_early: whether any rank stopped with work left; known once all have finished.
+
+    Every method raises an `IgosError` when the first rank, and with it the store, is gone.
     """
 
     def __init__(self, store: Any, rank: int = 0, world_size: int = 1) -> None:
@@ -44,42 +58,111 @@ class Coordinator:
         self.rank = rank
         self.world_size = world_size
         self.signalled = False
+        self.stopped_early = False
+        self._ended = threading.Event()
+        if world_size > 1:
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def take(self, count: int) -> int:
         """Take the next ``count`` places of the queue; returns the first of them."""
-        return int(self._store.add("taken", count)) - count
+        return self._add("taken", count) - count
 
     def report(self, images: int, failures: int) -> None:
         """Add to what is done."""
-        self._store.add("images", images)
-        self._store.add("failures", failures)
+        self._add("images", images)
+        self._add("failures", failures)
 
     def progress(self) -> Progress:
         """What all ranks have reported so far."""
-        return Progress(int(self._store.add("images", 0)), int(self._store.add("failures", 0)))
+        return Progress(self._add("images", 0), self._add("failures", 0))
 
     def stop_requested(self) -> bool:
         """Whether all ranks are to stop after the batch that they are in."""
         if self.signalled:
-            self._store.set("stop", "1")
-        return bool(self._store.check(["stop"]))
+            self._set("stop")
+        return self._has(["stop"])
+
+    def stop_early(self) -> None:
+        """Say that this rank stops with work left."""
+        self._set("stopped early")
+
+    def check_connected(self) -> None:
+        """Raise if the first rank is gone: this rank is no part of a run any more then, and must not publish.
+
+        The run may have been started again meanwhile, and others have taken this rank's work.
+        """
+        self._has(["stop"])
 
     def finish(self) -> None:
         """Say that this rank has published all that it did; returns when all ranks have.
 
         The first rank leaves last, since it keeps the store.
-        """
-        self._store.set(f"published {self.rank}", "1")
-        self._wait_until([f"published {rank}" for rank in range(self.world_size)])
-        self._store.set(f"left {self.rank}", "1")
-        if self.rank == 0:
-            self._wait_until([f"left {rank}" for rank in range(self.world_size)])
 
-    def _wait_until(self, keys: list[str]) -> None:
+        Raises:
+            IgosError: if a rank has died.
+        """
+        self._set(f"published {self.rank}")
+        self._wait_for("published")
+        self.stopped_early = self._has(["stopped early"])
+        self._set(f"left {self.rank}")
+        if self.rank == 0:
+            self._wait_for("left")
+        self._ended.set()
+
+    def give_up(self) -> None:
+        """Say that this rank failed: the others go on, and do not wait for it in the end."""
+        self._ended.set()
+        self._set(f"published {self.rank}")
+        self._set(f"left {self.rank}")
+
+    def _wait_for(self, what: str) -> None:
         # Polled: a rank that waits must still hear signals and pass them on.
-        while keys and not self._store.check(keys):
+        beats, silent = (
+            {rank: -1 for rank in range(self.world_size)},
+            dict.fromkeys(range(self.world_size), 0),
+        )
+        while waiting := [rank for rank in beats if not self._has([f"{what} {rank}"])]:
+            for rank in waiting:
+                beat = self._add(f"beat {rank}", 0)
+                silent[rank] = silent[rank] + 1 if beat == beats[rank] else 0
+                beats[rank] = beat
+            # Polls are counted, not time: all ranks may have been suspended together.
+            if dead := [rank for rank in waiting if silent[rank] * _POLL_SECONDS > _PATIENCE_SECONDS]:
+                raise IgosError(
+                    f"Rank {', '.join(map(str, dead))} of {self.world_size} died. All that was published is"
+                    " safe: run the same command again to go on"
+                )
             self.stop_requested()
             time.sleep(_POLL_SECONDS)
+
+    def _beat(self) -> None:
+        """Say from time to time that this rank is alive; in a thread."""
+        while True:
+            try:
+                self._add(f"beat {self.rank}", 1)
+            except IgosError:
+                return  # the main thread finds out by itself
+            if self._ended.wait(_BEAT_SECONDS):
+                return
+
+    def _add(self, key: str, amount: int) -> int:
+        return int(self._ask("add", key, amount))
+
+    def _set(self, key: str) -> None:
+        self._ask("set", key, "1")
+
+    def _has(self, keys: list[str]) -> bool:
+        return bool(self._ask("check", keys))
+
+    def _ask(self, question: str, *words: Any) -> Any:
+        try:
+            return getattr(self._store, question)(*words)
+        except RuntimeError as error:
+            raise IgosError(
+                f"Rank {self.rank} lost the first rank, which keeps the run together"
+                f" ({(str(error) or type(error).__name__).splitlines()[0]}). All that was published is safe:"
+                " run the same command again to go on"
+            ) from error
 
 
 def alone() -> Coordinator:
@@ -94,9 +177,17 @@ def connect(trainer: Any) -> Coordinator:
     address = trainer.strategy.cluster_environment.main_address
     open_store = partial(TCPStore, address, wait_for_workers=False, timeout=timedelta(minutes=5))
     store = open_store(port=0, is_master=True) if trainer.global_rank == 0 else None
-    port = trainer.strategy.broadcast(store.port if store else None)
+    port, first = trainer.strategy.broadcast((store.port if store else None, os.getpid()))
     store = store or open_store(port=port, is_master=False)
+    if first == os.getppid():
+        _die_with_parent()
     return Coordinator(store, trainer.global_rank, trainer.world_size)
+
+
+def _die_with_parent() -> None:
+    """See that a process which the first rank started does not outlive it, whatever that one dies of."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class QueueBatchSampler(Sampler[list[int]]):

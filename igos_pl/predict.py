@@ -163,5 +163,6 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*predict_dataloader.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI.s args parameter.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # checked at set-up
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*custom batch sampler `QueueBatchSampler`.*")

@@ -43,11 +43,10 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
     paths = run.segments()
     if not paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
-    missing = run.missing()
-    if missing and not partial:
+    if not partial and (missing := run.missing()):
         raise IgosError(
-            f"{len(missing)} images are not explained yet ({missing[0]}, ...): run the same command again to go"
-            " on, or merge what there is by --partial"
+            f"{len(missing)} images are not explained yet ({missing[0]}, ...): run the same command again to"
+            " go on, or merge what there is by --partial"
         )
     _check_nothing_lost(run, paths)
     with publishing(run.merged) as temporary, h5py.File(temporary, "w") as target:

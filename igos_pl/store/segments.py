@@ -90,7 +90,7 @@ class RunFolder:
     def expect(self, ids: Sequence[str]) -> None:
         """Write down which images a run is to explain in all."""
         with publishing(self.expected_path) as temporary:
-            temporary.write_text("\n".join(ids) + "\n")
+            temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
     def missing(self) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.
@@ -101,7 +101,8 @@ class RunFolder:
         if not self.expected_path.is_file():
             raise IgosError(f"{self.path} is no output folder of a run: {self.expected_path.name} is missing")
         done = self.done()
-        return [name for name in self.expected_path.read_text().splitlines() if name not in done]
+        expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [name for name in expected if name not in done]
 
     def is_merged(self) -> bool:
         """Whether the merged file holds all images that the segments hold."""

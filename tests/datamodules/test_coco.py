@@ -82,6 +82,10 @@ def batches_of(data: COCODataModule, folder: Path) -> list[ImageBatch]:
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         default_root_dir=str(folder),
         is_global_zero=True,
+        world_size=1,
+        num_devices=1,
+        num_nodes=1,
+        strategy=SimpleNamespace(broadcast=lambda value: value),
         lightning_module=SimpleNamespace(network=NoNetwork()),
     )
     data.setup("predict")

