@@ -269,6 +269,18 @@ def test_failed_row_keeps_its_last_good_mask() -> None:
     torch.testing.assert_close(broken.masks, once.masks)
 
 
+def test_row_that_failed_once_stays_as_it_was() -> None:
+    class NanOnce(NanAfter):
+        def score(self, images: Tensor, targets: Targets) -> Tensor:
+            if self.left <= -4 * WEIGHTS.path_steps:
+                return self.network.score(images, targets)
+            return super().score(images, targets)
+
+    broken = solve(objective_of(problem_of([1], [4]), NanOnce(4, 0)), "NAG", iterations=4)
+    assert broken.failed.all()
+    assert broken.masks.eq(1).all()
+
+
 def seen(problem: Problem, iteration: int = 0, micro_batch: int = 1000) -> Tensor:
     """The images of each row, ``(R, T * K, ...)``, that the network is shown for plain masks."""
     network = Counting(tiny_classifier())

@@ -17,7 +17,7 @@ import pytest
 
 from igos_pl.errors import IgosError
 from igos_pl.store import BatchResult, Explanation, ImageRecord, MaskFile, RunFolder, explanations_of, merge
-from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, Columns
+from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, Columns, write_table
 
 ATTRIBUTES = {"method": "iGOS++", "l1": 0.1, "mask_size": 4, "input_size": 24, "resize": "squash"}
 TEXTS = ("sample_id", "label_name", "status")
@@ -203,6 +203,17 @@ def test_incomplete_runs_are_not_merged(tmp_path: Path) -> None:
         merge(run_of(tmp_path / "other", ["a"]))
 
 
+def test_expected_names_are_kept_as_they_are(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a"])
+    names = ["a", "ü", "line\u2028break", "with space"]
+    run.expect(names)
+    assert run.missing() == names[1:]
+    run.publish([result_of(names[1:])], ATTRIBUTES)
+    assert run.missing() == []
+    merge(run)
+    assert tables(run.merged)["sample_id"].tolist() == sorted(names)
+
+
 def test_merge_without_segments(tmp_path: Path) -> None:
     with pytest.raises(IgosError, match="No segments in .*is .* the output folder of a run"):
         merge(RunFolder(tmp_path), partial=True)
@@ -366,11 +377,12 @@ def test_columns_must_be_those_of_the_schema(tmp_path: Path) -> None:
     short = {**result.explanations, "score": np.zeros(1, np.float32)}
     with pytest.raises(IgosError, match="Columns differ in length: .*'score': 1"):
         run.publish([BatchResult(result.images, short)], ATTRIBUTES)
-    with pytest.raises(IgosError, match="'colour'.*missing or unknown"):
-        from igos_pl.store.schema import write_table
-
-        with h5py.File("x", "w", driver="core", backing_store=False) as file:
-            write_table(file, EXPLANATIONS, {**result.explanations, "colour": np.zeros(2)})
+    coloured = {**result.explanations, "colour": np.zeros(2)}
+    with (
+        h5py.File("x", "w", driver="core", backing_store=False) as file,
+        pytest.raises(IgosError, match="'colour'.*missing or unknown"),
+    ):
+        write_table(file, EXPLANATIONS, coloured)
     assert list(run.segments_path.iterdir()) == []
 
 
