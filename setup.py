@@ -36,9 +36,9 @@ setup(
     install_requires=[
         "torch>=2.6",  # torch.load refuses code by default; OutOfMemoryError for every device
         "torchvision>=0.21",  # torch 2.6's
-        # 2.5 knows torch 2.6; 2.6.2 and 2.6.3 were compromised on the registry
-        "pytorch-lightning>=2.5,!=2.6.2,!=2.6.3",
-        "jsonargparse[signatures]>=4.35",  # what LightningCLI 2.5 asks for, and NumPy 2
+        # 2.5.3 takes batch samplers of one's own; 2.6.2 and 2.6.3 were compromised on the registry
+        "pytorch-lightning>=2.5.3,!=2.6.2,!=2.6.3",
+        "jsonargparse[signatures]>=4.40",  # the first with which LightningCLI 2.5.3 makes its classes
         "h5py>=3.12",  # built for NumPy 2 and Python 3.13
         "numpy>=1.26",  # the first for Python 3.12
         "pycocotools>=2.0.8",  # built for NumPy 2

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -41,6 +41,6 @@ class OverlayWriter(Callback):
             return
         folder.mkdir(exist_ok=True)
         for explanation in explanations_of(outputs, run_configuration(trainer, pl_module))[:wanted]:
-            name = re.sub(r"[^\w.-]+", "_", explanation.sample_id)
+            name = quote(explanation.sample_id, safe="")  # ids may hold slashes, and stay distinct
             cell = f"-{explanation.cell}" if explanation.cell >= 0 else ""
             write_overlay(explanation, folder / f"{name}-{explanation.target}{cell}.png")

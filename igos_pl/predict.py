@@ -100,9 +100,11 @@ def predict(words: list[str]) -> int:
         )
     except ArgumentError as error:
         raise IgosError(_explained(str(error))) from error
-    except ValueError as error:  # so the parser wraps what a class says of its settings
-        if isinstance(error.__cause__, IgosError):
-            raise error.__cause__ from None
+    except ValueError as error:
+        if own := _own_error(error):
+            raise own from error
+        if "Union subtypes" in str(error):  # older parsers keep the words alone
+            raise IgosError(_explained(str(error))) from error
         raise
     trainer, data = cli.trainer, cli.datamodule
     preemption = PreemptionHandler()
@@ -121,6 +123,13 @@ def predict(words: list[str]) -> int:
         print(f"Stopped by a signal with {left} images left: run the same command again to go on")
         return STOPPED
     return _report(trainer, data)
+
+
+def _own_error(error: BaseException | None) -> IgosError | None:
+    """What a class of ours said of its settings, however deep the parser has wrapped it."""
+    while error is not None and not isinstance(error, IgosError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _explained(message: str) -> str:

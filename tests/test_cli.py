@@ -95,7 +95,7 @@ def test_predict_from_end_to_end(photos: Path, capsys: pytest.CaptureFixture[str
         assert expected.items() <= masks.attributes.items()
         assert masks.attributes["root"] == str(photos)
     overlays = sorted(path.name for path in Path("run/overlays").iterdir())
-    assert overlays == ["a.png-0.png", "b_c.jpg-0.png", "d.png-0.png"]
+    assert overlays == ["a.png-0.png", "b%2Fc.jpg-0.png", "d.png-0.png"]
     for name in overlays:
         with Image.open(Path("run/overlays") / name) as picture:
             assert min(picture.size) > 200

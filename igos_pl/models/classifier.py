@@ -15,7 +15,7 @@ from igos_pl import imagenet
 from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.errors import IgosError
 from igos_pl.models.base import IMAGENET_MEAN, IMAGENET_STD, Attributes, ExplainableNetwork
-from igos_pl.models.weights import fetch_weights, load_weights
+from igos_pl.models.weights import fetch_weights, load_weights, module_sha256
 from igos_pl.targets import Proposals, Targets, class_targets
 from igos_pl.truth import GroundTruth
 
@@ -67,7 +67,7 @@ class Classifier(ExplainableNetwork):
         self.output = output
         self.targets = targets
         self.top_k = top_k
-        self.sha256 = load_weights(module, weights, self.name) if weights else ""
+        self.sha256 = load_weights(module, weights, self.name) if weights else module_sha256(module)
         self.freeze()
 
     def probabilities(self, images: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from igos_pl.models.torchvision_detection import (
     prepare_images,
     scale_boxes,
 )
+from igos_pl.models.weights import module_sha256
 from igos_pl.targets import Targets
 
 # What the class scores are made of, by the names of torchvision's heads.
@@ -73,6 +74,8 @@ class DenseDetector(Detector):
         self.module: Any = module
         if weights:
             self.sha256 = load_detector_weights(module, weights, name)
+        else:
+            self.sha256 = module_sha256(module)
         self.freeze()
 
     @torch.no_grad()

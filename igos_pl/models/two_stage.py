@@ -18,6 +18,7 @@ from igos_pl.models.torchvision_detection import (
     prepare_images,
     scale_boxes,
 )
+from igos_pl.models.weights import module_sha256
 from igos_pl.targets import Targets
 
 # A pixel belongs to an object from this mask probability on.
@@ -100,6 +101,8 @@ class RCNN(Detector):
         self.module: Any = module
         if weights:
             self.sha256 = load_detector_weights(module, weights, name)
+        else:
+            self.sha256 = module_sha256(module)
         self.freeze()
 
     @torch.no_grad()

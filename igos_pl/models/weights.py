@@ -46,6 +46,15 @@ def load_weights(module: nn.Module, path: str | Path, architecture: str, by_orde
     return sha256
 
 
+def module_sha256(module: nn.Module) -> str:
+    """The SHA-256 of a module's tensors, for one that came with its weights instead of a file."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def fetch_weights(url: str, folder: Path) -> str:
     """The file of a URL in a folder, downloaded if it is not there yet.
 

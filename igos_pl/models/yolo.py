@@ -12,7 +12,7 @@ from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
 from igos_pl.errors import IgosError
 from igos_pl.models.base import Attributes
 from igos_pl.models.detection import Detections, Detector, label_scores, prediction_rows
-from igos_pl.models.weights import load_weights
+from igos_pl.models.weights import load_weights, module_sha256
 from igos_pl.models.yolov3_spp import MAX_STRIDE, YOLOv3SPP
 from igos_pl.targets import Targets
 
@@ -67,6 +67,8 @@ class YOLO(Detector):
         self.nms_iou = nms_iou
         if weights:
             self.sha256 = load_weights(module, weights, name)
+        else:
+            self.sha256 = module_sha256(module)
         self.freeze()
 
     @torch.no_grad()
