@@ -1,0 +1,129 @@
+"""Every shipped configuration is a test case: it is parsed, and run on generated data with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+import yaml
+from PIL import Image
+
+from igos_pl.cli import main
+from igos_pl.demo.shapes import write_shapes_dataset
+from igos_pl.models.yolov3_spp import YOLOv3SPP
+from igos_pl.store import MaskFile
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NETWORKS = ("imagenet_vgg19", "imagenet_resnet50")
+METHODS = ("published_igos_ls", "published_igos_nag", "published_igospp_ls", "published_igospp_nag")
+DETECTORS = ("coco_maskrcnn", "coco_fasterrcnn", "coco_yolov3spp", "coco_maskrcnn_diverse")
+
+
+def test_all_configurations_are_known_here() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*NETWORKS, *METHODS, *DETECTORS}
+
+
+def settings(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
+    """What the command line makes of some configurations."""
+    words = [word for name in names for word in ("-c", str(CONFIGS / f"{name}.yaml"))]
+    with pytest.raises(SystemExit) as done:
+        main(["predict", *words, "--print_config"])
+    assert done.value.code in (0, None)
+    loaded: dict[str, dict[str, object]] = yaml.safe_load(capsys.readouterr().out)
+    return loaded
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_published_settings(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = settings(("imagenet_vgg19", method), capsys)["model"]
+    found = {key: model[key] for key in ("mask_size", "iterations", "path_steps", "l1", "l2", "noise")}
+    assert found == {
+        "mask_size": 224, "iterations": 20, "path_steps": 20, "l1": 10, "l2": 20, "noise": 0.2,
+    }  # fmt: skip
+    assert model["method"] == ("igos++" if "igospp" in method else "igos")
+    optimizer = model["optimizer"]
+    assert isinstance(optimizer, dict)
+    assert optimizer["class_path"].endswith("LineSearch" if method.endswith("ls") else "NAG")
+    assert optimizer["init_args"]["alpha"] == 1000
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_published_detector_settings(detector: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = settings((detector,), capsys)["model"]
+    found = {key: model[key] for key in ("method", "mask_size", "iterations", "path_steps", "l1", "l2")}
+    assert found == {
+        "method": "igos++", "mask_size": 100, "iterations": 5, "path_steps": 5, "l1": 0.1, "l2": 20,
+    }  # fmt: skip
+    network, optimizer, start = model["network"], model["optimizer"], model["start"]
+    assert isinstance(network, dict)
+    assert isinstance(optimizer, dict)
+    assert network["init_args"]["input_size"] == (512 if "yolo" in detector else 800)
+    assert optimizer["init_args"]["alpha"] == 10
+    diverse = {"k": 2, "cells": [2], "init_val": 0.2}
+    assert start == (diverse if "diverse" in detector else {"k": 1, "cells": None, "init_val": 0.0})
+
+
+def random_classifier(name: str, folder: Path) -> Path:
+    path = folder / "random.pth"
+    torch.save(torchvision.models.get_model(name, weights=None).state_dict(), path)
+    return path
+
+
+def random_detector(name: str, folder: Path) -> Path:
+    """Weights that find a thing everywhere: the biases of the first class are high."""
+    path = folder / "random.pt"
+    if "yolo" in name:
+        state = YOLOv3SPP().state_dict()
+        for value in state.values():
+            if value.shape == (255,):
+                value.reshape(3, 85)[:, 4:6] = 5
+        torch.save({"model": state, "epoch": -1, "optimizer": None}, path)
+        return path
+    kind = "fasterrcnn" if "faster" in name else "maskrcnn"
+    builder = f"{kind}_resnet50_fpn"
+    module = torchvision.models.get_model(builder, weights=None, weights_backbone=None)
+    with torch.no_grad():
+        module.roi_heads.box_predictor.cls_score.bias[1] = 10
+    torch.save(module.state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", ["published_igos_ls", "published_igospp_nag"])
+def test_classifiers_run(network: str, method: str, tmp_path: Path) -> None:
+    folder = tmp_path / "val" / "n01440764"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "ILSVRC2012_val_00000001.JPEG")
+    words = ["-c", str(CONFIGS / f"{network}.yaml"), "-c", str(CONFIGS / f"{method}.yaml")]
+    words += ["--data.root", str(tmp_path / "val"), "--output", str(tmp_path / "run")]
+    words += ["--model.network.weights", str(random_classifier(network.split("_")[1], tmp_path))]
+    short = ["--model.iterations", "1", "--model.path_steps", "1", "--model.metrics", "false"]
+    assert main(["predict", *words, *short]) == 0
+    with MaskFile(tmp_path / "run" / "masks.h5") as masks:
+        assert len(masks) == 1
+        assert masks[0].mask.shape == (224, 224)
+        assert masks.images["ground_truth"].tolist() == [0]
+        assert masks.attributes["optimizer.alpha"] == 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_detectors_run(detector: str, tmp_path: Path) -> None:
+    annotations = write_shapes_dataset(tmp_path / "data", images=1, seed=5)
+    words = ["-c", str(CONFIGS / f"{detector}.yaml"), "--data.root", str(annotations.parent / "images")]
+    words += ["--data.annotations", str(annotations), "--output", str(tmp_path / "run")]
+    words += ["--model.network.weights", str(random_detector(detector, tmp_path))]
+    short = ["--model.iterations", "1", "--model.path_steps", "1", "--model.metrics", "false"]
+    assert main(["predict", *words, *short, "--model.network.max_per_image", "2"]) == 0
+    with MaskFile(tmp_path / "run" / "masks.h5") as masks:
+        assert len(masks) == 2
+        assert masks[0].mask.shape == (100, 100)
+        assert masks.column("cell").tolist() == ([2, 2] if "diverse" in detector else [-1, -1])
+        width, height = masks.images["width"][0], masks.images["height"][0]
+        assert (masks.column("box") <= [width, height, width, height]).all()
+        assert set(masks.column("label_name")) == {"person"}
