@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from igos_pl.batches import ImageBatch
 from igos_pl.checks import check_at_least, check_choice
-from igos_pl.coordination import QueueBatchSampler, alone, connect
+from igos_pl.coordination import QueueBatchSampler, alone, balanced, connect
 from igos_pl.errors import IgosError
 from igos_pl.images import RESIZE_MODES, read_image, to_input
 from igos_pl.models.base import ExplainableNetwork
@@ -145,7 +145,9 @@ class ImageDataModule(LightningDataModule):
         self.samples = self.find_samples()[: self.limit]
         _check_unique(self.samples)
         part, parts = self.shard
-        self.assigned = self.samples[part::parts]
+        assigned = self.samples[part::parts]
+        sizes = [len(sample.truth.boxes) for sample in assigned]
+        self.assigned = [assigned[number] for number in balanced(sizes, self.batch_size)]
         self.coordinator = connect(self.trainer)
         # The first rank's view counts: others publish into the same folder meanwhile.
         done = RunFolder(self.trainer.default_root_dir).done() if self.trainer.is_global_zero else set()

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -25,7 +25,8 @@ from igos_pl.errors import IgosError
 
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 5.0
-_PATIENCE_SECONDS = 60.0  # without a beat, after which a rank is taken for dead
+_POLLS_PER_BEAT = 25
+_PATIENCE = 12  # listenings without a beat, after which a rank is taken for dead
 
 _SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
@@ -116,24 +117,31 @@ class Coordinator:
         self._set(f"left {self.rank}")
 
     def _wait_for(self, what: str) -> None:
+        keys = [f"{what} {rank}" for rank in range(self.world_size)]
+        beats, silent = [-1] * self.world_size, [0] * self.world_size
+        polls = 0
         # Polled: a rank that waits must still hear signals and pass them on.
-        beats, silent = (
-            {rank: -1 for rank in range(self.world_size)},
-            dict.fromkeys(range(self.world_size), 0),
-        )
-        while waiting := [rank for rank in beats if not self._has([f"{what} {rank}"])]:
-            for rank in waiting:
-                beat = self._add(f"beat {rank}", 0)
-                silent[rank] = silent[rank] + 1 if beat == beats[rank] else 0
-                beats[rank] = beat
-            # Polls are counted, not time: all ranks may have been suspended together.
-            if dead := [rank for rank in waiting if silent[rank] * _POLL_SECONDS > _PATIENCE_SECONDS]:
-                raise IgosError(
-                    f"Rank {', '.join(map(str, dead))} of {self.world_size} died. All that was published is"
-                    " safe: run the same command again to go on"
-                )
+        while not self._has(keys):
+            if polls % _POLLS_PER_BEAT == 0:
+                self._listen(keys, beats, silent)
+            polls += 1
             self.stop_requested()
             time.sleep(_POLL_SECONDS)
+
+    def _listen(self, keys: list[str], beats: list[int], silent: list[int]) -> None:
+        """Raise if a rank whose key is missing has been silent for long.
+
+        Listenings are counted, not seconds: all ranks may have been suspended together.
+        """
+        for rank, key in enumerate(keys):
+            beat = self._add(f"beat {rank}", 0)
+            silent[rank] = silent[rank] + 1 if beat == beats[rank] else 0
+            beats[rank] = beat
+            if silent[rank] > _PATIENCE and not self._has([key]):
+                raise IgosError(
+                    f"Rank {rank} of {self.world_size} died. All that was published is safe: run the same"
+                    " command again to go on"
+                )
 
     def _beat(self) -> None:
         """Say from time to time that this rank is alive; in a thread."""
@@ -214,3 +222,25 @@ class QueueBatchSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         """The batches of all ranks: one rank may get all of them."""
         return math.ceil(self.total / self.batch_size)
+
+
+def balanced(sizes: Sequence[int], batch_size: int) -> list[int]:
+    """An order of the queue in which no rank is left with a crowded batch at the end.
+
+    Images are dealt out to batches so that these are about equal at first, when ranks reserve some ahead of
+    each other, and smaller and smaller towards the end. Where sizes do not differ, the order stays.
+
+    Args:
+        sizes: of the images, by how long each is expected to take.
+        batch_size: of the queue.
+    """
+    if len(set(sizes)) <= 1:
+        return list(range(len(sizes)))
+    left = sorted(range(len(sizes)), key=lambda image: -sizes[image])
+    order: list[int] = []
+    while left:
+        batches = max(1, math.ceil(len(left) / batch_size) // 2)
+        part, left = left[: batches * batch_size], left[batches * batch_size :]
+        for batch in range(batches):
+            order += part[batch::batches]
+    return order

@@ -110,7 +110,7 @@ def image_columns(records: Sequence[ImageRecord]) -> Columns:
 
 
 def create_column(
-    table: h5py.Group, name: str, column: Column, rows: int, like: NDArray[Any]
+    table: h5py.Group, name: str, column: Column, rows: int, like: NDArray[Any], compressed: bool = True
 ) -> h5py.Dataset:
     """An empty column for rows shaped like those of ``like``: chunked by rows, with checksums."""
     dtype = like.dtype if column.dtype == "f" else column.dtype
@@ -118,14 +118,16 @@ def create_column(
     row_bytes = max(1, int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize)
     chunk = (min(max(rows, 1), max(1, _CHUNK_BYTES // row_bytes)), *shape[1:])
     plain = dtype == _TEXT or rows == 0 or 0 in shape
-    options = {} if plain else {"compression": "gzip", "shuffle": True, "fletcher32": True}
+    options: dict[str, Any] = {} if plain else {"fletcher32": True}
+    if compressed and not plain:
+        options.update(compression="gzip", shuffle=True)
     dataset = table.create_dataset(name, shape, dtype, chunks=None if plain else chunk, **options)
     dataset.attrs["about"] = column.about
     return dataset
 
 
 def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Columns) -> None:
-    """Write whole columns.
+    """Write whole columns, uncompressed: this is done while an accelerator waits.
 
     Raises:
         IgosError: if the columns are not those of the schema, or differ in length.
@@ -137,7 +139,7 @@ def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Column
         raise IgosError(f"Columns differ in length: {lengths}")
     for name, column in schema.items():
         values = columns[name]
-        create_column(table, name, column, len(values), values)[...] = values
+        create_column(table, name, column, len(values), values, compressed=False)[...] = values
 
 
 def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:

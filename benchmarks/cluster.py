@@ -1,0 +1,567 @@
+"""Runs of several ranks: how they scale, what killing them costs, what writing, memory and restarts take.
+
+Each subcommand prints its command and a small table. All of it runs on two CPU cores, with networks that are
+tiny or asleep; nothing else should run on these cores meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from networks import PLACES_VARIABLE
+from PIL import Image
+
+from igos_pl.coordination import balanced
+from igos_pl.store import BatchResult, ImageRecord, MaskFile, RunFolder
+from igos_pl.store.schema import EXPLANATIONS, IMAGES
+
+HERE = Path(__file__).resolve().parent
+INPUT_SIZE = 32
+
+
+def table(title: str, rows: Iterable[Sequence[object]]) -> None:
+    """Print rows of equal length, aligned."""
+    texts = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    print(f"\n{title}")
+    for row in texts:
+        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def write_images(folder: Path, number: int, size: int = INPUT_SIZE) -> Path:
+    """Generate pictures; returns the folder."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for index in range(number):
+        coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC).save(
+            folder / f"{index:06d}.png", compress_level=1
+        )
+    return folder
+
+
+def predict_words(data: Path, output: Path, ranks: int, **more: object) -> list[str]:
+    """The command of a run; ``more`` are settings, with ``__`` for dots."""
+    settings: dict[str, object] = {
+        "data.root": data,
+        "data.num_workers": 0,
+        "data.batch_size": 4,
+        "model.network": "Classifier",
+        "model.network.module": "networks.SmallNet",
+        "model.network.input_size": INPUT_SIZE,
+        "model.mask_size": 7,
+        "model.iterations": 2,
+        "model.path_steps": 1,
+        "model.metrics": "false",
+        "trainer.accelerator": "cpu",
+        "trainer.devices": ranks,
+        "overlays.count": 0,
+        "output": output,
+    }
+    settings.update({key.replace("__", "."): value for key, value in more.items()})
+    words = [f"--{key}={value}" for key, value in settings.items()]
+    return [sys.executable, "-m", "igos_pl", "predict", *words]
+
+
+def launch(words: Sequence[str], log: Path, **variables: str) -> subprocess.Popen[bytes]:
+    """Start a command with one thread for each process, and this folder's networks at hand."""
+    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        **variables,
+    }
+    with log.open("ab") as file:
+        return subprocess.Popen(words, env=environment, stdout=file, stderr=file, start_new_session=True)
+
+
+def finished(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a run that must succeed."""
+    if process.wait() != 0:
+        raise SystemExit(f"a run failed:\n{log.read_text()}")
+
+
+# scaling
+
+
+def timed_run(
+    folder: Path, data: Path, ranks: int, name: str, network: str, **variables: str
+) -> list[list[float]]:
+    """The start and the end of every batch of every rank, by a clock that all ranks share."""
+    places = folder / f"{name}-places"
+    places.mkdir()
+    log = folder / f"{name}.log"
+    words = predict_words(
+        data,
+        folder / name,
+        ranks,
+        model__network__module=f"networks.{network}",
+        trainer__callbacks="networks.Recorder",
+    )
+    finished(launch(words, log, **{PLACES_VARIABLE: str(places)}, PINNED="1", **variables), log)
+    records = []
+    for path in sorted(places.iterdir()):
+        records.append([float(word) for line in path.read_text().splitlines() for word in line.split()])
+    return records
+
+
+def rate_of(records: list[list[float]], batch_size: int = 4) -> tuple[float, float]:
+    """Images a second and seconds, from the first batch's start to the last one's end."""
+    batches = sum(len(record) // 2 for record in records)
+    seconds = max(record[-1] for record in records) - min(record[0] for record in records)
+    return batches * batch_size / seconds, seconds
+
+
+def scaling(options: argparse.Namespace) -> None:
+    """Two ranks on two cores beside one on one; then with one rank five times slower."""
+    rows: list[Sequence[object]] = [("run", "images/s", "seconds", "against 1 rank")]
+    single = double = 0.0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = write_images(folder / "data", options.images)
+        for repeat in range(options.repeats):
+            for ranks in (1, 2):
+                records = timed_run(folder, data, ranks, f"{ranks}-{repeat}", options.network)
+                rate, seconds = rate_of(records)
+                if ranks == 1:
+                    single = max(single, rate)
+                else:
+                    double = max(double, rate)
+                rows.append((f"{ranks} ranks on {ranks} cores", rate, seconds, rate / single))
+        rows.append(("best of each", double, "", double / single))
+        table("2 pinned ranks (goal: at least 1.85)", rows)
+        records = timed_run(folder, data, 2, "slow", options.network, SLOW_RANK="1", SLOW_FACTOR="5")
+    # Seconds a batch of each rank, as measured, say when both would end if work could be split at will.
+    means = [float(np.mean(np.diff(record)[::2])) for record in records]
+    counts = [len(record) // 2 for record in records]
+    ideal = sum(counts) / sum(1 / mean for mean in means)
+    _, seconds = rate_of(records)
+    table(
+        "rank 1 five times slower (goal: within 15% of the ideal split)",
+        [
+            ("seconds", "ideal", "above it", "batches", "s/batch of each"),
+            (seconds, ideal, f"{seconds / ideal - 1:.1%}", counts, [round(mean, 4) for mean in means]),
+        ],
+    )
+
+
+# simulate
+
+COCO_IMAGES, COCO_OBJECTS, COCO_MOST = 5000, 36335, 63
+
+
+def coco_like_counts(seed: int = 0) -> list[int]:
+    """Objects per image, as skewed as in COCO's val2017.
+
+    A negative binomial distribution with r = 1 (geometric, from 0 on) and the data set's mean of 7.27: its
+    standard deviation is 7.8, its median 5, and 1.5% of its values lie above 30. Drawn values are cut at 63,
+    the data set's largest; single images get or lose an object until the sum is that of the data set.
+    """
+    generator = np.random.default_rng(seed)
+    mean = COCO_OBJECTS / COCO_IMAGES
+    counts = generator.negative_binomial(1, 1 / (1 + mean), COCO_IMAGES).clip(0, COCO_MOST)
+    counts[counts.argmax()] = COCO_MOST
+    while (difference := COCO_OBJECTS - int(counts.sum())) != 0:
+        chosen = generator.integers(COCO_IMAGES)
+        counts[chosen] = np.clip(counts[chosen] + np.sign(difference), 0, COCO_MOST)
+    return [int(count) for count in counts]
+
+
+def idle_share(busy: Sequence[float]) -> float:
+    """The share of all ranks' time that is spent waiting for the last one."""
+    return 1 - sum(busy) / (len(busy) * max(busy))
+
+
+def static_split(costs: Sequence[float], ranks: int) -> list[float]:
+    """Busy seconds of each rank when images are dealt out in turns."""
+    return [sum(costs[rank::ranks]) for rank in range(ranks)]
+
+
+def queue_split(
+    costs: Sequence[float], ranks: int, batch_size: int, ahead: int, overhead: float
+) -> list[float]:
+    """Busy seconds of each rank when it takes a batch whenever it is free.
+
+    Args:
+        costs: of the images.
+        ranks: how many.
+        batch_size: images taken at once.
+        ahead: batches that a rank has reserved while it works on one: one for each worker of its loader.
+        overhead: of each batch.
+    """
+    batches = [
+        overhead + sum(costs[start : start + batch_size]) for start in range(0, len(costs), batch_size)
+    ]
+    queue = iter(batches)
+    reserved = [list(islice(queue, ahead)) for _ in range(ranks)]
+    free = [(0.0, rank) for rank in range(ranks)]
+    busy = [0.0] * ranks
+    while free:
+        now, rank = heapq.heappop(free)
+        # As a batch leaves the loader, the worker that it leaves takes another one.
+        reserved[rank] += islice(queue, 1)
+        if reserved[rank]:
+            cost = reserved[rank].pop(0)
+            busy[rank] += cost
+            heapq.heappush(free, (now + cost, rank))
+    return busy
+
+
+def simulate(options: argparse.Namespace) -> None:
+    """64 ranks over COCO's objects: idle shares of static shards and of the queue."""
+    counts = coco_like_counts(options.seed)
+    above = sum(count > 30 for count in counts) / len(counts)
+    print(
+        f"{len(counts)} images, {sum(counts)} objects, median {np.median(counts):.0f}, largest {max(counts)},"
+        f" {above:.1%} above 30; an image costs {options.fixed} + {options.per_object} x objects seconds"
+    )
+    # Detections are not the objects that are annotated: their number scatters around that of these.
+    scatter = np.random.default_rng(1).lognormal(0, options.scatter, len(counts))
+    found = np.round(np.array(counts) * scatter)
+    costs = [options.fixed + options.per_object * float(count) for count in found]
+    rows: list[Sequence[object]] = [("split", "batch", "reserved ahead", "idle", "seconds")]
+    busy = static_split(costs, options.ranks)
+    rows.append(("static, dealt out in turns", "-", "-", f"{idle_share(busy):.2%}", max(busy)))
+    for batch_size in (1, 2, 4, 8):
+        orders = {"in order of files": range(len(costs)), "as ours": balanced(counts, batch_size)}
+        for name, order in orders.items():
+            for ahead in (0, 1, 2):
+                ordered = [costs[image] for image in order]
+                busy = queue_split(ordered, options.ranks, batch_size, ahead, options.overhead)
+                rows.append((f"queue, {name}", batch_size, ahead, f"{idle_share(busy):.2%}", max(busy)))
+    table(f"{options.ranks} ranks (goal: below 2% idle)", rows)
+
+
+# kill
+
+
+def below(pid: int) -> list[int]:
+    """All processes below one."""
+    direct: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            direct += [int(word) for word in path.read_text().split()]
+        except OSError:
+            continue
+    return [found for child in direct for found in (child, *below(child))]
+
+
+def ranks_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes of a run's ranks."""
+    found = [process.pid]
+    for pid in below(process.pid):
+        try:
+            if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def kill(options: argparse.Namespace) -> None:
+    """Kill ranks at random again and again; then compare the result with an undisturbed one."""
+    chance = random.Random(options.seed)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = write_images(folder / "data", options.images)
+        settings: dict[str, Any] = {
+            "data__batch_size": 2,
+            "writer__images_per_segment": 2,
+            "model__network__module": "networks.SleepingNet",
+            "model__network__module__seconds": 0.004,
+        }
+        log = folder / "undisturbed.log"
+        finished(launch(predict_words(data, folder / "undisturbed", 2, **settings), log), log)
+        words = predict_words(data, folder / "run", 2, **settings)
+        log, run = folder / "run.log", RunFolder(folder / "run")
+        kills, published_lost, done = 0, 0, 0
+        victims = {"rank 0": 0, "rank 1": 0, "all": 0}
+        while kills < options.kills:
+            process = launch(words, log)
+            before = len(run.segments())
+            while len(run.segments()) == before and process.poll() is None:
+                time.sleep(0.005)
+            # From the first publishing of this start on, ranks are at work: strike at any moment.
+            time.sleep(chance.uniform(0, options.within))
+            if process.poll() is not None:
+                print(f"the run ended after {kills} kills: use more images")
+                break
+            published = set(run.segments())
+            ranks = ranks_of(process)
+            victim = chance.choice(list(victims))
+            for pid in {"rank 0": ranks[:1], "rank 1": ranks[1:], "all": ranks}[victim]:
+                os.kill(pid, signal.SIGKILL)
+            kills += 1
+            victims[victim] += 1
+            process.wait()
+            published_lost += len(published - set(run.segments()))
+            done = len(run.done())
+            print(f"kill {kills} of {victim}: {done} of {options.images} images are published", flush=True)
+        finished(launch(words, log), log)
+        temporaries = len(list(run.segments_path.glob(".*.tmp")))
+        found, unreadable = [], 0
+        for path in run.segments():
+            try:
+                with MaskFile(path) as segment:
+                    found += segment.images["sample_id"].tolist()
+            except ValueError:
+                unreadable += 1
+        differing = columns_that_differ(folder / "undisturbed" / "masks.h5", run.merged)
+        table(
+            f"{kills} kills in {time.monotonic() - began:.0f} s: {victims}",
+            [
+                ("images", "lost", "twice", "unreadable", "segments lost", "columns that differ"),
+                (
+                    options.images,
+                    options.images - len(set(found)),
+                    len(found) - len(set(found)),
+                    unreadable,
+                    published_lost,
+                    ", ".join(differing) or "none",
+                ),
+            ],
+        )
+        print(f"cut while publishing: {temporaries} temporary files were left, which nobody reads")
+
+
+def columns_that_differ(one: Path, two: Path) -> list[str]:
+    """Bit for bit; times are left out."""
+    with MaskFile(one) as first, MaskFile(two) as second:
+        names = [name for name in EXPLANATIONS if name != "seconds"]
+        pairs = {name: (first.column(name), second.column(name)) for name in names}
+        pairs.update({f"images/{name}": (first.images[name], second.images[name]) for name in IMAGES})
+        return [name for name, (left, right) in pairs.items() if not same_values(left, right)]
+
+
+def same_values(left: Any, right: Any) -> bool:
+    if left.dtype == object:
+        return left.tolist() == right.tolist()
+    return left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+# writing
+
+
+def synthetic_result(first: int, images: int, generator: np.random.Generator) -> BatchResult:
+    """A finished batch of an explanation of 28 x 28 for each image, with its curves."""
+    columns: dict[str, Any] = {}
+    for name, column in EXPLANATIONS.items():
+        shape = {"masks": (28, 28), "box": (4,), "deletion_curve": (51,), "insertion_curve": (51,)}.get(
+            name, ()
+        )
+        if column.dtype in ("f", "f4"):
+            columns[name] = generator.random((images, *shape), dtype=np.float32)
+        elif column.dtype in ("i1", "i4", "i8"):
+            columns[name] = np.zeros(images, column.dtype)
+        else:
+            columns[name] = np.array(["ok"] * images, dtype=object)
+    names = [f"{first + number:06d}.jpg" for number in range(images)]
+    columns["sample_id"] = np.array(names, dtype=object)
+    records = [ImageRecord(name, f"/data/{name}", 500, 375, targets=1) for name in names]
+    return BatchResult(records, columns)
+
+
+def writing(options: argparse.Namespace) -> None:
+    """The main thread's time in the writer's hooks, while batches arrive as from a fast accelerator."""
+    from types import SimpleNamespace
+
+    from igos_pl.callbacks import MaskWriter
+    from igos_pl.coordination import alone
+
+    generator = np.random.default_rng(0)
+    writer = MaskWriter(options.images_per_segment)
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        writer.run = RunFolder(temporary)
+        writer.run.prepare()
+        data = SimpleNamespace(coordinator=alone())
+        trainer: Any = SimpleNamespace(global_rank=0, datamodule=data)
+        module: Any = None
+        longest = blocked = computed = 0.0
+        results = [
+            synthetic_result(start, options.batch, generator)
+            for start in range(0, options.images, options.batch)
+        ]
+        began = time.perf_counter()
+        for number, result in enumerate(results):
+            due = began + (number + 1) * options.batch / options.rate
+            time.sleep(max(0.0, due - time.perf_counter()))
+            start, computing = time.perf_counter(), time.thread_time()
+            writer.write_on_batch_end(trainer, module, result, None, None, number, 0)
+            spent = time.perf_counter() - start
+            computed += time.thread_time() - computing
+            blocked, longest = blocked + spent, max(longest, spent)
+        start = time.perf_counter()
+        writer.on_predict_end(trainer, module)
+        last = time.perf_counter() - start
+        seconds = time.perf_counter() - began
+        segments = writer.run.segments()
+        size = sum(path.stat().st_size for path in segments)
+    table(
+        f"{options.images} images at {options.rate} a second (goal: below 1% blocked)",
+        [
+            ("blocked", "computing", "of seconds", "share", "longest", "at the end", "segments", "MB"),
+            (
+                f"{blocked * 1e3:.0f} ms",
+                f"{computed * 1e3:.0f} ms",
+                seconds,
+                f"{blocked / seconds:.2%}",
+                f"{longest * 1e3:.0f} ms",
+                f"{last * 1e3:.0f} ms",
+                len(segments),
+                size / 1e6,
+            ),
+        ],
+    )
+
+
+# memory
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process's memory, without what it shares with files."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Resident memory of the main process as images go by."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = hard_links(folder, options.images)
+        places = folder / "places"
+        places.mkdir()
+        words = predict_words(
+            data,
+            folder / "run",
+            1,
+            data__batch_size=16,
+            model__iterations=1,
+            model__micro_batch_size=64,
+            trainer__callbacks="networks.Recorder",
+        )
+        log = folder / "log.txt"
+        process = launch(words, log, **{PLACES_VARIABLE: str(places)})
+        marks = [mark for mark in (500, 2000, 5000, 10000, 15000, 20000, 40000) if mark <= options.images]
+        rows: list[Sequence[object]] = [("images", "resident MB", "against 2000", "s")]
+        base = 0
+        while process.poll() is None and marks:
+            time.sleep(0.1)
+            files = list(places.iterdir())
+            done = 16 * len(files[0].read_text().splitlines()) if files else 0
+            if done >= marks[0] or (marks[0] == options.images and done >= options.images - 64):
+                size = resident(process.pid)
+                base = size if marks[0] == 2000 else base
+                change = f"{size / base - 1:+.2%}" if base else ""
+                rows.append((done, round(size / 1e6, 1), change, process_age(process.pid)))
+                del marks[0]
+        finished(process, log)
+        table("memory of one rank, loader in the same process (goal: below +5% after 2000)", rows)
+
+
+def process_age(pid: int) -> float:
+    """Seconds since a process started."""
+    return round(time.time() - Path(f"/proc/{pid}").stat().st_mtime, 0)
+
+
+def hard_links(folder: Path, number: int) -> Path:
+    """Many names of one small picture; returns their folder."""
+    original = write_images(folder / "one", 1) / "000000.png"
+    data = folder / "data"
+    data.mkdir()
+    for index in range(number):
+        (data / f"{index:06d}.png").hardlink_to(original)
+    return data
+
+
+# restart
+
+
+def restart(options: argparse.Namespace) -> None:
+    """Seconds from the command to the first batch when nearly all is done."""
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = hard_links(folder, options.images)
+        words = predict_words(
+            data, folder / "run", 1, model__mask_size=28, trainer__callbacks="networks.Recorder"
+        )
+        log = folder / "log.txt"
+        rows: list[Sequence[object]] = [("done", "of", "segments", "to the first batch", "in it, done set")]
+        for done in (0, options.done):
+            run = RunFolder(folder / "run")
+            if done:
+                attributes = attributes_of(run)
+                have = len(run.done())
+                for start in range(have, done, 256):
+                    images = min(256, done - start)
+                    result = synthetic_result(start, images, generator)
+                    result.explanations["sample_id"] = names = np.array(
+                        [f"{start + index:06d}.png" for index in range(images)], dtype=object
+                    )
+                    records = [ImageRecord(name, f"{data}/{name}", 32, 32, targets=1) for name in names]
+                    run.publish([BatchResult(records, result.explanations)], attributes)
+            places = folder / f"places-{done}"
+            places.mkdir()
+            began = time.time()
+            process = launch(words, log, **{PLACES_VARIABLE: str(places)})
+            while process.poll() is None and not any(path.read_text() for path in places.iterdir()):
+                time.sleep(0.01)
+            seconds = time.time() - began
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            began = time.perf_counter()
+            found = len(run.done())
+            rows.append((found, options.images, len(run.segments()), seconds, time.perf_counter() - began))
+        table("seconds until work begins; imports are a part of it", rows)
+
+
+def attributes_of(run: RunFolder) -> dict[str, Any]:
+    with MaskFile(run.segments()[0]) as masks:
+        return {
+            key: value for key, value in masks.attributes.items() if key not in ("schema_version", "created")
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(work: Callable[[argparse.Namespace], None], **defaults: Any) -> None:
+        command = commands.add_parser(work.__name__, help=work.__doc__)
+        for name, value in defaults.items():
+            kind = str if value is None else type(value)
+            command.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value)
+        command.set_defaults(work=work)
+
+    add(scaling, images=400, repeats=2, network="RepeatingNet")
+    add(simulate, ranks=64, fixed=0.1, per_object=0.5, overhead=0.0, scatter=0.3, seed=0)
+    add(kill, images=1000, kills=20, seed=0, within=1.0)
+    add(writing, images=6000, batch=8, rate=200, images_per_segment=256, folder=None)
+    add(memory, images=20000)
+    add(restart, images=50000, done=49000)
+    options = parser.parse_args()
+    print("python", *sys.argv)
+    options.work(options)
+
+
+if __name__ == "__main__":
+    main()

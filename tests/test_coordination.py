@@ -1,0 +1,536 @@
+"""What ranks tell each other, and runs of several ranks that are disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from pytorch_lightning import Callback
+from torch.distributed import HashStore, TCPStore
+
+from igos_pl.coordination import Coordinator, QueueBatchSampler, alone, balanced, connect
+from igos_pl.datamodules import ImageFolderDataModule
+from igos_pl.errors import IgosError
+from igos_pl.explainer import Explainer
+from igos_pl.store import MaskFile, RunFolder
+from igos_pl.store.schema import EXPLANATIONS, IMAGES
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ranks import Ranks, Server, environment
+
+NAMES = [f"{number:02d}.png" for number in range(20)]
+STOPPED = 75
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_pictures(tmp_path_factory.mktemp("data") / "photos", NAMES)
+
+
+@pytest.fixture
+def start(server: Server, photos: Path, tmp_path: Path) -> Iterator[Callable[..., Ranks]]:
+    """Starts the ranks of a run; they are killed when the test ends."""
+    started = []
+
+    def start(ranks: int, *more: str, seconds: float = 0, patience: int | None = None) -> Ranks:
+        variables = {"SLOW_NET_SECONDS": str(seconds)}
+        run = server.start(words(photos, ranks, *more), ranks, tmp_path, variables, patience)
+        started.append(run)
+        return run
+
+    yield start
+    for run in started:
+        run.end()
+
+
+def words(photos: Path, ranks: int, *more: str) -> list[str]:
+    settings = {
+        "data.root": photos,
+        "data.num_workers": 0,
+        "data.batch_size": 2,
+        "model.network": "Classifier",
+        "model.network.module": "ranks.SlowNet",
+        "model.network.input_size": tiny.SIZE,
+        "model.mask_size": 6,
+        "model.iterations": 2,
+        "model.path_steps": 1,
+        "model.metrics": "false",
+        "trainer.accelerator": "cpu",
+        "trainer.devices": ranks,
+        "overlays.count": 0,
+        "output": "run",
+    }
+    return ["predict", *(f"--{key}={value}" for key, value in settings.items()), *more]
+
+
+def wait_for(condition: Callable[[], object], run: Ranks, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, run.output.read_text()
+        time.sleep(0.02)
+
+
+def same_tables(one: Path, two: Path, tolerance: float = 0) -> None:
+    """Compare all columns but the time."""
+    with MaskFile(one) as first, MaskFile(two) as second:
+        assert len(first) == len(second) > 0
+        for name in IMAGES:
+            np.testing.assert_array_equal(first.images[name], second.images[name])
+        for name in set(EXPLANATIONS) - {"seconds"}:
+            expected, found = first.column(name), second.column(name)
+            if tolerance and expected.dtype.kind == "f":
+                np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+            else:
+                np.testing.assert_array_equal(found, expected)
+
+
+def every_image_once(folder: Path, names: list[str] = NAMES) -> None:
+    """Each in one segment only, and all in the merged file."""
+    run = RunFolder(folder)
+    found = []
+    for path in run.segments():
+        with MaskFile(path) as segment:
+            found += segment.images["sample_id"].tolist()
+    assert sorted(found) == names
+    with MaskFile(run.merged) as masks:
+        assert masks.column("sample_id").tolist() == names
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: Server, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a single rank."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert server.start(words(photos, 1), 1, folder).wait() == [0]
+    return folder / "run" / "masks.h5"
+
+
+def pair() -> tuple[TCPStore, TCPStore]:
+    first = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=20))
+    return first, TCPStore("127.0.0.1", first.port, is_master=False, timeout=timedelta(seconds=20))
+
+
+# The queue
+
+
+def test_one_rank_gets_the_batches_in_order() -> None:
+    sampler = QueueBatchSampler(alone(), 7, 3)
+    assert len(sampler) == 3
+    assert list(sampler) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(sampler) == []
+    assert len(QueueBatchSampler(alone(), 0, 3)) == 0
+
+
+def test_ranks_share_the_queue() -> None:
+    first, second = pair()
+    taken: list[list[list[int]]] = [[], []]
+
+    def work(rank: int, store: TCPStore) -> None:
+        for batch in QueueBatchSampler(Coordinator(store, rank), 101, 4):
+            taken[rank].append(batch)
+            time.sleep(0.001 * (1 + 4 * rank))
+
+    threads = [threading.Thread(target=work, args=part) for part in enumerate((first, second))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(chain(*taken[0], *taken[1])) == list(range(101))
+    assert len(taken[0]) > len(taken[1]) > 0, "the slower one gets less"
+
+
+def test_processes_share_the_queue() -> None:
+    store = pair()[0]
+    program = (
+        "import sys; from torch.distributed import TCPStore\n"
+        "from igos_pl.coordination import Coordinator, QueueBatchSampler\n"
+        "store = TCPStore('127.0.0.1', int(sys.argv[1]), is_master=False)\n"
+        "for batch in QueueBatchSampler(Coordinator(store, 1), 500, 3): print(*batch)\n"
+    )
+    mine = QueueBatchSampler(Coordinator(store), 500, 3)
+    command = [sys.executable, "-c", program, str(store.port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as process:
+        while not store.check(["taken"]) and process.poll() is None:
+            time.sleep(0.001)
+        ours = list(chain(*mine))
+        assert process.stdout is not None
+        theirs = [int(number) for number in process.stdout.read().split()]
+    assert sorted(ours + theirs) == list(range(500))
+    assert theirs
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 50])
+def test_crowded_images_come_early(batch_size: int) -> None:
+    sizes = np.random.default_rng(0).geometric(0.12, 90).tolist()
+    order = balanced(sizes, batch_size)
+    assert sorted(order) == list(range(90))
+    batches = [sum(sizes[i] for i in order[start : start + batch_size]) for start in range(0, 90, batch_size)]
+    full = batches[: 90 // batch_size]
+    first = full[: max(1, len(full) // 2)]
+    assert max(batches[len(first) :], default=0) <= min(first)
+    if batch_size == 8:
+        assert max(first) < 1.5 * min(first), "equal while ranks reserve some ahead of each other"
+
+
+def test_equal_images_stay_in_order() -> None:
+    assert balanced([0] * 9, 2) == list(range(9))
+    assert balanced([], 2) == []
+
+
+def test_finished_batches_leave_the_others_as_they_are() -> None:
+    """So that a run that goes on has the micro-batches, and to the last bit the masks, of a whole one."""
+    sizes = list(range(40))
+    order = balanced(sizes, 4)
+    batches = [order[start : start + 4] for start in range(0, 40, 4)]
+    left = [image for image in order if image not in batches[1] + batches[5]]
+    assert [left[start : start + 4] for start in range(0, 32, 4)] == [
+        batch for number, batch in enumerate(batches) if number not in (1, 5)
+    ]
+
+
+# What else is shared
+
+
+def test_progress_is_of_all_ranks() -> None:
+    store = HashStore()
+    first, second = Coordinator(store, 0), Coordinator(store, 1)
+    first.report(3, 1)
+    second.report(4, 0)
+    assert (second.progress().images, first.progress().failures) == (7, 1)
+
+
+def test_signal_of_one_rank_stops_all() -> None:
+    store = HashStore()
+    ranks = [Coordinator(store, rank) for rank in range(3)]
+    assert not any(rank.stop_requested() for rank in ranks)
+    ranks[1].signalled = True
+    assert ranks[1].stop_requested()
+    assert ranks[0].stop_requested()
+    assert ranks[2].stop_requested()
+
+
+def test_rank_that_waits_passes_a_signal_on() -> None:
+    first, second = pair()
+    waiting, working = Coordinator(first, 0, 2), Coordinator(second, 1, 2)
+    thread = threading.Thread(target=waiting.finish)
+    thread.start()
+    waiting.signalled = True
+    while not working.stop_requested():
+        time.sleep(0.01)
+    working.stop_early()
+    working.finish()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert waiting.stopped_early
+
+
+def test_failed_rank_is_not_waited_for() -> None:
+    first, second = pair()
+    Coordinator(second, 1, 2).give_up()
+    Coordinator(first, 0, 2).finish()
+
+
+def test_dead_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("igos_pl.coordination._POLLS_PER_BEAT", 1)
+    monkeypatch.setattr("igos_pl.coordination._PATIENCE", 2)
+    with pytest.raises(IgosError, match=r"Rank 1 of 2 died.*same command"):
+        Coordinator(HashStore(), 0, 2).finish()
+
+
+def test_lost_store_is_explained() -> None:
+    first, second = pair()
+    coordinator = Coordinator(second, 1)
+    assert coordinator.take(2) == 0
+    del first
+    with pytest.raises(IgosError, match=r"Rank 1 lost the first rank.*same command"):
+        coordinator.check_connected()
+
+
+# Shards and the world's size
+
+
+class Trained:
+    """As much of a trainer as the data need."""
+
+    def __init__(self, folder: Path, world_size: int = 1, devices: int = 1, sampler: bool = False) -> None:
+        self.default_root_dir = str(folder)
+        self.world_size, self.num_devices, self.num_nodes = world_size, devices, 1
+        self.is_global_zero, self.global_rank = True, 0
+        self._accelerator_connector = SimpleNamespace(use_distributed_sampler=sampler)
+        self.strategy = SimpleNamespace(
+            broadcast=lambda value: value, cluster_environment=SimpleNamespace(main_address="127.0.0.1")
+        )
+
+
+def set_up(photos: Path, folder: Path, shard: str | None = None, **options: Any) -> ImageFolderDataModule:
+    data = ImageFolderDataModule(str(photos), shard=shard)
+    data.trainer = Trained(folder, **options)  # type: ignore[assignment]
+    data.setup("predict")
+    return data
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 20, 23])
+def test_shards_are_a_partition(photos: Path, tmp_path: Path, parts: int) -> None:
+    shards = [set_up(photos, tmp_path, f"{part}/{parts}").assigned for part in range(parts)]
+    assert sorted(sample.id for shard in shards for sample in shard) == NAMES
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "/", "1/", "/2", "2/2", "3/2", "-1/2", "a/b", "1/2/3", "0/0", "0.5/2"]
+)
+def test_bad_shards(text: str) -> None:
+    with pytest.raises(IgosError, match=r"shard is .*0/8 to 7/8"):
+        ImageFolderDataModule("photos", shard=text)
+
+
+def test_number_of_shards_may_change(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
+    assert start(1, "--data.shard=0/2").wait() == [0]
+    assert len(RunFolder(tmp_path / "run").done()) == 10
+    assert not (tmp_path / "run" / "masks.h5").exists()
+    for part in range(3):
+        assert start(1, f"--data.shard={part}/3").wait() == [0]
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5", tolerance=1e-4)
+
+
+def test_too_few_processes(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(IgosError, match="1 nodes with 2 devices need 2 processes, but 1 started.*srun"):
+        set_up(photos, tmp_path, devices=2)
+
+
+def test_distributed_sampler_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(IgosError, match="use_distributed_sampler=False"):
+        set_up(photos, tmp_path, world_size=2, devices=2, sampler=True)
+
+
+def test_connecting(tmp_path: Path) -> None:
+    coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
+    assert (coordinator.rank, coordinator.world_size, coordinator.take(5), coordinator.take(1)) == (
+        0,
+        2,
+        0,
+        5,
+    )
+    coordinator.give_up()
+
+
+# What is taken for granted of Lightning
+
+
+def test_stop_iteration_ends_predict(photos: Path, tmp_path: Path) -> None:
+    happened = []
+
+    class Stop(Callback):
+        def on_predict_batch_start(self, *arguments: Any, **more: Any) -> None:
+            happened.append("start")
+            if len(happened) > 2:
+                raise StopIteration
+
+        def on_predict_batch_end(self, *arguments: Any, **more: Any) -> None:
+            happened.append("end")
+
+        def on_predict_end(self, *arguments: Any, **more: Any) -> None:
+            happened.append("predict end")
+
+        def teardown(self, *arguments: Any, **more: Any) -> None:
+            happened.append("teardown")
+
+    trainer = tiny.quiet_trainer(tmp_path, callbacks=[Stop()])
+    explainer = Explainer(tiny.tiny_classifier(), mask_size=6, iterations=1, metrics=False)
+    data = ImageFolderDataModule(str(photos), num_workers=0, batch_size=1)
+    trainer.predict(explainer, data, return_predictions=False)
+    assert happened == ["start", "end", "start", "predict end", "teardown"]
+
+
+# Runs of two ranks
+
+
+def test_two_ranks_equal_one(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
+    run = start(2, seconds=0.05)
+    assert run.wait() == [0, 0], run.output.read_text()
+    names = {path.name.split("-")[1] for path in RunFolder(tmp_path / "run").segments()}
+    assert names == {"rank0000", "rank0001"}
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 1), (7, 2)])
+def test_other_batches_and_workers(
+    start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, batch_size: int, workers: int
+) -> None:
+    run = start(2, f"--data.batch_size={batch_size}", f"--data.num_workers={workers}")
+    assert run.wait() == [0, 0], run.output.read_text()
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5", tolerance=1e-4)
+
+
+def test_fewer_images_than_ranks_and_a_late_resume(
+    start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path
+) -> None:
+    assert start(2, "--data.limit=1").wait() == [0, 0]
+    every_image_once(tmp_path / "run", NAMES[:1])
+    assert start(1, "--data.limit=19").wait() == [0]
+    run = start(2, "--data.num_workers=1")
+    assert run.wait() == [0, 0], run.output.read_text()
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5", tolerance=1e-4)
+    assert start(2).wait() == [0, 0], "nothing is left to do"
+    every_image_once(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("number", "rank", "workers"), [(signal.SIGTERM, 0, 0), (signal.SIGUSR1, 1, 1)], ids=["term", "usr1"]
+)
+def test_signals(
+    start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, number: int, rank: int, workers: int
+) -> None:
+    more = ["--writer.images_per_segment=100", f"--data.num_workers={workers}"]
+    run = start(2, *more, seconds=0.1)
+    wait_for((tmp_path / "run" / "config.yaml").exists, run)
+    time.sleep(1)
+    run.kill(number, rank)
+    assert run.wait(20) == [STOPPED, 0], run.output.read_text()
+    left = RunFolder(tmp_path / "run").missing()
+    assert 0 < len(left) < len(NAMES)
+    assert f"Stopped by a signal with {len(left)} images left" in run.output.read_text()
+    run = start(2, *more)
+    assert run.wait() == [0, 0], run.output.read_text()
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+def test_signal_when_one_rank_has_no_work_left(start: Callable[..., Ranks], tmp_path: Path) -> None:
+    """The first rank waits for the other one, hears the signal, and must say that work is left."""
+    run = start(2, "--data.limit=3", "--data.batch_size=1", "--data.num_workers=1", seconds=0.5)
+    wait_for((tmp_path / "run" / "segments").exists, run)
+    wait_for(lambda: list(RunFolder(tmp_path / "run").segments()), run)
+    run.kill(signal.SIGTERM, 0)
+    codes = run.wait(30)
+    assert codes == [STOPPED if RunFolder(tmp_path / "run").missing() else 0, 0], run.output.read_text()
+
+
+def test_signal_to_every_process(start: Callable[..., Ranks], tmp_path: Path) -> None:
+    """As SLURM sends it: to the workers of the loaders as well."""
+    run = start(2, "--data.num_workers=2", seconds=0.1)
+    wait_for((tmp_path / "run" / "config.yaml").exists, run)
+    time.sleep(0.5)
+    for pid in [*run.pids, *(child for parent in run.pids for child in children(parent))]:
+        os.kill(pid, signal.SIGUSR1)
+    assert run.wait(20) == [STOPPED, 0], run.output.read_text()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_killed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, rank: int) -> None:
+    run = start(2, "--writer.images_per_segment=1", seconds=0.1, patience=3)
+    folder = RunFolder(tmp_path / "run")
+    wait_for(lambda: len(folder.segments()) > 1, run)
+    run.kill(signal.SIGKILL, rank)
+    codes = run.wait(30)
+    assert codes[rank] == -signal.SIGKILL
+    assert codes[1 - rank] > 0, run.output.read_text()
+    assert ("Rank 1 of 2 died" if rank else "Rank 1 lost the first rank") in run.output.read_text()
+    published = folder.segments()
+    assert start(2, "--writer.images_per_segment=1").wait() == [0, 0]
+    assert set(published) <= set(folder.segments())
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+# The same through Lightning's own launcher
+
+
+def children(pid: int) -> list[int]:
+    """All processes below one."""
+    direct: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            direct += map(int, path.read_text().split())
+    return [below for child in direct for below in (child, *children(child))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def launch(photos: Path, folder: Path, seconds: float) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "igos_pl", *words(photos, 2, "--writer.images_per_segment=1")]
+    return subprocess.Popen(command, cwd=folder, env=environment(SLOW_NET_SECONDS=str(seconds)))
+
+
+def test_real_command(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
+    with launch(photos, tmp_path, 0) as process:
+        assert process.wait(120) == 0
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "rank"), [(9, 0), (9, 1), (15, 0), (15, 1), (10, 0), (10, 1)], ids=str)
+def test_real_command_disturbed(
+    photos: Path, tmp_path: Path, undisturbed: Path, number: int, rank: int
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with launch(photos, tmp_path, 0.1) as process:
+        while not folder.segments():
+            assert process.poll() is None
+            time.sleep(0.05)
+        below = children(process.pid)
+        ranks = [process.pid, *(pid for pid in below if is_rank(pid))]
+        assert len(ranks) == 2
+        os.kill(ranks[rank], number)
+        code = process.wait(30)
+    if number == signal.SIGKILL:
+        assert code not in (0, STOPPED)
+    else:
+        assert code == STOPPED
+    end = time.monotonic() + 15
+    while any(map(alive, below)):
+        assert time.monotonic() < end, "a process was left behind"
+        time.sleep(0.1)
+    assert 0 < len(folder.done()) < len(NAMES)
+    with launch(photos, tmp_path, 0) as process:
+        assert process.wait(120) == 0
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+def is_rank(pid: int) -> bool:
+    """Whether a process is the second rank, and none of the loaders' workers."""
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"LOCAL_RANK=1" in variables
+
+
+def test_nothing_changes_outside() -> None:
+    assert torch.is_grad_enabled()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
