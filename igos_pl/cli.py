@@ -85,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except IgosError as error:
         print(f"igos-pl: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:
         return 141
 

@@ -21,7 +21,7 @@ from typing import Any
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 from torch.utils.data import Sampler
 
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
 
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 5.0
@@ -138,7 +138,7 @@ class Coordinator:
             silent[rank] = silent[rank] + 1 if beat == beats[rank] else 0
             beats[rank] = beat
             if silent[rank] > _PATIENCE and not self._has([key]):
-                raise IgosError(
+                raise RunError(
                     f"Rank {rank} of {self.world_size} died. All that was published is safe: run the same"
                     " command again to go on"
                 )
@@ -166,7 +166,7 @@ class Coordinator:
         try:
             return getattr(self._store, question)(*words)
         except RuntimeError as error:
-            raise IgosError(
+            raise RunError(
                 f"Rank {self.rank} lost the first rank, which keeps the run together"
                 f" ({(str(error) or type(error).__name__).splitlines()[0]}). All that was published is safe:"
                 " run the same command again to go on"

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
 from igos_pl.store.schema import (
     EXPLANATIONS,
     IMAGES,
@@ -173,7 +173,7 @@ def publishing(path: Path) -> Iterator[Path]:
         finally:
             os.close(folder)
     except OSError as error:
-        raise IgosError(
+        raise RunError(
             f"Cannot write {path}: {error.strerror or error}. All that was published before is safe:"
             " free space or permissions, and run the same command again to go on"
         ) from error
@@ -189,7 +189,7 @@ def open_result(path: Path) -> Iterator[h5py.File]:
         IgosError: if it is missing, damaged, or of another schema version.
     """
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking=False)  # immutable; some file systems have no locks
     except OSError as error:
         what = f"damaged, or no HDF5 file ({error})" if path.is_file() else "no such file"
         raise IgosError(f"Cannot read {path}: {what}") from error
