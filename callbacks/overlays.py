@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,8 +11,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from igos_pl.callbacks.writer import run_configuration
 from igos_pl.checks import check_at_least
+from igos_pl.errors import IgosError
 from igos_pl.overlays import write_overlay
+from igos_pl.randomness import key_of
 from igos_pl.store import explanations_of
+
+_LONGEST_NAME = 150  # of a file, in bytes; file systems allow 255
 
 
 class OverlayWriter(Callback):
@@ -42,5 +47,10 @@ class OverlayWriter(Callback):
         folder.mkdir(exist_ok=True)
         for explanation in explanations_of(outputs, run_configuration(trainer, pl_module))[:wanted]:
             name = quote(explanation.sample_id, safe="")  # ids may hold slashes, and stay distinct
+            if len(name) > _LONGEST_NAME:
+                name = f"{name[:_LONGEST_NAME]}-{key_of(name):x}"
             cell = f"-{explanation.cell}" if explanation.cell >= 0 else ""
-            write_overlay(explanation, folder / f"{name}-{explanation.target}{cell}.png")
+            try:
+                write_overlay(explanation, folder / f"{name}-{explanation.target}{cell}.png")
+            except (IgosError, OSError) as error:  # a picture is not worth a run
+                warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)

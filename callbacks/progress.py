@@ -51,8 +51,8 @@ class MaskProgressBar(ProgressBar):
         if not self._enabled:
             return
         self._console = Console(stderr=True)
-        if self._before:
-            self._console.print(f"{self._before} of {self._total} images were done before")
+        before = f" ({self._before} were done before)" if self._before else ""
+        self._console.print(f"{self._total} images to explain{before}", highlight=False)
         if not self._console.is_terminal:
             return
         self._bars = Progress(

@@ -27,7 +27,7 @@ class MaskWriter(BasePredictionWriter):
         seconds_per_segment: or so much time has passed.
     """
 
-    def __init__(self, images_per_segment: int = 256, seconds_per_segment: float = 60.0) -> None:
+    def __init__(self, images_per_segment: int = 1024, seconds_per_segment: float = 60.0) -> None:
         super().__init__(write_interval="batch")
         check_at_least("images_per_segment", images_per_segment, 1)
         check_at_least("seconds_per_segment", seconds_per_segment, 0)

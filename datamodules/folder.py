@@ -7,6 +7,7 @@ from pathlib import Path
 from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
 from igos_pl.images import find_images
+from igos_pl.store.schema import Attributes
 from igos_pl.truth import GroundTruth
 
 
@@ -35,6 +36,10 @@ class ImageFolderDataModule(ImageDataModule):
     ) -> None:
         super().__init__(root, resize, batch_size, num_workers, limit, shard)
         self.labels = Path(labels) if labels else None
+
+    def describe(self) -> Attributes:
+        """What decides how images are read, and the labels."""
+        return {**super().describe(), "labels": str(self.labels.resolve()) if self.labels else ""}
 
     def find_samples(self) -> list[Sample]:
         """A sample for each picture; its id is its path below the root."""

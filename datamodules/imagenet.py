@@ -8,6 +8,7 @@ from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
 from igos_pl.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
 from igos_pl.images import find_images
+from igos_pl.store.schema import Attributes
 from igos_pl.truth import GroundTruth
 
 
@@ -39,6 +40,13 @@ class ImageNetDataModule(ImageDataModule):
     ) -> None:
         super().__init__(root, resize, batch_size, num_workers, limit, shard)
         self.ground_truth = Path(ground_truth) if ground_truth else None
+
+    def describe(self) -> Attributes:
+        """What decides how images are read, and the labels."""
+        return {
+            **super().describe(),
+            "ground_truth": str(self.ground_truth.resolve()) if self.ground_truth else "",
+        }
 
     def find_samples(self) -> list[Sample]:
         """A sample for each image; its id is its file name without the ending."""

@@ -79,6 +79,7 @@ def gaussian_blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
     half = kernel // 2
     planes = images.float().reshape(batch * channels, 1, height, width)
     planes = F.pad(planes, (half, half, half, half), mode="reflect")
-    planes = F.conv2d(planes, weights.reshape(1, 1, kernel, 1))
-    planes = F.conv2d(planes, weights.reshape(1, 1, 1, kernel))
+    with torch.autocast(images.device.type, enabled=False):
+        planes = F.conv2d(planes, weights.reshape(1, 1, kernel, 1))
+        planes = F.conv2d(planes, weights.reshape(1, 1, 1, kernel))
     return planes.round().clamp(0, 255).to(torch.uint8).reshape(images.shape)

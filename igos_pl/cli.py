@@ -44,7 +44,7 @@ by which network
 
 how
   --model.method METHOD           igos, igos+, igos++ (default)
-  --model.optimizer CLASS         NAG (default) or LineSearch
+  --model.optimizer CLASS         NAG (default), LineSearch, or an elementwise one of torch.optim
   --model.optimizer.step_size X   how far a step moves the cell that it moves most (NAG 0.2, LineSearch 1)
   --model.optimizer.alpha X       the published raw factor of the gradient, instead
   --model.mask_size S             cells along the side of a mask (28)
@@ -63,7 +63,7 @@ how
 where and what is written
   --output FOLDER                 masks.h5, segments/, overlays/, config.yaml (default runs/predict)
   --overlays.count N              pictures of the first N explanations (16)
-  --writer.images_per_segment N   publish results each N images (256)
+  --writer.images_per_segment N   publish results each N images (1024), or each minute
   --trainer.KEY VALUE             anything of Lightning's Trainer: devices, num_nodes, precision, ...
 
   --dry_run true                  explain one batch, write nothing, say how long and how large all will be

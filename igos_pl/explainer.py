@@ -44,7 +44,10 @@ _MICRO_BATCH = {"cpu": 10}
 _MICRO_BATCH_ACCELERATOR = 64
 
 # Pixels of masks that are optimised together; bounds the memory for images with very many targets.
-_PIXELS_AT_ONCE = 1 << 26
+_PIXELS_AT_ONCE = 1 << 24
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 class Explainer(LightningModule):
@@ -113,6 +116,10 @@ class Explainer(LightningModule):
         self._micro_batches: MicroBatches | None = None
         self._optimizer_attributes = _describe_optimizer(optimizer)
 
+    def setup(self, stage: str) -> None:
+        """Refuse precisions that would cast images and masks themselves."""
+        check_choice("trainer.precision", str(self.trainer.precision), PRECISIONS)
+
     def describe(self) -> Attributes:
         """Everything that decides the masks: the attributes of the results."""
         weights = self.weights
@@ -175,7 +182,7 @@ class Explainer(LightningModule):
         labels = targets.label.tolist()
         places = zip(records, targets.number.tolist(), labels, targets.cell.tolist(), strict=True)
         keys = [key_of(self.seed, record.sample_id, *place) for record, *place in places]
-        problem = Problem(images, baselines, targets, keys)
+        problem = Problem(images, baselines, replace(targets, region=None), keys)  # no score needs it
         weights = replace(self.weights, noise=self.weights.noise * self.network.unit)
         micro_batches = self._sized_micro_batches(images.device)
         objective = Objective(self.network, problem, self.method, weights, micro_batches)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from igos_pl.store import MaskFile, RunFolder
@@ -49,14 +50,14 @@ def explanations_table(masks: MaskFile, rows: int) -> Table:
     }
     for image, label, score, deletion, insertion, seconds, status in zip(*columns.values(), strict=True):
         numbers = (score, deletion, insertion, insertion - deletion)
-        table.add_row(image, label, *(f"{n:.3f}" for n in numbers), f"{seconds:.1f}", status)
+        table.add_row(escape(image), escape(label), *(f"{n:.3f}" for n in numbers), f"{seconds:.1f}", status)
     return table
 
 
 def _attributes_table(masks: MaskFile) -> Table:
     table = Table(show_header=False, box=None)
     for key, value in sorted(masks.attributes.items()):
-        table.add_row(key, str(value))
+        table.add_row(key, escape(str(value)))
     return table
 
 

@@ -78,7 +78,8 @@ class Start:
         inside_y = (centres >= row[:, :1]) & (centres < row[:, 1:])
         inside = inside_y[:, :, None] & inside_x[:, None, :]
         if targets.region is not None:
-            inside &= targets.region
+            empty = ~targets.region.flatten(1).any(1)
+            inside &= targets.region | empty[:, None, None]
         start = 1 - self.init_val * inside.to(torch.float32)
         return upsample(start.unsqueeze(1), (size, size)).repeat(1, count, 1, 1)
 

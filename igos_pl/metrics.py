@@ -70,11 +70,11 @@ def curve_cells(targets: Targets, mask_size: int, input_size: int) -> Tensor:
     Returns:
         ``(R,)`` from 1 to ``s * s``.
     """
+    extent = targets.box[:, 2:] - targets.box[:, :2]
+    share = extent.prod(1).nan_to_num(nan=float(input_size**2)) / input_size**2
     if targets.region is not None:
-        share = targets.region.flatten(1).float().mean(1)
-    else:
-        extent = targets.box[:, 2:] - targets.box[:, :2]
-        share = extent.prod(1).nan_to_num(nan=float(input_size**2)) / input_size**2
+        inside = targets.region.flatten(1).float().mean(1)
+        share = torch.where(inside > 0, inside, share)  # a mask may be empty
     return (3 * share * mask_size**2).round().long().clamp(1, mask_size**2)
 
 

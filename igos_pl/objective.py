@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -158,7 +159,10 @@ class Objective:
         """The products of upsampled masks that the terms ask for: ``(n, P, H, W)``."""
         height, width = self.problem.images.shape[-2:]
         up = upsample(masks, (height, width))
-        return torch.stack([up[:, list(product)].prod(1) for product in self._products], 1)
+        planes = up.unbind(1)
+        return torch.stack(
+            [reduce(torch.mul, [planes[mask] for mask in product]) for product in self._products], 1
+        )
 
     def _penalty(self, masks: Tensor, rows: Tensor) -> Tensor:
         """The regulariser of the masks' product: ``(n,)``."""

@@ -36,7 +36,13 @@ class MaskOptimizer(Optimizer):
     the cell, and not in proportion to its area, since the gradients of neighbouring pixels largely cancel.
     """
 
-    def __init__(self, params: Iterable[Tensor], step_size: float, alpha: float | None) -> None:
+    default_step_size: float
+
+    def __init__(
+        self, params: Iterable[Tensor], step_size: float | None = None, alpha: float | None = None
+    ) -> None:
+        # Not in the signature: the command line would hand one optimiser's default on to another.
+        step_size = self.default_step_size if step_size is None else step_size
         if not step_size > 0:
             raise IgosError(f"step_size is {step_size}, but must be above 0")
         if alpha is not None and not alpha > 0:
@@ -77,14 +83,18 @@ class LineSearch(MaskOptimizer):
 
     Args:
         params: the one parameter of masks.
-        step_size: of the first trial: how far it moves the cell that it moves most.
+        step_size: of the first trial: how far it moves the cell that it moves most; 1 by default.
         alpha: the first trial as a raw factor of the gradient, as published, instead of ``step_size``.
 
     Attributes:
         accepted: ``(R,)`` the raw steps that the last ``step`` took.
     """
 
-    def __init__(self, params: Iterable[Tensor], step_size: float = 1.0, alpha: float | None = None) -> None:
+    default_step_size = 1.0
+
+    def __init__(
+        self, params: Iterable[Tensor], step_size: float | None = None, alpha: float | None = None
+    ) -> None:
         super().__init__(params, step_size, alpha)
         self.accepted = torch.empty(0)
 
@@ -121,12 +131,11 @@ class NAG(MaskOptimizer):
 
     Args:
         params: the one parameter of masks.
-        step_size: how far a gradient step moves the cell that it moves most.
+        step_size: how far a gradient step moves the cell that it moves most; 0.2 by default.
         alpha: the raw factor of the gradient, as published, instead of ``step_size``.
     """
 
-    def __init__(self, params: Iterable[Tensor], step_size: float = 0.2, alpha: float | None = None) -> None:
-        super().__init__(params, step_size, alpha)
+    default_step_size = 0.2
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]

@@ -53,7 +53,8 @@ def write_overlay(explanation: Explanation, path: Path) -> None:
     cell = f", start in cell {explanation.cell}" if explanation.cell >= 0 else ""
     figure.suptitle(
         f"{explanation.sample_id}: {explanation.label_name} ({explanation.score:.2f})"
-        f"   {explanation.attributes.get('method', '')}, {explanation.attributes.get('optimizer', '')}{cell}"
+        f"   {explanation.attributes.get('method', '')}, {explanation.attributes.get('optimizer', '')}{cell}",
+        parse_math=False,  # names may hold dollars
     )
     figure.savefig(path, dpi=80)
 
@@ -68,4 +69,4 @@ def _draw_curves(axes, explanation: Explanation) -> None:  # type: ignore[no-unt
         fractions = np.linspace(0, 1, len(curve))
         axes.plot(fractions, curve, color=color, label=f"{name} {getattr(explanation, name):.3f}")
     axes.set(xlabel="fraction of the curve's cells", ylabel="score", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="center right")
+    axes.legend(loc="best")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -26,6 +29,12 @@ from igos_pl.store import RunFolder
 STOPPED = 75
 
 _SHOWN = 20
+
+# How a parser's lines begin that tell of its workings.
+_NOISE = (
+    "Given value", "Subtypes:", "Errors:", "Does not validate", "Expected a <class 'NoneType'>",
+    "Expected a path but", "Type collections",
+)  # fmt: skip
 
 _CLASSES = {
     "model.network": ExplainableNetwork,
@@ -54,7 +63,9 @@ class PredictCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Leave requeueing to the job's script: Lightning's own would write a checkpoint of a mask."""
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-            kwargs["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+            own = self._get(self.config_init, "trainer").get("plugins") or []
+            own = own if isinstance(own, list) else [own]
+            kwargs["plugins"] = [*own, SLURMEnvironment(auto_requeue=False)]
         return super().instantiate_trainer(**kwargs)
 
 
@@ -80,6 +91,7 @@ def predict(words: list[str]) -> int:
         The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
     """
     _quieten_lightning()
+    sys.path.insert(0, str(Path.cwd()))  # where people's own networks lie
     try:
         cli = PredictCLI(
             Explainer,
@@ -99,6 +111,8 @@ def predict(words: list[str]) -> int:
             args=words,
             run=False,
         )
+    except MisconfigurationException as error:  # Lightning's word for a trainer that cannot be
+        raise IgosError(str(error)) from error
     except ArgumentError as error:
         raise IgosError(_explained(str(error))) from error
     except ValueError as error:
@@ -114,6 +128,8 @@ def predict(words: list[str]) -> int:
         trainer.callbacks[:] = [DryRun(), preemption]  # type: ignore[attr-defined]
         trainer.limit_predict_batches = 1
         trainer.predict(cli.model, data, return_predictions=False)
+        if trainer.is_global_zero and not data.pending:
+            print(f"All {len(data.assigned)} images are done: there is nothing left to do")
         return 0
     trainer.callbacks.extend([SaveConfig(yaml), preemption])  # type: ignore[attr-defined]
     trainer.predict(cli.model, data, return_predictions=False)
@@ -135,7 +151,10 @@ def _own_error(error: BaseException | None) -> IgosError | None:
 
 def _explained(message: str) -> str:
     """An argument parser's message, with the classes that would have been right where one is wrong."""
+    if "required: root" in message:
+        return "Name the folder with the images by --data.root"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    lines = [line for line in lines if not line.startswith(_NOISE)]
     for key, base in _CLASSES.items():
         if f'"{key}"' in message:
             lines.append(f"Known are {', '.join(_names(base))}; name your own by its import path")

@@ -20,7 +20,7 @@ class Solution:
     Attributes:
         masks: ``(R, s, s)`` in [0, 1], the product of each row's masks; low cells are important.
         objective: ``(R,)`` the objective before the last step.
-        failed: ``(R,)`` rows whose objective or gradient was not finite; their mask is the last good one.
+        failed: ``(R,)`` rows whose objective or gradient was not finite; their mask is where that happened.
     """
 
     masks: Tensor

@@ -242,8 +242,8 @@ def test_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Merged into run/masks.h5" in capsys.readouterr().out
     found = masks_by_id(Path("run/masks.h5"))
     assert list(found) == list(expected)
-    assert "No segments in" in refused(["merge", "photos"], capsys, path="photos")
-    assert "No segments in" in refused(["merge", "nowhere"], capsys, path="nowhere")
+    assert "no output folder of a run" in refused(["merge", "photos"], capsys, path="photos")
+    assert "no output folder of a run" in refused(["merge", "nowhere"], capsys, path="nowhere")
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,16 @@ def test_detectors_run(detector: str, tmp_path: Path) -> None:
         width, height = masks.images["width"][0], masks.images["height"][0]
         assert (masks.column("box") <= [width, height, width, height]).all()
         assert set(masks.column("label_name")) == {"person"}
+
+
+def test_each_optimizer_has_its_own_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shapes_dataset(tmp_path, images=1, seed=5)
+    words = ["predict", "--data.root", str(tmp_path / "images"), "--overlays.count", "0"]
+    words += ["--model.network", "Classifier", "--model.network.module", "tiny.TinyNet"]
+    words += ["--model.network.input_size", "24", "--model.mask_size", "4", "--model.iterations", "1"]
+    for optimizer, step in (("NAG", 0.2), ("LineSearch", 1.0)):
+        output = tmp_path / optimizer
+        assert main([*words, "--model.optimizer", optimizer, "--output", str(output)]) == 0
+        with MaskFile(output) as masks:
+            assert masks.attributes["optimizer"] == optimizer
+            assert masks.attributes["optimizer.step_size"] == step

@@ -59,7 +59,8 @@ def run_demo(output: Path, detector: bool = False) -> None:
     from igos_pl.store import MaskFile, RunFolder
 
     settings = _detector_settings(output) if detector else _classifier_settings(output)
-    predict([*settings, "--output", str(output), "--trainer.devices", "1"])
+    small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
+    predict([*settings, *small, "--output", str(output)])
     run = RunFolder(output)
     with MaskFile(run.merged) as masks:
         Console().print(explanations_table(masks, rows=len(masks)))

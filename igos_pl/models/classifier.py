@@ -16,6 +16,7 @@ from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.errors import IgosError
 from igos_pl.models.base import IMAGENET_MEAN, IMAGENET_STD, Attributes, ExplainableNetwork
 from igos_pl.models.weights import fetch_weights, load_weights, module_sha256
+from igos_pl.randomness import key_of
 from igos_pl.targets import Proposals, Targets, class_targets
 from igos_pl.truth import GroundTruth
 
@@ -121,6 +122,9 @@ class Classifier(ExplainableNetwork):
             "network": self.name,
             "weights_sha256": self.sha256,
             "input_size": self.input_size,
+            "mean": ",".join(f"{value:g}" for value in self.mean.flatten().tolist()),
+            "std": ",".join(f"{value:g}" for value in self.std.flatten().tolist()),
+            "class_names": f"{key_of(*self.class_names):x}",
             "output": self.output,
             "targets": targets,
             "top_k": self.top_k,

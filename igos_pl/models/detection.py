@@ -15,6 +15,7 @@ from torchvision.ops import box_iou
 from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.errors import IgosError
 from igos_pl.models.base import Attributes, ExplainableNetwork
+from igos_pl.randomness import key_of
 from igos_pl.targets import Proposals, Targets, numbered
 from igos_pl.truth import GroundTruth
 
@@ -95,6 +96,11 @@ class Detector(ExplainableNetwork, ABC):
     def detect(self, images: Tensor) -> list[Detections]:
         """All that the unmodified network finds in each of the images ``(B, 3, H, W)``, in [0, 1]."""
 
+    def _detect_one(self, image: Tensor) -> Detections:
+        # In full precision: boxes in bfloat16 are off by pixels, and non-maximum suppression fails on them.
+        with torch.autocast(image.device.type, enabled=False):
+            return self.detect(image.unsqueeze(0))[0]
+
     @torch.no_grad()
     def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> Proposals:
         """The detections to explain, best first. Images without any have no rows.
@@ -106,7 +112,7 @@ class Detector(ExplainableNetwork, ABC):
         notes: list[str] = []
         for image, known in zip(images, truth, strict=True):
             # One at a time, so that the masks of no more than one image's detections lie in memory.
-            detections, note = self._choose(self._usable(self.detect(image.unsqueeze(0))[0]), known)
+            detections, note = self._choose(self._usable(self._detect_one(image)), known)
             chosen.append(detections)
             notes.append(note)
         return Proposals(_as_targets(chosen), notes)
@@ -116,6 +122,7 @@ class Detector(ExplainableNetwork, ABC):
         return {
             "network": self.name,
             "weights_sha256": self.sha256,
+            "class_names": f"{key_of(*self.class_names):x}",
             "input_size": self.input_size,
             "targets": self.targets,
             "score_threshold": self.score_threshold,

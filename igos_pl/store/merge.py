@@ -21,7 +21,8 @@ from igos_pl.store.schema import (
 )
 from igos_pl.store.segments import RunFolder, open_result, publishing, write_attributes
 
-_BLOCK_BYTES = 1 << 24
+# Large, since rows of a block may lie anywhere: each segment is read once for a block.
+_BLOCK_BYTES = 1 << 28
 
 
 def merge(run: RunFolder, partial: bool = False) -> Path:
@@ -40,14 +41,17 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
     Raises:
         IgosError: if there is no segment, one is damaged, two hold the same image, or images are missing.
     """
-    paths = run.segments()
-    if not paths:
-        raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
-    if not partial and (missing := run.missing()):
+    # Asked first: what is published from here on does not matter.
+    missing = [] if partial else run.missing()
+    if missing:
         raise IgosError(
             f"{len(missing)} images are not explained yet ({missing[0]}, ...): run the same command again to"
             " go on, or merge what there is by --partial"
         )
+    paths = run.segments()
+    if not paths:
+        raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
+    _check_configurations(paths)
     _check_nothing_lost(run, paths)
     with publishing(run.merged) as temporary, h5py.File(temporary, "w") as target:
         with open_result(paths[0]) as first:
@@ -56,6 +60,24 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
         _merge_table(paths, target.create_group("images"), "images", IMAGES, ("sample_id",))
         _merge_table(paths, target, "/", EXPLANATIONS, ("sample_id", "target", "cell"))
     return run.merged
+
+
+def _check_configurations(paths: list[Path]) -> None:
+    """Tasks that started at the same time in an empty folder may not have seen each other's settings."""
+    configurations = []
+    for path in paths:
+        with open_result(path) as file:
+            configurations.append(configuration_of(dict(file.attrs)))
+        differing = sorted(
+            key
+            for key in {*configurations[0], *configurations[-1]}
+            if configurations[0].get(key) != configurations[-1].get(key)
+        )
+        if differing:
+            raise IgosError(
+                f"{paths[0].name} and {path.name} in {path.parent} are of different configurations"
+                f" ({', '.join(differing)}): move those of one of them away"
+            )
 
 
 def _check_nothing_lost(run: RunFolder, paths: list[Path]) -> None:
@@ -127,6 +149,6 @@ def _check_unique(columns: list[NDArray[Any]], order: NDArray[np.int64], paths: 
     if same.any():
         twice = ordered[0][1:][same]
         raise IgosError(
-            f"{len(twice)} rows are in two segments of {paths[0].parent} (image {twice[0]}): was one run's"
-            " folder copied into another's?"
+            f"{len(twice)} rows are in two segments of {paths[0].parent} (image {twice[0]}): did two"
+            " runs work at the same time? Delete one of the segments that hold it, and run the command again"
         )

@@ -39,7 +39,7 @@ EXPLANATIONS = {
     "cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
     "label": Column("i4", "class that is explained"),
     "label_name": Column(_TEXT, "its name"),
-    "score": Column("f4", "of the target on the unmasked image"),
+    "score": Column("f4", "of the class, or of the detection, as the network gives it for the image"),
     "baseline_score": Column("f4", "of the target on the baseline"),
     "box": Column("f4", "x1 y1 x2 y2 in original pixels; NaN for classifiers"),
     "deletion": Column("f4", "area under the deletion curve, low is good; NaN if not computed"),
@@ -69,8 +69,8 @@ IMAGES = {
     "width": Column("i4", "upright, in pixels; 0 if unreadable"),
     "height": Column("i4", "upright, in pixels; 0 if unreadable"),
     "ground_truth": Column("i4", "label, -1 if unknown"),
-    "status": Column(_TEXT, "ok, no detection, unreadable, or failed"),
-    "message": Column(_TEXT, "why, if not ok"),
+    "status": Column(_TEXT, "ok, no detection, or unreadable"),
+    "message": Column(_TEXT, "why it is not ok, or what to know of its targets"),
     "targets": Column("i4", "rows of the image in the other table"),
 }
 
