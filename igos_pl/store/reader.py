@@ -72,9 +72,9 @@ class Explanation:
 class MaskFile:
     """The results of a run: ``MaskFile("runs/x/masks.h5")``, or ``MaskFile("runs/x")`` for a run's folder.
 
-    A folder is read from its segments, so that a run can be looked into while it goes on, or else from its
-    merged file. Iterating gives the explanations one by one; `where` selects rows. Use it in a ``with``
-    statement, or `close` it.
+    A folder is read from its merged file if that holds all there is, or else from its segments, so that a
+    run can be looked into while it goes on. Iterating gives the explanations one by one; `where` selects rows.
+    Use it in a ``with`` statement, or `close` it.
 
     Args:
         path: a merged file, a segment, or a run's folder.
@@ -154,9 +154,12 @@ class MaskFile:
 
 
 def _results_in(folder: Path) -> list[Path]:
-    """The segments of a run's folder, or its merged file where nothing else was kept."""
+    """The merged file of a run's folder if it holds all there is, or else its segments."""
     run = RunFolder(folder)
-    return run.segments() or [path for path in (run.merged,) if path.exists()]
+    segments = run.segments()
+    if run.merged.exists() and (not segments or run.is_merged()):
+        return [run.merged]
+    return segments
 
 
 def explanations_of(result: BatchResult, attributes: dict[str, Any]) -> list[Explanation]:
