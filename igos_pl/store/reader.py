@@ -73,7 +73,8 @@ class MaskFile:
     """The results of a run: ``MaskFile("runs/x/masks.h5")``, or ``MaskFile("runs/x")`` for a run's folder.
 
     A folder is read from its merged file if that holds all there is, or else from its segments, so that a
-    run can be looked into while it goes on. Iterating gives the explanations one by one; `where` selects rows.
+    run can be looked into while it goes on. Iterating gives the explanations one by one; `where` selects
+    rows.
     Use it in a ``with`` statement, or `close` it.
 
     Args:
