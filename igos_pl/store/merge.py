@@ -17,6 +17,7 @@ from igos_pl.store.schema import (
     Column,
     configuration_of,
     create_column,
+    differing_keys,
     read_column,
 )
 from igos_pl.store.segments import RunFolder, open_result, publishing, write_attributes
@@ -52,7 +53,7 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
     if not paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
     _check_configurations(paths)
-    _check_nothing_lost(run, paths)
+    _check_nothing_lost(run)
     with publishing(run.merged) as temporary, h5py.File(temporary, "w") as target:
         with open_result(paths[0]) as first:
             provenance = {k: first.attrs[k] for k in PROVENANCE[2:] if k in first.attrs}
@@ -64,15 +65,11 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
 
 def _check_configurations(paths: list[Path]) -> None:
     """Tasks that started at the same time in an empty folder may not have seen each other's settings."""
-    configurations = []
-    for path in paths:
+    with open_result(paths[0]) as file:
+        first = configuration_of(dict(file.attrs))
+    for path in paths[1:]:
         with open_result(path) as file:
-            configurations.append(configuration_of(dict(file.attrs)))
-        differing = sorted(
-            key
-            for key in {*configurations[0], *configurations[-1]}
-            if configurations[0].get(key) != configurations[-1].get(key)
-        )
+            differing = differing_keys(first, configuration_of(dict(file.attrs)))
         if differing:
             raise IgosError(
                 f"{paths[0].name} and {path.name} in {path.parent} are of different configurations"
@@ -80,7 +77,7 @@ def _check_configurations(paths: list[Path]) -> None:
             )
 
 
-def _check_nothing_lost(run: RunFolder, paths: list[Path]) -> None:
+def _check_nothing_lost(run: RunFolder) -> None:
     """Segments may have been removed after an earlier merge: their images must not vanish now."""
     if not run.merged.exists():
         return

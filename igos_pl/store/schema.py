@@ -172,6 +172,11 @@ def check_version(file: h5py.File, path: object) -> None:
         )
 
 
+def differing_keys(one: Attributes, other: Attributes) -> list[str]:
+    """The keys, sorted, in which two configurations differ."""
+    return sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+
+
 def configuration_of(attributes: Mapping[str, Any]) -> dict[str, str | int | float]:
     """The attributes that two runs in one folder must share, as plain Python values."""
     return {

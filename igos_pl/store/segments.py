@@ -22,6 +22,7 @@ from igos_pl.store.schema import (
     BatchResult,
     check_version,
     configuration_of,
+    differing_keys,
     image_columns,
     read_column,
     write_table,
@@ -121,11 +122,9 @@ class RunFolder:
         for path in existing:
             with open_result(path) as file:
                 stored = configuration_of(dict(file.attrs))
-            keys = sorted(set(stored) | set(configuration))
             differing = [
                 f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
-                for key in keys
-                if stored.get(key) != configuration.get(key)
+                for key in differing_keys(stored, configuration)
             ]
             if differing:
                 raise IgosError(
