@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import GoldenClassifier
 from torch import Tensor, nn
 
 from igos_pl.methods import METHODS
@@ -14,25 +15,10 @@ from igos_pl.micro_batches import MicroBatches
 from igos_pl.objective import Objective, Problem, Weights
 from igos_pl.optimizers import NAG, LineSearch
 from igos_pl.solver import optimize
-from igos_pl.targets import Targets, class_targets
+from igos_pl.targets import class_targets
 
 GOLDEN = Path(__file__).parent / "golden"
 METHOD_KEYS = {"igos": "igos", "igosp": "igos+", "igospp": "igos++"}
-
-
-class TinyClassifier:
-    """The golden files' network: two convolutions and a linear layer, softmax score."""
-
-    def __init__(self, case: dict[str, Tensor]) -> None:
-        self.case = case
-
-    def score(self, images: Tensor, targets: Targets) -> Tensor:
-        case = self.case
-        hidden = nn.functional.conv2d(images, case["c1w"], case["c1b"], padding=1).relu()
-        hidden = nn.functional.avg_pool2d(hidden, 2)
-        hidden = nn.functional.conv2d(hidden, case["c2w"], case["c2b"], padding=1).relu()
-        logits = hidden.mean((2, 3)) @ case["fw"].T + case["fb"]
-        return logits.softmax(1).gather(1, targets.label[:, None]).squeeze(1)
 
 
 def load(name: str) -> dict[str, Tensor]:
@@ -61,7 +47,7 @@ def test_every_iteration(name: str, method: str, opt: str, micro_batch: int) -> 
     table = METHODS[METHOD_KEYS[method]]
     rows = 3  # the packed path: the middle row is another picture
     objective = Objective(
-        TinyClassifier(case),
+        GoldenClassifier(case),
         problem_of(case, rows),
         table,
         Weights(l1, l2, int(steps), noise=0.0),

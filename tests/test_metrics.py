@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from tiny import GoldenClassifier
+from torch import Tensor
 
 from igos_pl.metrics import area_under_curve, deletion_insertion_curves, ranks, removal_counts
 from igos_pl.micro_batches import MicroBatches
@@ -15,21 +16,6 @@ from igos_pl.objective import Problem
 from igos_pl.targets import Targets, class_targets
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-class GoldenScorer:
-    """The golden files' network: two convolutions and a linear layer, softmax score."""
-
-    def __init__(self, case: dict[str, Tensor]) -> None:
-        self.case = case
-
-    def score(self, images: Tensor, targets: Targets) -> Tensor:
-        case = self.case
-        hidden = nn.functional.conv2d(images, case["c1w"], case["c1b"], padding=1).relu()
-        hidden = nn.functional.avg_pool2d(hidden, 2)
-        hidden = nn.functional.conv2d(hidden, case["c2w"], case["c2b"], padding=1).relu()
-        logits = hidden.mean((2, 3)) @ case["fw"].T + case["fb"]
-        return logits.softmax(1).gather(1, targets.label[:, None]).squeeze(1)
 
 
 class WeighedPixels:
@@ -61,7 +47,9 @@ def test_published_curves(name: str, micro_batch: int) -> None:
     problem = Problem(image, case["baseline"], targets, [0])
     cells = masks[0].numel()
     counts = (case["probe_curve_index"] * cells).round().long().clamp(max=cells)[None]
-    curves = deletion_insertion_curves(GoldenScorer(case), problem, masks, counts, MicroBatches(micro_batch))
+    curves = deletion_insertion_curves(
+        GoldenClassifier(case), problem, masks, counts, MicroBatches(micro_batch)
+    )
     torch.testing.assert_close(curves.deletion[0], case["probe_del_curve"].float(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(curves.insertion[0], case["probe_ins_curve"].float(), atol=1e-5, rtol=1e-4)
 

@@ -112,3 +112,18 @@ def quiet_trainer(folder: Path, **options: Any) -> Trainer:
         "enable_progress_bar": False,
     }
     return Trainer(default_root_dir=folder, accelerator="cpu", devices=1, **{**quiet, **options})
+
+
+class GoldenClassifier:
+    """The golden files' network: two convolutions and a linear layer, softmax score."""
+
+    def __init__(self, case: dict[str, Tensor]) -> None:
+        self.case = case
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        case = self.case
+        hidden = nn.functional.conv2d(images, case["c1w"], case["c1b"], padding=1).relu()
+        hidden = nn.functional.avg_pool2d(hidden, 2)
+        hidden = nn.functional.conv2d(hidden, case["c2w"], case["c2b"], padding=1).relu()
+        logits = hidden.mean((2, 3)) @ case["fw"].T + case["fb"]
+        return logits.softmax(1).gather(1, targets.label[:, None]).squeeze(1)

@@ -14,13 +14,11 @@ from torchvision.ops import box_iou
 
 from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.errors import IgosError
+from igos_pl.localization import MATCH_IOU
 from igos_pl.models.base import Attributes, ExplainableNetwork
 from igos_pl.randomness import key_of
 from igos_pl.targets import Proposals, Targets, numbered
 from igos_pl.truth import GroundTruth
-
-# COCO's usual bound: below it, a detection and an annotation are not taken for the same object.
-MATCH_IOU = 0.5
 
 
 @dataclass(frozen=True)
