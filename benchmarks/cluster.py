@@ -1,7 +1,7 @@
 """Runs of several ranks: how they scale, what killing them costs, what writing, memory and restarts take.
 
 Each subcommand prints its command and a small table. All of it runs on two CPU cores, with networks that are
-tiny or asleep; nothing else should run on these cores meanwhile.
+tiny or asleep (but for ``ties``); nothing else should run on these cores meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from networks import PLACES_VARIABLE
+from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl.coordination import balanced
@@ -386,11 +388,15 @@ def writing(options: argparse.Namespace) -> None:
     generator = np.random.default_rng(0)
     writer = MaskWriter(options.images_per_segment)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
-        writer.run = RunFolder(temporary)
-        writer.run.prepare()
-        data = SimpleNamespace(coordinator=alone())
-        trainer: Any = SimpleNamespace(global_rank=0, datamodule=data)
-        module: Any = None
+        trainer: Any = SimpleNamespace(
+            default_root_dir=temporary,
+            global_rank=0,
+            is_global_zero=False,
+            datamodule=SimpleNamespace(coordinator=alone(), describe=dict),
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        )
+        module: Any = SimpleNamespace(describe=dict)
+        writer.setup(trainer, module, "predict")
         longest = blocked = computed = 0.0
         results = [
             synthetic_result(start, options.batch, generator)
@@ -539,6 +545,102 @@ def attributes_of(run: RunFolder) -> dict[str, Any]:
         }
 
 
+# ties
+
+
+def ties(options: argparse.Namespace) -> None:
+    """What another micro-batch size changes: steps that line searches accept, and final masks."""
+    from igos_pl.optimizers import NAG
+
+    sizes = [int(word) for word in options.sizes.split(",")]
+    counts, masks = zip(*(searched(size, options) for size in sizes), strict=True)
+    rows: list[Sequence[object]] = [
+        (
+            "micro-batches",
+            "line searches",
+            "that differ",
+            "masks with one",
+            "masks differ by up to",
+            "on average",
+        )
+    ]
+    for size, other, mask in zip(sizes[1:], counts[1:], masks[1:], strict=True):
+        differ = other != counts[0]
+        rows.append(
+            (
+                f"{size} against {sizes[0]}",
+                differ.size,
+                f"{differ.mean():.2%}",
+                f"{differ.any(axis=0).sum()} of {differ.shape[1]}",
+                *differences(mask, masks[0]),
+            )
+        )
+    table("line search", rows)
+    masks = tuple(final_masks(size, options, NAG) for size in sizes)
+    table(
+        "NAG",
+        [
+            ("micro-batches", "masks differ by up to", "on average"),
+            *(
+                (f"{size} against {sizes[0]}", *differences(mask, masks[0]))
+                for size, mask in zip(sizes[1:], masks[1:], strict=True)
+            ),
+        ],
+    )
+
+
+def differences(one: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
+    """The largest and the mean difference of cells."""
+    found = np.abs(one - other)
+    return float(found.max()), float(found.mean())
+
+
+def searched(size: int, options: argparse.Namespace) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The steps back ``(iterations, N)`` of each line search, and the final masks ``(N, s, s)``."""
+    from igos_pl.optimizers import LineSearch
+
+    counts: list[NDArray[Any]] = []
+
+    class Counting(LineSearch):
+        def step(self, closure: Any = None) -> torch.Tensor:  # type: ignore[override]
+            losses = super().step(closure)
+            largest = self.state[self.masks]["largest"]
+            shrunk = self.param_groups[0]["step_size"] / largest / self.accepted
+            counts.append((shrunk.log() / np.log(5)).round().numpy())  # each step back takes a fifth
+            return losses
+
+    masks = final_masks(size, options, Counting)
+    return np.stack(counts), masks
+
+
+def final_masks(size: int, options: argparse.Namespace, optimizer: Any) -> NDArray[Any]:
+    """The masks ``(N, s, s)`` of some of the demo's photos, made in micro-batches of a size."""
+    from igos_pl.batches import ImageBatch
+    from igos_pl.demo.run import copy_photos
+    from igos_pl.explainer import Explainer
+    from igos_pl.images import read_image, to_input
+    from igos_pl.models import EfficientNetLite0
+    from igos_pl.truth import GroundTruth
+
+    network = EfficientNetLite0()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "photos"
+        copy_photos(folder)
+        paths = sorted(folder.iterdir())[: options.photos]
+        photos = [read_image(path) for path in paths]
+    records = [
+        ImageRecord(path.name, str(path), photo.width, photo.height)
+        for path, photo in zip(paths, photos, strict=True)
+    ]
+    pixels = np.stack([to_input(photo, network.input_size, "squash") for photo in photos])
+    batch = ImageBatch(torch.from_numpy(pixels), records, [GroundTruth()] * len(records), "squash")
+    explainer = Explainer(
+        network, optimizer=optimizer, iterations=options.iterations, metrics=False, micro_batch_size=size
+    )
+    found: NDArray[Any] = explainer.predict_step(batch).explanations["masks"]
+    return found.astype(np.float64)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -555,9 +657,10 @@ def main() -> None:
     add(scaling, images=400, repeats=2, network="RepeatingNet")
     add(simulate, ranks=64, fixed=0.1, per_object=0.5, overhead=0.0, scatter=0.3, seed=0)
     add(kill, images=1000, kills=20, seed=0, within=1.0)
-    add(writing, images=6000, batch=8, rate=200, images_per_segment=256, folder=None)
+    add(writing, images=6000, batch=8, rate=200, images_per_segment=1024, folder=None)
     add(memory, images=20000)
     add(restart, images=50000, done=49000)
+    add(ties, photos=4, iterations=10, sizes="10,7,1")
     options = parser.parse_args()
     print("python", *sys.argv)
     options.work(options)

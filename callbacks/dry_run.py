@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from igos_pl.callbacks.writer import run_configuration
-from igos_pl.store.segments import segment_bytes
+from igos_pl.store.segments import RunFolder, segment_bytes
 
 
 class DryRun(Callback):
@@ -17,6 +17,10 @@ class DryRun(Callback):
 
     The estimate is an upper bound: a first batch is slower than others.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See that the folder holds no other configuration's results, as the writer would."""
+        RunFolder(trainer.default_root_dir).check_configuration(run_configuration(trainer, pl_module))
 
     def on_predict_batch_start(
         self,

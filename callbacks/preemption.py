@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import suppress
-from types import FrameType
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from igos_pl.coordination import Coordinator
 from igos_pl.errors import IgosError
-
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from igos_pl.signals import StopSignals
 
 
 class PreemptionHandler(Callback):
@@ -20,13 +17,18 @@ class PreemptionHandler(Callback):
 
     What is finished is published then. The same command goes on with the rest later.
 
+    Args:
+        signals: where the signals are noted already; by default, from `setup` to `teardown`.
+
     Attributes:
         stopped: whether any rank stopped early.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: StopSignals | None = None) -> None:
         self.stopped = False
-        self._previous: dict[signal.Signals, Any] = {}
+        self._signals = signals
+        self._listening = ExitStack()
+        self._coordinator: Coordinator | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen to the signals, instead of Lightning.
@@ -35,8 +37,8 @@ class PreemptionHandler(Callback):
         signals back before callbacks are torn down: while ranks wait for each other, and results are merged.
         """
         trainer._signal_connector.register_signal_handlers = _leave_signals_alone  # type: ignore[method-assign]
-        self._coordinator: Coordinator = trainer.datamodule.coordinator  # type: ignore[attr-defined]
-        self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        self._coordinator = trainer.datamodule.coordinator  # type: ignore[attr-defined]
+        self._coordinator.signals = self._signals or self._listening.enter_context(StopSignals())
 
     def on_predict_batch_start(
         self,
@@ -47,6 +49,7 @@ class PreemptionHandler(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """End the loop if any rank was told to stop."""
+        assert self._coordinator is not None, "set up before"
         if self._coordinator.stop_requested():
             self._coordinator.stop_early()
             self.stopped = True
@@ -54,24 +57,16 @@ class PreemptionHandler(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back; as the last of the callbacks, when the others have waited for all ranks."""
+        assert self._coordinator is not None, "set up before"
         self.stopped = self.stopped or self._coordinator.stopped_early
-        self._restore()
+        self._listening.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell the other ranks not to wait for this one, and give the signals back."""
-        if self._previous:
+        if self._coordinator is not None:
             with suppress(IgosError):  # the first rank may be gone
                 self._coordinator.give_up()
-        self._restore()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # Only a flag: a handler may interrupt anything, even a write.
-        self._coordinator.signalled = True
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        self._listening.close()
 
 
 def _leave_signals_alone() -> None:

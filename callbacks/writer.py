@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +24,9 @@ from igos_pl.store.schema import Attributes
 class MaskWriter(BasePredictionWriter):
     """Publishes finished images as segments in the trainer's ``default_root_dir``, and merges them.
 
-    What is published survives whatever happens to the run; running again goes on with the rest.
+    What is published survives whatever happens to the run; running again goes on with the rest. A thread
+    builds and writes one segment at a time, while the next images are explained; its errors are raised at the
+    end of a batch, or of the run.
 
     Args:
         images_per_segment: publish as soon as so many images are finished,
@@ -34,8 +40,10 @@ class MaskWriter(BasePredictionWriter):
         self.images_per_segment = images_per_segment
         self.seconds_per_segment = seconds_per_segment
         self._finished: list[BatchResult] = []
+        self._images = 0
         self._attributes: Attributes = {}
         self._published_at = 0.0
+        self._publishing: Future[Path] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See that the folder can be written and holds no other configuration's results."""
@@ -52,7 +60,7 @@ class MaskWriter(BasePredictionWriter):
         }
         if trainer.is_global_zero:
             self.run.expect([sample.id for sample in trainer.datamodule.samples])  # type: ignore[attr-defined]
-        self._finished = []
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._published_at = time.monotonic()
 
     def write_on_batch_end(
@@ -67,32 +75,62 @@ class MaskWriter(BasePredictionWriter):
     ) -> None:
         """Keep the batch's result, and publish when it is time."""
         self._finished.append(prediction)
-        images = sum(len(result.images) for result in self._finished)
+        self._images += len(prediction.images)
+        if self._publishing is not None and self._publishing.done():
+            self._wait()
         waited = time.monotonic() - self._published_at
-        if images >= self.images_per_segment or waited >= self.seconds_per_segment:
+        if self._images >= self.images_per_segment or waited >= self.seconds_per_segment:
             self._publish(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Publish the rest."""
         self._publish(trainer)
+        self._wait()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for all ranks; the first one merges once nothing is missing, be it by this run or others."""
+        self._thread.shutdown()
         trainer.datamodule.coordinator.finish()  # type: ignore[attr-defined]
-        if trainer.is_global_zero and not self.run.missing() and not self.run.is_merged():
+        if not trainer.is_global_zero:
+            return
+        done = self.run.done()
+        if not self.run.missing(done) and not self.run.is_merged(done):
             merge(self.run)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save what is finished, whatever went wrong elsewhere."""
-        self._publish(trainer)
+        with _warned_of():
+            self._wait()
+        with _warned_of():
+            self._publish(trainer)
+            self._wait()
 
     def _publish(self, trainer: Trainer) -> None:
+        """Hand what is finished to the thread, once that has published what it was given before."""
+        self._wait()
         # Emptied first: if this very write fails, on_exception must not try the same again.
-        finished, self._finished = self._finished, []
+        finished, self._finished, self._images = self._finished, [], 0
         if any(result.images for result in finished):
             trainer.datamodule.coordinator.check_connected()  # type: ignore[attr-defined]
-            self.run.publish(finished, self._attributes, trainer.global_rank)
+            self._publishing = self._thread.submit(
+                self.run.publish, finished, self._attributes, trainer.global_rank
+            )
         self._published_at = time.monotonic()
+
+    def _wait(self) -> None:
+        """Wait for the thread; raises what kept it from publishing, once."""
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            publishing.result()
+
+
+@contextmanager
+def _warned_of() -> Iterator[None]:
+    """An error that must not take the place of the one that ended the run."""
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"Finished images were not published: {error}", stacklevel=1)
 
 
 def run_configuration(trainer: Trainer, explainer: LightningModule) -> dict[str, str | int | float]:

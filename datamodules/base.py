@@ -143,7 +143,7 @@ class ImageDataModule(LightningDataModule):
         assert self.trainer is not None, "setup is called by a trainer"
         _check_processes(self.trainer)
         self.samples = self.find_samples()[: self.limit]
-        _check_unique(self.samples)
+        _check_ids(self.samples)
         part, parts = self.shard
         assigned = self.samples[part::parts]
         sizes = [len(sample.truth.boxes) for sample in assigned]
@@ -204,12 +204,26 @@ def _check_processes(trainer: Trainer) -> None:
         )
 
 
-def _check_unique(samples: Sequence[Sample]) -> None:
+def _check_ids(samples: Sequence[Sample]) -> None:
+    """Raise if an id is there twice, or results could not hold it."""
     paths: dict[str, Path] = {}
     for sample in samples:
+        _check_text(sample)
         if sample.id in paths:
             raise IgosError(
                 f"Two images have the id {sample.id!r}: {paths[sample.id]} and {sample.path}. Results are"
                 " told apart by it: rename one"
             )
         paths[sample.id] = sample.path
+
+
+def _check_text(sample: Sample) -> None:
+    if any(mark in sample.id for mark in "\n\r\0"):
+        problem = "a line break or a zero byte in its name"
+    else:
+        try:
+            f"{sample.id}{sample.path}".encode()
+            return
+        except UnicodeEncodeError:
+            problem = "a name that is not UTF-8"
+    raise IgosError(f"The image {str(sample.path)!r} (id {sample.id!r}) has {problem}: rename it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from igos_pl import __version__
@@ -94,9 +95,12 @@ def _predict(words: list[str]) -> int:
     if "-h" in words or "--help" in words:
         print(PREDICT_HELP, end="")
         return 0
-    from igos_pl.predict import predict
+    from igos_pl.signals import StopSignals
 
-    return predict(["--help" if word == "--help_all" else word for word in words])
+    with StopSignals() as signals:  # from here on: importing alone takes seconds
+        from igos_pl.predict import predict
+
+        return predict(["--help" if word == "--help_all" else word for word in words], signals)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -125,20 +129,23 @@ def _dispatch(words: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "igos-pl", description="Optimised saliency masks (I-GOS, iGOS+, iGOS++) for whole data sets."
+        "igos-pl",
+        description="Optimised saliency masks (I-GOS, iGOS+, iGOS++) for whole data sets.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"igos-pl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("predict", help="explain every image of a data set", add_help=False)
-    merge = commands.add_parser("merge", help="copy a run's segments into its masks.h5")
+    add = partial(commands.add_parser, allow_abbrev=False)
+    merge = add("merge", help="copy a run's segments into its masks.h5")
     merge.add_argument("run", type=Path, help="output folder of a run")
     merge.add_argument("--partial", action="store_true", help="though images are missing")
-    status = commands.add_parser("status", help="say how far a run is")
+    status = add("status", help="say how far a run is")
     status.add_argument("run", type=Path, help="output folder of a run")
-    info = commands.add_parser("info", help="say what is in a result")
+    info = add("info", help="say what is in a result")
     info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
     info.add_argument("--rows", type=int, default=20, help="explanations to list (default 20)")
-    demo = commands.add_parser("demo", help="explain some real photos with a real network")
+    demo = add("demo", help="explain some real photos with a real network")
     demo.add_argument("--detector", action="store_true", help="objects of generated pictures instead")
     demo.add_argument("--output", type=Path, help="default runs/demo, or runs/demo-detector")
     return parser

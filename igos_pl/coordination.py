@@ -22,6 +22,7 @@ from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 from torch.utils.data import Sampler
 
 from igos_pl.errors import IgosError, RunError
+from igos_pl.signals import StopSignals
 
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 5.0
@@ -48,7 +49,7 @@ class Coordinator:
         world_size: how many processes there are.
 
     Attributes:
-        signalled: set by a signal's handler, which must not talk to the store itself.
+        signals: that this process has heard; their handler must not talk to the store itself.
         stopped_early: whether any rank stopped with work left; known once all have finished.
 
     Every method raises an `IgosError` when the first rank, and with it the store, is gone.
@@ -58,7 +59,7 @@ class Coordinator:
         self._store = store
         self.rank = rank
         self.world_size = world_size
-        self.signalled = False
+        self.signals = StopSignals()
         self.stopped_early = False
         self._ended = threading.Event()
         if world_size > 1:
@@ -79,7 +80,7 @@ class Coordinator:
 
     def stop_requested(self) -> bool:
         """Whether all ranks are to stop after the batch that they are in."""
-        if self.signalled:
+        if self.signals.heard:
             self._set("stop")
         return self._has(["stop"])
 

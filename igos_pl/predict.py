@@ -6,6 +6,8 @@ import inspect
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter, PreemptionHandler
 from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
 from igos_pl.datamodules.base import ImageDataModule
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
 from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
 from igos_pl.optimizers import MaskOptimizer
+from igos_pl.signals import StopSignals
 from igos_pl.store import RunFolder
+from igos_pl.store.segments import publishing
 
 # The exit code of a run that was told to stop and is to be started again (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
@@ -70,30 +74,67 @@ class PredictCLI(LightningCLI):
 
 
 class SaveConfig(Callback):
-    """Writes the resolved settings beside the results, once these are known to fit."""
+    """Writes the resolved settings beside the results, once these are known to fit.
 
-    def __init__(self, yaml: str) -> None:
-        self.yaml = yaml
+    Without the shard: so all jobs of an array write the same, and the file describes their common result.
+    """
+
+    def __init__(self, cli: PredictCLI) -> None:
+        config = cli.config.clone()
+        if "data.init_args.shard" in config:
+            config["data.init_args.shard"] = None
+        self.yaml: str = cli.parser.dump(config, skip_link_targets=False)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``config.yaml``."""
         if trainer.is_global_zero:
-            (RunFolder(trainer.default_root_dir).path / "config.yaml").write_text(self.yaml)
+            with publishing(RunFolder(trainer.default_root_dir).path / "config.yaml") as temporary:
+                temporary.write_text(self.yaml, encoding="utf-8")
 
 
-def predict(words: list[str]) -> int:
+def predict(words: list[str], signals: StopSignals | None = None) -> int:
     """Explain a data set as the command line says.
 
     Args:
         words: those after ``predict``.
+        signals: where the signals to stop are noted; by default, only once the run is set up.
 
     Returns:
         The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
     """
     _quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # where people's own networks lie
+    cli = _parsed(words)
+    preemption = PreemptionHandler(signals)
+    trainer, data = cli.trainer, cli.datamodule
+    if cli.config["dry_run"]:
+        trainer.callbacks[:] = [DryRun(), preemption]  # type: ignore[attr-defined]
+        trainer.limit_predict_batches = 1
+    else:
+        trainer.callbacks.extend([SaveConfig(cli), preemption])  # type: ignore[attr-defined]
+    with _dead_workers_explained():
+        trainer.predict(cli.model, data, return_predictions=False)
+    if not trainer.is_global_zero:
+        return 0  # the first rank speaks for all: Lightning's launcher would kill it if this one failed
+    if cli.config["dry_run"]:
+        if not data.pending:
+            print(f"All {len(data.assigned)} images are done: there is nothing left to do")
+        return STOPPED if preemption.stopped else 0
+    if preemption.stopped:
+        left = len(RunFolder(trainer.default_root_dir).missing())
+        print(f"Stopped by a signal with {left} images left: run the same command again to go on")
+        return STOPPED
+    return _report(trainer, data)
+
+
+def _parsed(words: list[str]) -> PredictCLI:
+    """Explainer, data and trainer, as the command line says.
+
+    Raises:
+        IgosError: if it says what cannot be.
+    """
     try:
-        cli = PredictCLI(
+        return PredictCLI(
             Explainer,
             LightningDataModule,
             subclass_mode_data=True,
@@ -107,7 +148,7 @@ def predict(words: list[str]) -> int:
                 "use_distributed_sampler": False,
                 "callbacks": [MaskProgressBar()],
             },
-            parser_kwargs={"prog": "igos-pl predict", "exit_on_error": False},
+            parser_kwargs={"prog": "igos-pl predict", "exit_on_error": False, "allow_abbrev": False},
             args=words,
             run=False,
         )
@@ -121,25 +162,21 @@ def predict(words: list[str]) -> int:
         if "Union subtypes" in str(error):  # older parsers keep the words alone
             raise IgosError(_explained(str(error))) from error
         raise
-    trainer, data = cli.trainer, cli.datamodule
-    preemption = PreemptionHandler()
-    yaml = cli.parser.dump(cli.config, skip_link_targets=False)
-    if cli.config["dry_run"]:
-        trainer.callbacks[:] = [DryRun(), preemption]  # type: ignore[attr-defined]
-        trainer.limit_predict_batches = 1
-        trainer.predict(cli.model, data, return_predictions=False)
-        if trainer.is_global_zero and not data.pending:
-            print(f"All {len(data.assigned)} images are done: there is nothing left to do")
-        return 0
-    trainer.callbacks.extend([SaveConfig(yaml), preemption])  # type: ignore[attr-defined]
-    trainer.predict(cli.model, data, return_predictions=False)
-    if not trainer.is_global_zero:
-        return 0  # the first rank speaks for all: Lightning's launcher would kill it if this one failed
-    if preemption.stopped:
-        left = len(RunFolder(trainer.default_root_dir).missing())
-        print(f"Stopped by a signal with {left} images left: run the same command again to go on")
-        return STOPPED
-    return _report(trainer, data)
+
+
+@contextmanager
+def _dead_workers_explained() -> Iterator[None]:
+    """Say in words what torch's loader has a traceback for."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise RunError(
+            f"A process that reads images died ({error}). Mostly the memory is too small: lower"
+            " --data.num_workers or --data.batch_size, or ask for more. All that was finished is safe: run"
+            " the same command again to go on"
+        ) from error
 
 
 def _own_error(error: BaseException | None) -> IgosError | None:
@@ -179,7 +216,7 @@ def _report(trainer: Any, data: Any) -> int:
         shown = "\n  ".join(missing[:_SHOWN])
         print(f"{len(missing)} of {len(data.assigned)} images are missing from {run.path}:\n  {shown}")
         return 1
-    where = run.merged if run.is_merged() else run.segments_path
+    where = run.merged if run.is_merged(done) else run.segments_path
     print(f"{len(data.assigned)} images are in {where}")
     return 0
 

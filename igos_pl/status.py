@@ -33,8 +33,8 @@ def print_status(path: Path) -> None:
         IgosError: if it is none.
     """
     run = RunFolder(path)
-    missing = run.missing()
-    segments = [_published(segment) for segment in run.segments()]
+    segments, published = _published(run)
+    missing = run.missing(published)
     statuses = sum((segment.statuses for segment in segments), Counter[str]())
     done = statuses.total()
     counted = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
@@ -42,13 +42,22 @@ def print_status(path: Path) -> None:
     if segments:
         print(_pace(segments, len(missing)))
     if not missing:
-        print(f"merged into {run.merged}" if run.is_merged() else f"not merged yet: igos-pl merge {path}")
+        merged = run.is_merged(published)
+        print(f"merged into {run.merged}" if merged else f"not merged yet: igos-pl merge {path}")
 
 
-def _published(path: Path) -> Published:
-    with open_result(path) as file:
-        at = datetime.fromisoformat(str(file.attrs["created"]))
-        return Published(at, Counter(read_column(file["images"], "status").tolist()))
+def _published(run: RunFolder) -> tuple[list[Published], set[str]]:
+    """All segments, and the ids of their images; one that is in several segments counts in the first."""
+    segments: list[Published] = []
+    done: set[str] = set()
+    for path in run.segments():
+        with open_result(path) as file:
+            at = datetime.fromisoformat(str(file.attrs["created"]))
+            ids, statuses = (read_column(file["images"], name).tolist() for name in ("sample_id", "status"))
+        new = Counter(status for name, status in zip(ids, statuses, strict=True) if name not in done)
+        segments.append(Published(at, new))
+        done.update(ids)
+    return segments, done
 
 
 def _pace(segments: list[Published], missing: int) -> str:

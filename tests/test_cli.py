@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from torch import Tensor
 
 import igos_pl
 from igos_pl.cli import PREDICT_HELP, main
-from igos_pl.store import MaskFile, RunFolder
+from igos_pl.coordination import Coordinator
+from igos_pl.errors import RunError
+from igos_pl.store import BatchResult, MaskFile, RunFolder
 
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
 NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
@@ -146,6 +149,65 @@ def test_changed_configuration_is_refused(photos: Path, capsys: pytest.CaptureFi
     assert main(words(photos, "--trainer.max_epochs=3", "--data.batch_size=1")) == 0
 
 
+def test_jobs_of_an_array_save_the_same_configuration(photos: Path) -> None:
+    saved = []
+    for part in range(2):
+        assert main(words(photos, f"--data.shard={part}/2")) == 0
+        saved.append(Path("run/config.yaml").read_text())
+    assert saved[0] == saved[1]
+    assert yaml.safe_load(saved[0])["data"]["init_args"].get("shard") is None
+    assert sorted(path.name for path in Path("run").iterdir() if path.is_file()) == [
+        "config.yaml", "masks.h5", "samples.txt",
+    ]  # fmt: skip
+    before = masks_by_id(Path("run/masks.h5"))
+    assert main(["predict", "-c", "run/config.yaml", "--output", "again"]) == 0
+    assert list(masks_by_id(Path("again/masks.h5"))) == list(before) == NAMES
+
+
+def test_dry_run_into_results_of_another_configuration(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(photos, "--data.limit=1")) == 0
+    before = contents(Path("run"))
+    capsys.readouterr()
+    assert main(words(photos, "--dry_run=true", "--model.l1=0.5")) == 2
+    assert "l1: there 1.0, now 0.5" in capsys.readouterr().err
+    assert main(words(photos, "--dry_run=true")) == 0
+    assert "4 images, 3 not done" in capsys.readouterr().out
+    assert contents(Path("run")) == before
+
+
+def test_signal_stops_a_dry_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Coordinator, "stop_requested", lambda self: True)
+    assert main(words(photos, "--dry_run=true")) == 75
+    assert not Path("run").exists()
+
+
+def test_failed_write_is_not_tried_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[str] = []
+    publish = RunFolder.publish
+
+    def fail_once(run: RunFolder, results: Sequence[BatchResult], *rest: Any) -> Path:
+        names = [record.sample_id for result in results for record in result.images]
+        tried.extend(names)
+        if NAMES[0] in names:
+            raise RunError("Cannot write: no space left")
+        return publish(run, results, *rest)
+
+    monkeypatch.setattr(RunFolder, "publish", fail_once)
+    one = ["--writer.images_per_segment=1", "--data.batch_size=1"]
+    assert main(words(photos, *one)) == 1
+    assert "Cannot write: no space left" in capsys.readouterr().err
+    assert len(tried) == len(set(tried)), "something was written again"
+    assert RunFolder("run").done() == set(tried) - {NAMES[0]}
+    monkeypatch.undo()
+    monkeypatch.chdir(photos.parent)
+    assert main(words(photos, *one)) == 0
+    assert list(masks_by_id(Path("run/masks.h5"))) == NAMES
+
+
 def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = ["--writer.images_per_segment=1", "--data.batch_size=1"]
     assert main(words(photos, *one, "--output=whole")) == 0
@@ -267,6 +329,8 @@ def test_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--model.network.targets=[7]"], ["Label 7", "5 classes"]),
         (["--model.baseline=pink"], ["pink", "blur"]),
         (["--model.colour=red"], ["colour"]),
+        (["--model.iteration=3"], ["iteration"]),
+        (["--outpu=there"], ["outpu"]),
         (["--data.root=nowhere"], ["nowhere", "--data.root"]),
         (["--data.labels=nowhere.txt"], ["nowhere.txt"]),
         (["--data.resize=pad"], ["pad", "crop"]),
@@ -300,6 +364,23 @@ def test_weights_that_are_refused(photos: Path, tmp_path: Path, capsys: pytest.C
     assert "last.weight" in message
     message = refused(words(photos, "--model.network.weights=module.pth"), capsys)
     assert "module.pth holds more than tensors and was refused" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["merge", "run", "--part"], "--part"),
+        (["info", "run", "--row", "3"], "--row"),
+        (["demo", "--detect"], "--detect"),
+        (["--vers"], "--vers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_abbreviations_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    message = refused(arguments, capsys)
+    assert named in message or "required: COMMAND" in message
 
 
 def test_no_command_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:

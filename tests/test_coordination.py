@@ -23,6 +23,7 @@ import torch
 from pytorch_lightning import Callback
 from torch.distributed import HashStore, TCPStore
 
+from igos_pl.callbacks import MaskWriter, PreemptionHandler
 from igos_pl.coordination import Coordinator, QueueBatchSampler, alone, balanced, connect
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
@@ -227,7 +228,7 @@ def test_signal_of_one_rank_stops_all() -> None:
     store = HashStore()
     ranks = [Coordinator(store, rank) for rank in range(3)]
     assert not any(rank.stop_requested() for rank in ranks)
-    ranks[1].signalled = True
+    ranks[1].signals.heard = True
     assert ranks[1].stop_requested()
     assert ranks[0].stop_requested()
     assert ranks[2].stop_requested()
@@ -238,7 +239,7 @@ def test_rank_that_waits_passes_a_signal_on() -> None:
     waiting, working = Coordinator(first, 0, 2), Coordinator(second, 1, 2)
     thread = threading.Thread(target=waiting.finish)
     thread.start()
-    waiting.signalled = True
+    waiting.signals.heard = True
     while not working.stop_requested():
         time.sleep(0.01)
     working.stop_early()
@@ -367,6 +368,23 @@ def test_stop_iteration_ends_predict(photos: Path, tmp_path: Path) -> None:
     assert happened == ["start", "end", "start", "predict end", "teardown"]
 
 
+def test_handler_listens_by_itself_where_no_command_does(photos: Path, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+
+    class Signalled(Callback):
+        def on_predict_batch_end(self, *arguments: Any, **more: Any) -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    handler = PreemptionHandler()
+    trainer = tiny.quiet_trainer(tmp_path, callbacks=[MaskWriter(), Signalled(), handler])
+    explainer = Explainer(tiny.tiny_classifier(), mask_size=6, iterations=1, metrics=False)
+    data = ImageFolderDataModule(str(photos), num_workers=0, batch_size=3)
+    trainer.predict(explainer, data, return_predictions=False)
+    assert handler.stopped
+    assert len(RunFolder(tmp_path).done()) == 3
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
 # Runs of two ranks
 
 
@@ -444,6 +462,25 @@ def test_signal_to_every_process(start: Callable[..., Ranks], tmp_path: Path) ->
     assert run.wait(20) == [STOPPED, 0], run.output.read_text()
 
 
+def test_killed_loader(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
+    """A process that reads images, as when the memory runs out; what is finished is published first."""
+    more = ["--writer.images_per_segment=100", "--data.num_workers=1"]
+    run = start(1, *more, seconds=0.1)
+    wait_for((tmp_path / "run" / "config.yaml").exists, run)
+    time.sleep(1.5)
+    (loader,) = children(run.pids[0])
+    os.kill(loader, signal.SIGKILL)
+    assert run.wait(20) == [1]
+    output = run.output.read_text()
+    assert "A process that reads images died" in output
+    assert "run the same command again" in output
+    assert "Traceback" not in output
+    assert 0 < len(RunFolder(tmp_path / "run").done()) < len(NAMES)
+    assert start(1, *more).wait() == [0]
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_killed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, rank: int) -> None:
     run = start(2, "--writer.images_per_segment=1", seconds=0.1, patience=3)
@@ -480,14 +517,53 @@ def alive(pid: int) -> bool:
         return False
 
 
-def launch(photos: Path, folder: Path, seconds: float) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "igos_pl", *words(photos, 2, "--writer.images_per_segment=1")]
+def launch(photos: Path, folder: Path, seconds: float, ranks: int = 2) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "igos_pl", *words(photos, ranks, "--writer.images_per_segment=1")]
     return subprocess.Popen(command, cwd=folder, env=environment(SLOW_NET_SECONDS=str(seconds)))
 
 
 def test_real_command(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
     with launch(photos, tmp_path, 0) as process:
         assert process.wait(120) == 0
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+def is_importing(pid: int) -> bool:
+    try:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [(signal.SIGTERM, 1), pytest.param(signal.SIGUSR1, 2, marks=pytest.mark.slow)],
+    ids=["one", "launched"],
+)
+def test_signal_while_starting(photos: Path, tmp_path: Path, number: int, ranks: int) -> None:
+    """Of several ranks to the last, which has but begun when the first one has launched it."""
+    with launch(photos, tmp_path, 0.1, ranks) as process:
+        last: list[int] = []
+        while not (last and is_importing(last[0])):
+            assert process.poll() is None
+            time.sleep(0.01)
+            last = [process.pid] if ranks == 1 else list(filter(is_rank, children(process.pid)))
+        assert not (tmp_path / "run").exists()
+        os.kill(last[0], number)
+        assert process.wait(120) == STOPPED
+    left = RunFolder(tmp_path / "run").missing()
+    assert left == NAMES if ranks == 1 else left, "another rank may have begun"
+
+
+@pytest.mark.slow
+def test_torchrun(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "-m", "igos_pl", *words(photos, 2)]
+    variables = environment(SLOW_NET_SECONDS="0.05")
+    assert subprocess.run(command, cwd=tmp_path, env=variables, check=False, timeout=200).returncode == 0
+    names = {path.name.split("-")[1] for path in RunFolder(tmp_path / "run").segments()}
+    assert names == {"rank0000", "rank0001"}
     every_image_once(tmp_path / "run")
     same_tables(undisturbed, tmp_path / "run" / "masks.h5")
 

@@ -22,8 +22,8 @@ ROOT = Path(igos_pl.__file__).resolve().parents[1]
 LAYERS: list[set[str]] = [
     {
         "baselines", "batches", "checks", "coordination", "errors", "imagenet", "images", "localization",
-        "micro_batches", "overlays", "perturbation", "randomness", "regularizers", "store", "targets",
-        "truth",
+        "micro_batches", "overlays", "perturbation", "randomness", "regularizers", "signals", "store",
+        "targets", "truth",
     },
     {"models"},
     {"methods"},

@@ -6,8 +6,10 @@ import copy
 import errno
 import os
 import pickle
+import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from igos_pl.errors import IgosError
+from igos_pl.status import print_status
 from igos_pl.store import BatchResult, Explanation, ImageRecord, MaskFile, RunFolder, explanations_of, merge
 from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, Columns, write_table
 
@@ -172,12 +175,92 @@ def test_segments_without_explanations(tmp_path: Path) -> None:
             assert masks.images["sample_id"].tolist() == ["bad1", "bad2"]
 
 
-def test_doubles_are_refused(tmp_path: Path) -> None:
-    run = run_of(tmp_path, ["a", "b"], ["c", "b"])
-    with pytest.raises(IgosError, match=r"1 rows are in two segments of .*segments \(image b\)"):
+def test_first_of_two_results_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(tmp_path, ["a", "bad", "b"], ["c", "b"], ["b", "bad"], targets=2)
+    run.expect(["a", "b", "bad", "c"])
+    first, second = (tables(path) for path in run.segments()[:2])
+    found = tables(tmp_path)
+    assert found["images/sample_id"].tolist() == ["a", "bad", "b", "c"]
+    for name in EXPLANATIONS:
+        expected = np.concatenate([first[name], second[name][:2]])  # the rows of c
+        np.testing.assert_array_equal(found[name], expected, err_msg=name)
+    with MaskFile(tmp_path) as masks:
+        assert [row.score for row in masks] == found["score"].tolist()
+    assert run.missing() == []
+    assert not run.is_merged()
+    merge(run)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{run.merged}: 3 images were explained by two runs at the same time; the first results were taken"
+    ]
+    assert run.is_merged()
+    merged = tables(run.merged)
+    assert merged["images/sample_id"].tolist() == ["a", "b", "bad", "c"]
+    order = np.lexsort((found["target"], found["sample_id"].astype(str)))
+    for name in EXPLANATIONS:
+        np.testing.assert_array_equal(merged[name], found[name][order], err_msg=name)
+    print_status(tmp_path)
+    assert "4 of 4 images are done (3 ok, 1 unreadable)" in capsys.readouterr().out
+
+
+def test_merge_without_doubles_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    merge(run_of(tmp_path, ["a", "b"], ["c"]), partial=True)
+    assert not caplog.records
+
+
+@contextmanager
+def files_at_once(number: int) -> Iterator[None]:
+    """Lower the process's limit, so that at most so many more files can be open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)  # the lowest number; a new file gets one below the limit
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + number, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_segments_than_files_may_be_open(tmp_path: Path) -> None:
+    names = [f"{number:02d}" for number in range(40)]
+    run = run_of(tmp_path, *([name] for name in names))
+    with files_at_once(8):
+        with MaskFile(tmp_path) as masks:
+            assert sorted(masks.column("sample_id").tolist()) == names
+            assert sorted(row.sample_id for row in masks) == names
         merge(run, partial=True)
-    assert not run.merged.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["segments"]
+    assert tables(run.merged)["sample_id"].tolist() == names
+
+
+def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
+    (segment,) = run_of(tmp_path, ["a"]).segments()
+    with files_at_once(0), pytest.raises(IgosError, match=r"Too many open files.*ulimit -n") as caught:
+        MaskFile(segment)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a byte"])
+def test_damaged_merged_file_can_be_deleted(tmp_path: Path, damage: str) -> None:
+    run = run_of(tmp_path, ["a", "b"], ["c"])
+    merge(run, partial=True)
+    content = bytearray(run.merged.read_bytes())
+    if damage == "cut off":
+        content = content[: len(content) // 2]
+    else:
+        with h5py.File(run.merged) as file:
+            place = file["images/sample_id"].id.get_offset()
+        content[place : place + 16] = b"\xff" * 16
+    run.merged.write_bytes(content)
+    with pytest.raises(IgosError, match=r"masks\.h5.*damaged.*copy of .*segments: delete it"):
+        run.is_merged()
+    with pytest.raises(IgosError, match=r"masks\.h5.*damaged.*delete it"):
+        MaskFile(tmp_path)
+    for path in run.segments():
+        path.unlink()
+    with pytest.raises(IgosError, match=r"masks\.h5.*damaged") as caught:
+        MaskFile(tmp_path).column("masks")
+    assert "delete" not in str(caught.value)
 
 
 def test_images_that_lost_their_segment_do_not_vanish(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,15 @@ from igos_pl.store.schema import (
     differing_keys,
     read_column,
 )
-from igos_pl.store.segments import RunFolder, open_result, publishing, write_attributes
+from igos_pl.store.segments import (
+    RunFolder,
+    image_ids,
+    open_result,
+    owned_rows,
+    owners,
+    publishing,
+    write_attributes,
+)
 
 # Large, since rows of a block may lie anywhere: each segment is read once for a block.
 _BLOCK_BYTES = 1 << 28
@@ -30,7 +40,8 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
     """Copy all segments of a run into its ``masks.h5``.
 
     Rows are sorted by sample id, target and cell, so that the file does not depend on how the work was split.
-    A second call gives the same tables. An existing file is replaced only once the new one is complete.
+    A second call gives the same tables. An existing file is replaced only once the new one is complete. Of an
+    image that is in several segments, the first one's rows are taken; how many were left out is logged.
 
     Args:
         run: the output folder.
@@ -40,26 +51,34 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
         The merged file.
 
     Raises:
-        IgosError: if there is no segment, one is damaged, two hold the same image, or images are missing.
+        IgosError: if there is no segment, one is damaged, or images are missing.
     """
-    # Asked first: what is published from here on does not matter.
-    missing = [] if partial else run.missing()
+    paths = run.segments()  # what is published from here on does not matter
+    ids = [image_ids(path) for path in paths]
+    owner = owners(ids)
+    missing = [] if partial else run.missing(owner)
     if missing:
         raise IgosError(
             f"{len(missing)} images are not explained yet ({missing[0]}, ...): run the same command again to"
             " go on, or merge what there is by --partial"
         )
-    paths = run.segments()
     if not paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
     _check_configurations(paths)
-    _check_nothing_lost(run)
+    _check_nothing_lost(run, owner)
     with publishing(run.merged) as temporary, h5py.File(temporary, "w") as target:
         with open_result(paths[0]) as first:
             provenance = {k: first.attrs[k] for k in PROVENANCE[2:] if k in first.attrs}
             write_attributes(target, {**configuration_of(dict(first.attrs)), **provenance})
-        _merge_table(paths, target.create_group("images"), "images", IMAGES, ("sample_id",))
-        _merge_table(paths, target, "/", EXPLANATIONS, ("sample_id", "target", "cell"))
+        images = target.create_group("images")
+        _merge_table(paths, owner, images, "images", IMAGES, ("sample_id",))
+        _merge_table(paths, owner, target, "/", EXPLANATIONS, ("sample_id", "target", "cell"))
+    if twice := sum(map(len, ids)) - len(owner):
+        logging.getLogger(__name__).warning(
+            "%s: %d images were explained by two runs at the same time; the first results were taken",
+            run.merged,
+            twice,
+        )
     return run.merged
 
 
@@ -77,13 +96,11 @@ def _check_configurations(paths: list[Path]) -> None:
             )
 
 
-def _check_nothing_lost(run: RunFolder) -> None:
+def _check_nothing_lost(run: RunFolder, owner: Mapping[str, int]) -> None:
     """Segments may have been removed after an earlier merge: their images must not vanish now."""
     if not run.merged.exists():
         return
-    with open_result(run.merged) as file:
-        merged = set(read_column(file["images"], "sample_id").tolist())
-    lost = merged - run.done()
+    lost = set(image_ids(run.merged)) - owner.keys()
     if lost:
         raise IgosError(
             f"{run.merged} holds {len(lost)} images that no segment has any more ({min(lost)}, ...):"
@@ -92,23 +109,28 @@ def _check_nothing_lost(run: RunFolder) -> None:
 
 
 def _merge_table(
-    paths: list[Path], target: h5py.Group, group: str, schema: dict[str, Column], keys: tuple[str, ...]
+    paths: list[Path],
+    owner: Mapping[str, int],
+    target: h5py.Group,
+    group: str,
+    schema: dict[str, Column],
+    keys: tuple[str, ...],
 ) -> None:
     """Copy one table of all segments in the order of its keys, block by block."""
-    parts, key_columns = [], []
-    for path in paths:
+    parts, rows_of, key_columns = [], [], []
+    for number, path in enumerate(paths):
         with open_result(path) as file:
             if keys[0] in file[group]:
+                found = [read_column(file[group], key) for key in keys]
                 parts.append(path)
-                key_columns.append([read_column(file[group], key) for key in keys])
+                rows_of.append(owned_rows(owner, number, found[0]))
+                key_columns.append([column[rows_of[-1]] for column in found])
     if not parts:
         return
     columns = [np.concatenate(column) for column in zip(*key_columns, strict=True)]
     order = np.lexsort(columns[::-1])
-    _check_unique(columns, order, paths)
-    lengths = [len(column[0]) for column in key_columns]
-    part_of = np.repeat(np.arange(len(parts)), lengths)[order]
-    row_of = np.concatenate([np.arange(length) for length in lengths])[order]
+    part_of = np.repeat(np.arange(len(parts)), list(map(len, rows_of)))[order]
+    row_of = np.concatenate(rows_of)[order]
     for name, column in schema.items():
         with open_result(parts[0]) as file:
             like = read_column(file[group], name, slice(0, 1))
@@ -138,14 +160,3 @@ def _gather(
             raise IgosError(f"{parts[part]}: {name} has rows of {found.shape[1:]}, not {like.shape[1:]}")
         values[places] = found[rows - rows.min()]
     return values
-
-
-def _check_unique(columns: list[NDArray[Any]], order: NDArray[np.int64], paths: list[Path]) -> None:
-    ordered = [column[order] for column in columns]
-    same = np.logical_and.reduce([column[1:] == column[:-1] for column in ordered])
-    if same.any():
-        twice = ordered[0][1:][same]
-        raise IgosError(
-            f"{len(twice)} rows are in two segments of {paths[0].parent} (image {twice[0]}): did two"
-            " runs work at the same time? Delete one of the segments that hold it, and run the command again"
-        )

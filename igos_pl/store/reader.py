@@ -9,13 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.errors import IgosError
 from igos_pl.images import frame_of
 from igos_pl.store.schema import EXPLANATIONS, IMAGES, BatchResult, Columns, read_column
-from igos_pl.store.segments import RunFolder, open_result
+from igos_pl.store.segments import RunFolder, image_ids, open_result, owned_rows, owners
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class MaskFile:
     """The results of a run: ``MaskFile("runs/x/masks.h5")``, or ``MaskFile("runs/x")`` for a run's folder.
 
     A folder is read from its merged file if that holds all there is, or else from its segments, so that a
-    run can be looked into while it goes on. Iterating gives the explanations one by one; `where` selects
-    rows.
+    run can be looked into while it goes on. Of an image that is in several segments, the first one's rows are
+    taken. Iterating gives the explanations one by one; `where` selects rows.
     Use it in a ``with`` statement, or `close` it.
 
     Args:
@@ -89,15 +90,21 @@ class MaskFile:
         paths = _results_in(path) if path.is_dir() else [path]
         if not paths:
             raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
-        self._stack = ExitStack()
-        self._files = [self._stack.enter_context(open_result(part)) for part in paths]
-        self._lengths = [len(file["target"]) if "target" in file else 0 for file in self._files]
-        self._starts = np.concatenate([[0], np.cumsum(self._lengths)])
-        self.attributes: dict[str, Any] = dict(self._files[0].attrs)
-        self.images: Columns = {
-            name: np.concatenate([read_column(file["images"], name) for file in self._files])
-            for name in IMAGES
-        }
+        self._paths = paths
+        self._open, self._stack = -1, ExitStack()
+        self.attributes: dict[str, Any] = dict(self._file(0).attrs)
+        tables: list[Columns] = []
+        self._rows: list[NDArray[np.int64]] = []
+        owner = owners(map(image_ids, paths))
+        for number in range(len(paths)):
+            file = self._file(number)
+            table = {name: read_column(file["images"], name) for name in IMAGES}
+            kept = owned_rows(owner, number, table["sample_id"])
+            tables.append({name: column[kept] for name, column in table.items()})
+            ids = read_column(file, "sample_id") if "sample_id" in file else ()
+            self._rows.append(owned_rows(owner, number, ids))
+        self._starts = np.cumsum([0, *map(len, self._rows)])
+        self.images: Columns = {name: np.concatenate([table[name] for table in tables]) for name in IMAGES}
         self._image_row = {name: row for row, name in enumerate(self.images["sample_id"].tolist())}
 
     def __enter__(self) -> MaskFile:
@@ -112,8 +119,17 @@ class MaskFile:
         self.close()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the file that was read last."""
         self._stack.close()
+        self._open = -1
+
+    def _file(self, number: int) -> h5py.File:
+        """One of the files. One at a time is open: a long run has more segments than a process may open."""
+        if number != self._open:
+            self.close()
+            self._opened = self._stack.enter_context(open_result(self._paths[number]))
+            self._open = number
+        return self._opened
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -126,7 +142,9 @@ class MaskFile:
         """
         if name not in EXPLANATIONS:
             raise IgosError(f"No column {name!r}; there are: {', '.join(EXPLANATIONS)}")
-        parts = [read_column(f, name) for f, n in zip(self._files, self._lengths, strict=True) if n]
+        parts = [
+            read_column(self._file(number), name)[rows] for number, rows in enumerate(self._rows) if len(rows)
+        ]
         return np.concatenate(parts) if parts else np.empty(0)
 
     def where(self, **values: Any) -> NDArray[np.int64]:
@@ -141,10 +159,10 @@ class MaskFile:
             raise IndexError(f"row {row} of {len(self)}")
         row = int(row) % len(self)
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        inside = row - int(self._starts[part])
+        inside = int(self._rows[part][row - int(self._starts[part])])
         values = {}
         for name in EXPLANATIONS:
-            value = read_column(self._files[part], name, slice(inside, inside + 1))[0]
+            value = read_column(self._file(part), name, slice(inside, inside + 1))[0]
             values[name] = value.item() if isinstance(value, np.generic) else value
         image_row = self._image_row[values["sample_id"]]
         image = {name: column[image_row] for name, column in self.images.items()}

@@ -24,6 +24,10 @@ _TEXT = h5py.string_dtype()
 _CHUNK_BYTES = 1 << 16
 
 
+class DamagedFileError(IgosError):
+    """A file's content is not what was written."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column's type; rows are of any shape that is the same throughout a run."""
@@ -146,13 +150,14 @@ def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
     """A column, or some rows of it; text as Python strings.
 
     Raises:
-        IgosError: if the column is missing or damaged.
+        DamagedFileError: if the column is missing or damaged.
     """
     try:
         dataset = table[name]
         values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
     except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise IgosError(f"Cannot read {table.file.filename}: {name} is damaged ({error})") from error
+        message = f"Cannot read {table.file.filename}: {name} is damaged ({error})"
+        raise DamagedFileError(message) from error
     return np.asarray(values)
 
 

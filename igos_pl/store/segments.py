@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from igos_pl.errors import IgosError, RunError
 from igos_pl.store.schema import (
@@ -20,6 +22,7 @@ from igos_pl.store.schema import (
     SCHEMA_VERSION,
     Attributes,
     BatchResult,
+    DamagedFileError,
     check_version,
     configuration_of,
     differing_keys,
@@ -82,35 +85,37 @@ class RunFolder:
 
     def done(self) -> set[str]:
         """The ids of all images that are published."""
-        ids: set[str] = set()
-        for path in self.segments():
-            with open_result(path) as file:
-                ids.update(read_column(file["images"], "sample_id").tolist())
-        return ids
+        return set(owners(map(image_ids, self.segments())))
 
     def expect(self, ids: Sequence[str]) -> None:
         """Write down which images a run is to explain in all."""
         with publishing(self.expected_path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
-    def missing(self) -> list[str]:
+    def missing(self, done: Container[str] | None = None) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.
+
+        Args:
+            done: what is published, where the caller has read that.
 
         Raises:
             IgosError: if the folder is none of a run.
         """
         if not self.expected_path.is_file():
             raise IgosError(f"{self.path} is no output folder of a run: {self.expected_path.name} is missing")
-        done = self.done()
+        done = self.done() if done is None else done
         expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
         return [name for name in expected if name not in done]
 
-    def is_merged(self) -> bool:
-        """Whether the merged file holds all images that the segments hold."""
+    def is_merged(self, done: set[str] | None = None) -> bool:
+        """Whether the merged file holds all images that the segments hold.
+
+        Args:
+            done: these images, where the caller has read them.
+        """
         if not self.merged.exists():
             return False
-        with open_result(self.merged) as file:
-            return self.done() == set(read_column(file["images"], "sample_id").tolist())
+        return set(image_ids(self.merged)) == (self.done() if done is None else done)
 
     def check_configuration(self, configuration: Attributes) -> None:
         """Raise if the folder holds results of another configuration.
@@ -188,13 +193,63 @@ def open_result(path: Path) -> Iterator[h5py.File]:
         IgosError: if it is missing, damaged, or of another schema version.
     """
     try:
-        file = h5py.File(path, "r", locking=False)  # immutable; some file systems have no locks
+        with _opened(path) as file:
+            check_version(file, path)
+            yield file
+    except DamagedFileError as error:
+        run = RunFolder(path.parent)
+        if path != run.merged or not run.segments():
+            raise
+        raise IgosError(
+            f"{error}. It is but a copy of {run.segments_path}: delete it, and run the same command again"
+        ) from error
+
+
+def _opened(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)  # immutable; some file systems have no locks
     except OSError as error:
-        what = f"damaged, or no HDF5 file ({error})" if path.is_file() else "no such file"
-        raise IgosError(f"Cannot read {path}: {what}") from error
-    with file:
-        check_version(file, path)
-        yield file
+        if not path.is_file():
+            raise IgosError(f"Cannot read {path}: no such file") from error
+        if error.errno is None:  # HDF5's own complaint, not the system's
+            raise DamagedFileError(f"Cannot read {path}: damaged, or no HDF5 file ({error})") from error
+        limit = error.errno in (errno.EMFILE, errno.ENFILE)
+        advice = ". Close some, or raise the limit by ulimit -n" if limit else ""
+        raise IgosError(f"Cannot read {path}: {os.strerror(error.errno)}{advice}") from error
+
+
+def image_ids(path: Path) -> list[str]:
+    """The ids in a file's table of images."""
+    with open_result(path) as file:
+        ids: list[str] = read_column(file["images"], "sample_id").tolist()
+    return ids
+
+
+def owners(ids: Iterable[Iterable[str]]) -> dict[str, int]:
+    """The number of the file that each image is taken from: the first one that has it.
+
+    Several have it if two runs were at work on the same images. Its rows are the same in all of them, or
+    nearly so, but must be there once.
+
+    Args:
+        ids: of the images of each file.
+    """
+    owner: dict[str, int] = {}
+    for number, names in enumerate(ids):
+        for name in names:
+            owner.setdefault(name, number)
+    return owner
+
+
+def owned_rows(owner: Mapping[str, int], number: int, ids: Iterable[str]) -> NDArray[np.int64]:
+    """The rows of a table that are taken from a file.
+
+    Args:
+        owner: see `owners`.
+        number: of the file.
+        ids: the table's column of sample ids.
+    """
+    return np.array([row for row, name in enumerate(ids) if owner.get(name) == number], dtype=np.int64)
 
 
 def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> bytes:

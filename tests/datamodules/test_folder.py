@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_bad_label_files_are_named(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
     with pytest.raises(IgosError, match=message):
         samples_of(root, labels=str(tmp_path / "labels.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [(b"a\nb.png", "line break"), (b"a\rb.png", "line break"), (b"\xff.png", "not UTF-8")],
+)
+def test_names_that_results_cannot_hold(tmp_path: Path, name: bytes, problem: str) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png"])
+    bad = root / os.fsdecode(name)
+    (root / "a.png").rename(bad)
+    with pytest.raises(IgosError, match=f"{problem}.*rename it") as caught:
+        run(root, tmp_path / "run")
+    assert repr(str(bad)) in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_binary_and_missing_label_files_are_named(tmp_path: Path) -> None:
