@@ -39,8 +39,9 @@ from igos_pl.targets import Targets
 
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
-# Perturbed images that the network sees at once; halved when memory runs out. Larger ones are slower on CPUs.
-_MICRO_BATCH = {"cpu": 10}
+# Perturbed images that the network sees at once; halved when memory runs out. On CPUs larger ones are slower:
+# their activations are blocks so large that the allocator returns each to the system (docs/performance.md).
+_MICRO_BATCH = {"cpu": 5}
 _MICRO_BATCH_ACCELERATOR = 64
 
 # Pixels of masks that are optimised together; bounds the memory for images with very many targets.

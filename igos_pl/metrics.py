@@ -106,18 +106,20 @@ def deletion_insertion_curves(
     rows, points = counts.shape
     place = ranks(masks)
     size = (problem.images.shape[-2], problem.images.shape[-1])
+    # Plane by plane, whatever the network's own format: so images are gathered and blended quickest.
+    images, baselines = problem.images.contiguous(), problem.baselines.contiguous()
     scores = masks.new_empty(2 * rows * points)
 
     def work(start: int, stop: int) -> None:
         item = torch.arange(start, stop, device=masks.device)
         inserts, row, point = item // (rows * points), item // points % rows, item % points
         kept = place[row] >= counts[row, point].reshape(-1, 1, 1)
-        shown = upsample(kept.to(problem.images.dtype).unsqueeze(1), size)
+        shown = upsample(kept.to(images.dtype).unsqueeze(1), size)
         shown = torch.where(inserts.bool().reshape(-1, 1, 1, 1), 1 - shown, shown)
         targets = problem.targets.select(row)
-        images = blend(problem.images[targets.image], problem.baselines[targets.image], shown)
-        images = images.contiguous(memory_format=torch.channels_last)
-        scores[start:stop] = network.score(images, targets).to(scores.dtype)
+        whole, bare = (source.index_select(0, targets.image) for source in (images, baselines))
+        blended = blend(whole, bare, shown).contiguous(memory_format=torch.channels_last)
+        scores[start:stop] = network.score(blended, targets).to(scores.dtype)
 
     micro_batches.run(len(scores), work)
     deletion, insertion = scores.reshape(2, rows, points)

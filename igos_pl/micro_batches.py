@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -13,9 +14,10 @@ _CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
 
 class MicroBatches:
-    """Runs a stream in pieces of at most ``size`` items; halves the size when memory runs out.
+    """Runs a stream in equal pieces of at most ``size`` items; halves the size when memory runs out.
 
-    The smaller size is kept for all that follows, so that the price is paid once.
+    Equal, so that no small remainder leaves a device idle. The smaller size is kept for all that follows, so
+    that the price is paid once.
     """
 
     def __init__(self, size: int) -> None:
@@ -36,7 +38,8 @@ class MicroBatches:
         """
         start = 0
         while start < items:
-            stop = min(start + self.size, items)
+            pieces = math.ceil((items - start) / self.size)
+            stop = start + math.ceil((items - start) / pieces)
             try:
                 work(start, stop)
             except (RuntimeError, MemoryError) as error:
@@ -52,7 +55,7 @@ class MicroBatches:
                 "Out of memory with a single perturbed image: use a smaller network input, or a device with"
                 f" more memory ({(str(error) or type(error).__name__).splitlines()[0]})"
             ) from error
-        self.size = tried // 2
+        self.size = math.ceil(tried / 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -116,8 +116,9 @@ class Objective:
             [term.kind == "insertion" for term in method.terms], device=images.device
         )
         self._term_signs = torch.where(self._term_inserts, -1.0, 1.0).to(images.dtype)
-        self._difference = images - problem.baselines
-        self._ends = torch.stack((problem.baselines, images))  # where a path ends, by _term_inserts
+        # Plane by plane, whatever the network's own format: so images are gathered and blended quickest.
+        self._difference = (images - problem.baselines).contiguous()
+        self._ends = torch.cat((problem.baselines, images)).contiguous()  # first where deletions end
         self._edges = edge_weights(images) if method.regularizer == "bilateral_tv" else None
 
     def value_and_gradient(self, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,12 +132,12 @@ class Objective:
         Returns:
             values ``(R,)`` and gradients ``(R, M, s, s)``.
         """
-        rows = torch.arange(len(masks), device=masks.device)
+        rows, keys = torch.arange(len(masks), device=masks.device), self.problem.keys
         with torch.enable_grad():
             leaf = masks.detach().requires_grad_()
             maps = self._maps(leaf)
             penalty = self._penalty(leaf, rows)
-            scores, pull = self._stream(maps.detach(), rows, gradient=True)
+            scores, pull = self._stream(maps.detach(), rows, keys, gradient=True)
             (gradient,) = torch.autograd.grad(
                 (maps, penalty), leaf, (pull * self.method.score_gradient_scale, torch.ones_like(penalty))
             )
@@ -151,8 +152,10 @@ class Objective:
             masks: ``(n, M, s, s)``.
             rows: ``(n,)`` the rows that the masks belong to.
         """
-        scores, _ = self._stream(self._maps(masks), rows, gradient=False)
-        self.forwards[rows.cpu()] += scores[0].numel()
+        numbers = rows.tolist()
+        keys = [self.problem.keys[number] for number in numbers]
+        scores, _ = self._stream(self._maps(masks), rows, keys, gradient=False)
+        self.forwards[numbers] += scores[0].numel()
         return self._total(scores) + self._penalty(masks, rows)
 
     def _maps(self, masks: Tensor) -> Tensor:
@@ -178,12 +181,17 @@ class Objective:
         """The sum of the terms, ``(n, T, K)`` to ``(n,)``: insertion scores count as negative."""
         return (scores.mean(2) * self._term_signs).sum(1)
 
-    def _stream(self, maps: Tensor, rows: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+    def _stream(
+        self, maps: Tensor, rows: Tensor, keys: Sequence[int], gradient: bool
+    ) -> tuple[Tensor, Tensor]:
         """Score all path positions of some rows.
+
+        Nothing in here asks for a value on the device, so that a GPU is given its next work in time.
 
         Args:
             maps: ``(n, P, H, W)`` without gradient.
             rows: ``(n,)``.
+            keys: of these n rows.
             gradient: whether to compute the gradient of the terms with respect to ``maps``, too.
 
         Returns:
@@ -197,17 +205,16 @@ class Objective:
             item = torch.arange(start, stop, device=maps.device)
             owner, term, step = item // (terms * steps), item // steps % terms, item % steps
             targets = self.problem.targets.select(rows[owner])
-            product = self._term_product[term]
+            place = owner * len(self._products) + self._term_product[term]
             # A path leads from one end (mask 1) to the other (mask 0): end + a M (start - end).
             position = ((step + 1).to(maps.dtype) / steps).reshape(-1, 1, 1, 1)
-            change = self._difference[targets.image]
+            change = self._difference.index_select(0, targets.image)
             reach = self._term_signs[term].reshape(-1, 1, 1, 1) * position
-            images = torch.addcmul(
-                self._ends[self._term_inserts[term].long(), targets.image],
-                reach * maps[owner, product].unsqueeze(1),
-                change,
-            )
-            self._add_noise(images, rows[owner], term, step)
+            reach = reach * maps.flatten(0, 1).index_select(0, place).unsqueeze(1)
+            end = self._term_inserts[term] * len(self._difference) + targets.image
+            images = self._ends.index_select(0, end).addcmul_(reach, change)
+            if self.weights.noise > 0:
+                images.add_(self._noise(images, keys, start), alpha=self.weights.noise)
             images = images.contiguous(memory_format=torch.channels_last)
             if not gradient:
                 scores.view(-1)[start:stop] = self.network.score(images, targets).to(scores.dtype)
@@ -218,19 +225,18 @@ class Objective:
                 (slope,) = torch.autograd.grad(score.sum(), images)
             # Both kinds of term pull the same way: an insertion's sign in the objective meets its sign in
             # the blend.
-            share = (slope * change).sum(1) * (position.squeeze(1) / steps)
+            share = (slope.contiguous() * change).sum(1) * (position.squeeze(1) / steps)
             scores.view(-1)[start:stop] = score.detach().to(scores.dtype)
-            pull.flatten(0, 1).index_add_(0, owner * len(self._products) + product, share)
+            pull.flatten(0, 1).index_add_(0, place, share)
 
         self.micro_batches.run(scores.numel(), work)
         return scores, pull
 
-    def _add_noise(self, images: Tensor, rows: Tensor, terms: Tensor, steps: Tensor) -> None:
-        """Add each perturbed image's own noise, in place."""
-        if self.weights.noise == 0:
-            return
-        for image, row, term, step in zip(images, rows.tolist(), terms.tolist(), steps.tolist(), strict=True):
-            key = self.problem.keys[row]
-            generator = generator_of(images.device, key, self.iteration, term, step)
-            noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
-            image.add_(noise, alpha=self.weights.noise)
+    def _noise(self, images: Tensor, keys: Sequence[int], start: int) -> Tensor:
+        """Standard normal noise ``(B, 3, H, W)``, of each perturbed image's own, from item ``start`` on."""
+        terms, steps = len(self.method.terms), self.weights.path_steps
+        noise = torch.empty_like(images)
+        for item, image in enumerate(noise, start):
+            row, term, step = item // (terms * steps), item // steps % terms, item % steps
+            image.normal_(generator=generator_of(images.device, keys[row], self.iteration, term, step))
+        return noise

@@ -228,12 +228,16 @@ def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:
         IgosError: if a label is outside of the head.
     """
     classes = probabilities.shape[1]
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
-        raise IgosError(
-            f"Label {int(outside[0])} is outside of the {classes} classes of {name} (0 to {classes - 1})"
-        )
-    return probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+    try:
+        return probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+    except RuntimeError:
+        # Asked only now: to look at the labels first would make a GPU wait in every pass.
+        outside = labels[(labels < 0) | (labels >= classes)]
+        if not len(outside):
+            raise
+    raise IgosError(
+        f"Label {int(outside[0])} is outside of the {classes} classes of {name} (0 to {classes - 1})"
+    )
 
 
 def prediction_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
@@ -242,11 +246,14 @@ def prediction_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
     Raises:
         IgosError: if there are fewer rows, as for an input of another size.
     """
-    count = predictions.shape[1]
-    outside = rows[(rows < 0) | (rows >= count)]
-    if len(outside):
-        raise IgosError(f"Prediction row {int(outside[0])} is outside of the {count} rows of {name}")
-    return predictions[torch.arange(len(rows), device=rows.device), rows]
+    count, values = predictions.shape[1:]
+    try:
+        return predictions.gather(1, rows.reshape(-1, 1, 1).expand(-1, 1, values)).squeeze(1)
+    except RuntimeError:
+        outside = rows[(rows < 0) | (rows >= count)]
+        if not len(outside):
+            raise
+    raise IgosError(f"Prediction row {int(outside[0])} is outside of the {count} rows of {name}")
 
 
 def _named(known: GroundTruth, index: int) -> str:

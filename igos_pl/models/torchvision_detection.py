@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
@@ -46,7 +47,8 @@ def prepare_images(transform: Any, images: Tensor) -> tuple[Tensor, tuple[int, i
 def scale_boxes(boxes: Tensor, size: Sequence[int], new_size: Sequence[int]) -> Tensor:
     """Boxes ``(n, 4)`` x1 y1 x2 y2 of an image of (height, width) ``size``, in one of ``new_size``."""
     down, across = (new / old for new, old in zip(new_size, size, strict=True))
-    return boxes * boxes.new_tensor((across, down, across, down))
+    # By plain numbers: a tensor made of them would have to be copied to the device, which waits for it.
+    return torch.stack((boxes[:, 0::2] * across, boxes[:, 1::2] * down), 2).flatten(1)
 
 
 def feature_maps(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:

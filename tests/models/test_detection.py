@@ -13,7 +13,8 @@ from torch import Tensor
 
 from igos_pl.errors import IgosError
 from igos_pl.models import Detections, Detector
-from igos_pl.models.detection import label_scores, match_objects
+from igos_pl.models.detection import label_scores, match_objects, prediction_rows
+from igos_pl.models.torchvision_detection import scale_boxes
 from igos_pl.targets import Targets
 from igos_pl.truth import GroundTruth
 
@@ -191,6 +192,29 @@ def test_largest_overlaps_are_matched_first_and_once() -> None:
 def test_label_outside_the_head() -> None:
     with pytest.raises(IgosError, match="Label 4 is outside of the 4 classes of it"):
         label_scores(torch.rand(2, 4), torch.tensor([3, 4]), "it")
+    with pytest.raises(RuntimeError, match="Size"):  # an error of another kind is told as it is
+        label_scores(torch.rand(2, 4), torch.tensor([3, 2, 1]), "it")
+
+
+def test_prediction_row_outside_the_head() -> None:
+    predictions = torch.arange(12.0).reshape(2, 3, 2)
+    assert prediction_rows(predictions, torch.tensor([2, 0]), "it").tolist() == [[4, 5], [6, 7]]
+    for row in (-1, 3):
+        with pytest.raises(IgosError, match=f"Prediction row {row} is outside of the 3 rows of it"):
+            prediction_rows(predictions, torch.tensor([0, row]), "it")
+
+
+def test_scores_and_boxes_are_found_without_asking_the_device() -> None:
+    meta = torch.empty(2, 3, 4, device="meta")
+    rows = torch.zeros(2, dtype=torch.long, device="meta")
+    assert label_scores(prediction_rows(meta, rows, "it"), rows, "it").shape == (2,)
+    assert scale_boxes(meta[:, 0], (2, 3), (4, 9)).shape == (2, 4)
+
+
+def test_boxes_scale_by_each_side_of_their_own() -> None:
+    boxes = torch.tensor([[1.0, 2, 3, 4], [0, 1, 2, torch.nan]])
+    expected = torch.tensor([[3.0, 4, 9, 8], [0, 2, 6, torch.nan]])
+    torch.testing.assert_close(scale_boxes(boxes, (10, 10), (20, 30)), expected, equal_nan=True)
 
 
 def test_describe_has_the_selection() -> None:
