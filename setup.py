@@ -1,7 +1,8 @@
 """Packaging: the wheel holds igos_pl alone.
 
 `datamodules/` and `callbacks/` lie at the top of the repository and import as `igos_pl.datamodules` and
-`igos_pl.callbacks`; the links in `igos_pl/` make editable installs and tools see the same names.
+`igos_pl.callbacks`; the links in `igos_pl/` make editable installs and tools see the same names. The presets
+in `configs/presets/` are part of the package, too.
 """
 
 from pathlib import Path
@@ -30,7 +31,7 @@ setup(
     ],
     package_dir={"igos_pl.callbacks": "callbacks", "igos_pl.datamodules": "datamodules"},
     package_data={
-        "igos_pl": ["py.typed", "imagenet_classes.tsv"],
+        "igos_pl": ["py.typed", "imagenet_classes.tsv", "presets/*.yaml"],
         "igos_pl.demo": ["checkpoints/*"],
     },
     install_requires=[

@@ -31,11 +31,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from peers import Explanation, grad_cam, integrated_gradients, rise
 from photos import SURE, Photo, read_table
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+import igos_pl.optimizers
 from igos_pl.baselines import make_baselines
 from igos_pl.batches import ImageBatch
 from igos_pl.errors import IgosError
@@ -46,27 +48,25 @@ from igos_pl.micro_batches import MicroBatches
 from igos_pl.models import Classifier, EfficientNetLite0
 from igos_pl.models.weights import load_weights
 from igos_pl.objective import Problem
-from igos_pl.optimizers import LineSearch
 from igos_pl.perturbation import upsample
 from igos_pl.randomness import key_of
 from igos_pl.store import ImageRecord
 from igos_pl.truth import GroundTruth
 
+PRESETS = Path(__file__).parents[1] / "configs" / "presets"
+
+
+def preset(name: str) -> dict[str, Any]:
+    """What `Explainer` is given by a preset of the command line."""
+    settings: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())["model"]
+    optimizer = settings["optimizer"]
+    factory = getattr(torch.optim, optimizer["class_path"].removeprefix("torch.optim."), None)
+    factory = factory or getattr(igos_pl.optimizers, optimizer["class_path"])
+    return {**settings, "optimizer": partial(factory, **optimizer["init_args"])}
+
+
 # Settings of `Explainer`; what is not named has its default.
-OURS: dict[str, dict[str, Any]] = {
-    "default": {},
-    # configs/published_igospp_ls.yaml
-    "published": {
-        "method": "igos++",
-        "optimizer": partial(LineSearch, alpha=1000),
-        "mask_size": 224,
-        "iterations": 20,
-        "path_steps": 20,
-        "l1": 10,
-        "l2": 20,
-        "noise": 0.2,
-    },
-}
+OURS = {"default": {}, "fast": preset("fast"), "published": preset("published")}
 
 # The best of EfficientNet-Lite0's last layers on the tuning half.
 GRAD_CAM_LAYER = "bn2"
@@ -80,6 +80,7 @@ PEERS: dict[str, Callable[[Classifier, Problem, int], Explanation]] = {
 # What the figure calls the families.
 LABELS = {
     "default": "iGOS++, our defaults",
+    "fast": "iGOS+, fast preset",
     "published": "iGOS++, published settings",
     "grad-cam": "Grad-CAM",
     "ig": "integrated gradients",

@@ -15,10 +15,10 @@ from igos_pl import __version__
 from igos_pl.errors import IgosError
 
 PREDICT_HELP = """\
-usage: igos-pl predict [-c FILE.yaml ...] [--KEY VALUE ...]
+usage: igos-pl predict [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
 
-Explain every image of a data set. Settings come from YAML files (-c, later ones win) and from the command
-line (--KEY VALUE, which wins over files). Running the same command again goes on where it stopped.
+Explain every image of a data set. Settings come from a preset, from YAML files (-c, later ones win) and from
+the command line (--KEY VALUE, after the files; wins). The same command again goes on where it stopped.
 
 what is explained
   --data CLASS                    ImageFolderDataModule (default), ImageNetDataModule, COCODataModule
@@ -44,6 +44,7 @@ by which network
   --model.network.max_per_image N     the best N detections of an image (100)
 
 how
+  --preset NAME                   fast, published, published_nag, published_igos, published_igos_nag
   --model.method METHOD           igos, igos+, igos++ (default)
   --model.optimizer CLASS         NAG (default), LineSearch, or an elementwise one of torch.optim
   --model.optimizer.step_size X   how far a step moves the cell that it moves most (NAG 0.2, LineSearch 1)
@@ -51,6 +52,8 @@ how
   --model.mask_size S             cells along the side of a mask (28)
   --model.iterations N            of the optimiser
   --model.path_steps K            positions on the integration path
+  --model.path PATH               scaled (default, as published) or threshold, by the order of the cells
+  --model.average BOOL            the mean of the masks over the iterations instead of the last (false)
   --model.l1 X, --model.l2 X      weights of the removed area and of the total variation
   --model.noise X                 on perturbed images; 0 for none
   --model.baseline KIND           blur (default), black, mean, noise

@@ -64,6 +64,8 @@ class Explainer(LightningModule):
         mask_size: s, cells along the side of a mask.
         iterations: of the optimiser.
         path_steps: K, positions on the integration path.
+        path: ``scaled``, as published, or ``threshold``, by the order of the mask's cells (`igos_pl.paths`).
+        average: take the mean of the masks over the iterations, later ones weighing more, for the mask.
         l1: weight of the removed area.
         l2: weight of the (bilateral) total variation.
         noise: standard deviation of noise on perturbed images, in units of ImageNet-normalised images.
@@ -82,6 +84,8 @@ class Explainer(LightningModule):
         mask_size: int = 28,
         iterations: int = 10,
         path_steps: int = 5,
+        path: str = "scaled",
+        average: bool = False,
         l1: float = 1.0,
         l2: float = 20.0,
         noise: float = 0.0,
@@ -107,7 +111,8 @@ class Explainer(LightningModule):
             check_at_least("micro_batch_size", micro_batch_size, 1)
         self.mask_size = mask_size
         self.iterations = iterations
-        self.weights = Weights(l1, l2, path_steps, noise)
+        self.average = average
+        self.weights = Weights(l1, l2, path_steps, noise, path)
         self.baseline = baseline
         self.start = start
         self.metrics = metrics
@@ -130,6 +135,8 @@ class Explainer(LightningModule):
             "mask_size": self.mask_size,
             "iterations": self.iterations,
             "path_steps": weights.path_steps,
+            "path": weights.path,
+            "average": int(self.average),
             "l1": weights.l1,
             "l2": weights.l2,
             "noise": weights.noise,
@@ -190,9 +197,8 @@ class Explainer(LightningModule):
         size, count = images.shape[-1], self.method.masks
         # The parameter is this call's own: nothing of it stays on the module, or reaches another batch.
         masks = nn.Parameter(self.start.masks(targets, count, self.mask_size, size))
-        solution = optimize(
-            objective, masks, self.optimizer_factory([masks]), self.iterations, self.on_iteration
-        )
+        optimizer = self.optimizer_factory([masks])
+        solution = optimize(objective, masks, optimizer, self.iterations, self.average, self.on_iteration)
         cells = curve_cells(targets, self.mask_size, size)
         counts = removal_counts(cells, CURVE_STEPS) if self.metrics else cells.new_zeros(len(cells), 1)
         curves = deletion_insertion_curves(self.network, problem, solution.masks, counts, micro_batches)

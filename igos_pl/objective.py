@@ -10,11 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_at_least, check_choice
 from igos_pl.methods import Method
 from igos_pl.micro_batches import MicroBatches
+from igos_pl.paths import PATHS, Ramps
 from igos_pl.perturbation import upsample
-from igos_pl.randomness import generator_of
+from igos_pl.randomness import generator_of, key_of
 from igos_pl.regularizers import (
     area,
     bilateral_total_variation,
@@ -58,18 +59,21 @@ class Weights:
         l2: weight of the (bilateral) total variation.
         path_steps: K, the number of positions on the integration path.
         noise: standard deviation of the noise on perturbed images, in units of ``Problem.images``.
+        path: ``scaled`` or ``threshold``, see `igos_pl.paths`.
     """
 
     l1: float
     l2: float
     path_steps: int
     noise: float
+    path: str = "scaled"
 
     def __post_init__(self) -> None:
         check_at_least("l1", self.l1, 0)
         check_at_least("l2", self.l2, 0)
         check_at_least("path_steps", self.path_steps, 1)
         check_at_least("noise", self.noise, 0)
+        check_choice("path", self.path, PATHS)
 
 
 class Objective:
@@ -79,11 +83,11 @@ class Objective:
     each of them the gradient with respect to the perturbed images is reduced to the mask's at once, so that
     memory does not grow with the number of terms or path positions.
 
-    Noise is drawn from (row key, iteration, term, position): the trials of a line search see the same noise
-    as the point that they are compared with.
+    Noise is drawn from (row key, iteration, term, position), positions that move from (row key, iteration):
+    the trials of a line search see the same as the point that they are compared with.
 
     Attributes:
-        iteration: the optimiser's iteration, from 0; enters the noise.
+        iteration: the optimiser's iteration, from 0; enters the noise and the positions.
         evaluations: ``(R,)`` forward and backward passes through the network so far.
         forwards: ``(R,)`` passes without gradient.
     """
@@ -109,6 +113,8 @@ class Objective:
 
         products = list(dict.fromkeys(term.masks for term in method.terms))
         self._products = products
+        self._path = PATHS[weights.path]
+        self._offsets = torch.tensor([key_of(key, "path") / 2**63 for key in problem.keys]).to(images)
         self._term_product = torch.tensor(
             [products.index(term.masks) for term in method.terms], device=images.device
         )
@@ -133,11 +139,12 @@ class Objective:
             values ``(R,)`` and gradients ``(R, M, s, s)``.
         """
         rows, keys = torch.arange(len(masks), device=masks.device), self.problem.keys
+        ramps = self._ramps(masks.detach(), rows)
         with torch.enable_grad():
             leaf = masks.detach().requires_grad_()
             maps = self._maps(leaf)
             penalty = self._penalty(leaf, rows)
-            scores, pull = self._stream(maps.detach(), rows, keys, gradient=True)
+            scores, pull = self._stream(maps.detach(), ramps, rows, keys, gradient=True)
             (gradient,) = torch.autograd.grad(
                 (maps, penalty), leaf, (pull * self.method.score_gradient_scale, torch.ones_like(penalty))
             )
@@ -154,18 +161,27 @@ class Objective:
         """
         numbers = rows.tolist()
         keys = [self.problem.keys[number] for number in numbers]
-        scores, _ = self._stream(self._maps(masks), rows, keys, gradient=False)
+        ramps = self._ramps(masks, rows)
+        scores, _ = self._stream(self._maps(masks), ramps, rows, keys, gradient=False)
         self.forwards[numbers] += scores[0].numel()
         return self._total(scores) + self._penalty(masks, rows)
 
     def _maps(self, masks: Tensor) -> Tensor:
         """The products of upsampled masks that the terms ask for: ``(n, P, H, W)``."""
         height, width = self.problem.images.shape[-2:]
-        up = upsample(masks, (height, width))
-        planes = up.unbind(1)
+        return self._multiplied(upsample(masks, (height, width)))
+
+    def _multiplied(self, masks: Tensor) -> Tensor:
+        """The products of masks that the terms ask for: ``(n, M, H, W)`` to ``(n, P, H, W)``."""
+        planes = masks.unbind(1)
         return torch.stack(
             [reduce(torch.mul, [planes[mask] for mask in product]) for product in self._products], 1
         )
+
+    def _ramps(self, masks: Tensor, rows: Tensor) -> Ramps:
+        """What the path makes of the masks ``(n, M, s, s)`` of some rows."""
+        cells = self._multiplied(masks).flatten(2)[:, self._term_product]
+        return self._path(cells, self._offsets[rows], self.iteration, self.weights.path_steps)
 
     def _penalty(self, masks: Tensor, rows: Tensor) -> Tensor:
         """The regulariser of the masks' product: ``(n,)``."""
@@ -182,7 +198,7 @@ class Objective:
         return (scores.mean(2) * self._term_signs).sum(1)
 
     def _stream(
-        self, maps: Tensor, rows: Tensor, keys: Sequence[int], gradient: bool
+        self, maps: Tensor, ramps: Ramps, rows: Tensor, keys: Sequence[int], gradient: bool
     ) -> tuple[Tensor, Tensor]:
         """Score all path positions of some rows.
 
@@ -190,6 +206,7 @@ class Objective:
 
         Args:
             maps: ``(n, P, H, W)`` without gradient.
+            ramps: ``(n, T, K)``.
             rows: ``(n,)``.
             keys: of these n rows.
             gradient: whether to compute the gradient of the terms with respect to ``maps``, too.
@@ -203,14 +220,13 @@ class Objective:
 
         def work(start: int, stop: int) -> None:
             item = torch.arange(start, stop, device=maps.device)
-            owner, term, step = item // (terms * steps), item // steps % terms, item % steps
+            owner, term = item // (terms * steps), item // steps % terms
             targets = self.problem.targets.select(rows[owner])
             place = owner * len(self._products) + self._term_product[term]
-            # A path leads from one end (mask 1) to the other (mask 0): end + a M (start - end).
-            position = ((step + 1).to(maps.dtype) / steps).reshape(-1, 1, 1, 1)
+            coverage, slope = ramps.select(item).cover(maps.flatten(0, 1).index_select(0, place))
+            # A path leads from one end (coverage 1) to the other (coverage 0): end + c (start - end).
             change = self._difference.index_select(0, targets.image)
-            reach = self._term_signs[term].reshape(-1, 1, 1, 1) * position
-            reach = reach * maps.flatten(0, 1).index_select(0, place).unsqueeze(1)
+            reach = (self._term_signs[term].reshape(-1, 1, 1) * coverage).unsqueeze(1)
             end = self._term_inserts[term] * len(self._difference) + targets.image
             images = self._ends.index_select(0, end).addcmul_(reach, change)
             if self.weights.noise > 0:
@@ -222,10 +238,10 @@ class Objective:
             images.requires_grad_()
             with torch.enable_grad():
                 score = self.network.score(images, targets)
-                (slope,) = torch.autograd.grad(score.sum(), images)
+                (wish,) = torch.autograd.grad(score.sum(), images)
             # Both kinds of term pull the same way: an insertion's sign in the objective meets its sign in
             # the blend.
-            share = (slope.contiguous() * change).sum(1) * (position.squeeze(1) / steps)
+            share = (wish.contiguous() * change).sum(1) * (slope / steps)
             scores.view(-1)[start:stop] = score.detach().to(scores.dtype)
             pull.flatten(0, 1).index_add_(0, place, share)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import logging
 import sys
@@ -19,6 +20,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter, PreemptionHandler
+from igos_pl.checks import check_choice
 from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.errors import IgosError, RunError
@@ -31,6 +33,9 @@ from igos_pl.store.segments import publishing
 
 # The exit code of a run that was told to stop and is to be started again (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
+
+# Settings that belong together, by name: configs/presets/ of the repository.
+PRESETS = Path(__file__).parent / "presets"
 
 _SHOWN = 20
 
@@ -104,7 +109,7 @@ def predict(words: list[str], signals: StopSignals | None = None) -> int:
     """
     _quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # where people's own networks lie
-    cli = _parsed(words)
+    cli = _parsed(_with_preset(words))
     preemption = PreemptionHandler(signals)
     trainer, data = cli.trainer, cli.datamodule
     if cli.config["dry_run"]:
@@ -125,6 +130,30 @@ def predict(words: list[str], signals: StopSignals | None = None) -> int:
         print(f"Stopped by a signal with {left} images left: run the same command again to go on")
         return STOPPED
     return _report(trainer, data)
+
+
+def _with_preset(words: list[str]) -> list[str]:
+    """The words with the preset's file before all others, so that every other setting wins over it.
+
+    Raises:
+        IgosError: on a name that there is not, or on two presets.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset", action="append", default=[])
+    try:
+        options, others = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise IgosError(f"{error}: name one of {', '.join(_presets())}") from error
+    if len(options.preset) > 1:
+        raise IgosError(f"There can be one --preset, but these are {', '.join(options.preset)}")
+    for name in options.preset:
+        check_choice("preset", name, _presets())
+        return ["--config", str(PRESETS / f"{name}.yaml"), *others]
+    return others
+
+
+def _presets() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def _parsed(words: list[str]) -> PredictCLI:

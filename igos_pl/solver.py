@@ -18,7 +18,8 @@ class Solution:
     """What an optimisation ended with.
 
     Attributes:
-        masks: ``(R, s, s)`` in [0, 1], the product of each row's masks; low cells are important.
+        masks: ``(R, s, s)`` in [0, 1], the product of each row's masks, or its mean over the iterations; low
+            cells are important.
         objective: ``(R,)`` the objective before the last step.
         failed: ``(R,)`` rows whose objective or gradient was not finite; their mask is where that happened.
     """
@@ -33,6 +34,7 @@ def optimize(
     masks: nn.Parameter,
     optimizer: Optimizer,
     iterations: int,
+    average: bool = False,
     on_iteration: Callable[[int, int], None] | None = None,
 ) -> Solution:
     """Minimise the objective over the masks.
@@ -42,11 +44,14 @@ def optimize(
         masks: ``(R, M, s, s)``, the optimiser's one parameter; changed in place.
         optimizer: see `igos_pl.optimizers` for what its ``step`` is given.
         iterations: at least 1.
+        average: return the mean of the products after each iteration, the k-th with weight k, instead of the
+            last. Cells that end at the same bound keep the order in which they came there.
         on_iteration: called after each iteration with the number done and the number in all.
     """
     check_at_least("iterations", iterations, 1)
     failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
     losses = torch.full((len(masks),), torch.nan, device=masks.device)
+    product = masks.detach().prod(1)
 
     def closure(rows: Tensor | None = None) -> Tensor:
         nonlocal failed
@@ -64,6 +69,8 @@ def optimize(
         losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
         with torch.no_grad():
             masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
+            weight = 2 / (iteration + 2) if average else 1.0
+            product.lerp_(masks.prod(1), weight)
         if on_iteration is not None:
             on_iteration(iteration + 1, iterations)
-    return Solution(masks.detach().prod(1), losses, failed)
+    return Solution(product, losses, failed)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from tiny import SIZE, pictures, tiny_classifier
 from torch import Tensor, nn
@@ -182,12 +181,12 @@ def test_names_of_methods(evaluations: ModuleType, name: str) -> None:
 
 def test_amounts_and_published_settings(evaluations: ModuleType) -> None:
     assert evaluations.settings_of("default@7x3") == {"iterations": 7, "path_steps": 3}
-    published = yaml.safe_load((ROOT / "configs" / "published_igospp_ls.yaml").read_text())["model"]
-    optimizer = published.pop("optimizer")
-    settings = evaluations.settings_of("published")
-    factory = settings.pop("optimizer")
-    assert settings == published
-    assert (factory.func, factory.keywords) == (LineSearch, optimizer["init_args"])
+    settings = evaluations.settings_of("published@5")
+    assert (settings["iterations"], settings["path_steps"], settings["l1"]) == (5, 20, 10)
+    factory = settings["optimizer"]
+    assert (factory.func, factory.keywords) == (LineSearch, {"alpha": 1000})
+    factory = evaluations.settings_of("fast")["optimizer"]
+    assert (factory.func, factory.keywords) == (torch.optim.Adam, {"lr": 0.1})
 
 
 def samples_of(evaluations: ModuleType, number: int, size: int = SIZE) -> list[Any]:

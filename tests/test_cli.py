@@ -405,7 +405,8 @@ _ANY = {
     "data.limit": "5", "data.shard": "1/4", "model.network.targets": "[1,2]", "model.network.top_k": "2",
     "model.method": "igos", "model.optimizer": "LineSearch", "model.optimizer.step_size": "0.5",
     "model.optimizer.alpha": "2.5", "model.mask_size": "7", "model.iterations": "3",
-    "model.path_steps": "4", "model.l1": "0.3", "model.l2": "0.4", "model.noise": "0.1",
+    "model.path_steps": "4", "model.path": "threshold", "model.average": "true",
+    "model.l1": "0.3", "model.l2": "0.4", "model.noise": "0.1",
     "model.baseline": "mean", "model.start.k": "2", "model.start.init_val": "0.2",
     "model.start.cells": "[0,3]", "model.metrics": "false", "model.seed": "9",
     "model.micro_batch_size": "6", "output": "there", "overlays.count": "1",
@@ -460,7 +461,12 @@ def test_options_of_the_help_are_real(special: dict[str, str], capsys: pytest.Ca
 
 
 def test_help_names_the_options_that_are_tried_here() -> None:
-    named = set(re.findall(r"--([a-z]\w*(?:\.\w+)*)", PREDICT_HELP)) - {"print_config", "help_all", "help"}
+    named = set(re.findall(r"--([a-z]\w*(?:\.\w+)*)", PREDICT_HELP)) - {
+        "preset",
+        "print_config",
+        "help_all",
+        "help",
+    }
     named = {"trainer.devices" if key == "trainer.KEY" else key for key in named if key != "KEY"}
     tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR}
     assert named <= set(tried)

@@ -18,17 +18,17 @@ from igos_pl.store import MaskFile
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NETWORKS = ("imagenet_vgg19", "imagenet_resnet50")
-METHODS = ("published_igos_ls", "published_igos_nag", "published_igospp_ls", "published_igospp_nag")
+PUBLISHED = ("published", "published_nag", "published_igos", "published_igos_nag")
 DETECTORS = ("coco_maskrcnn", "coco_fasterrcnn", "coco_yolov3spp", "coco_maskrcnn_diverse")
 
 
 def test_all_configurations_are_known_here() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*NETWORKS, *METHODS, *DETECTORS}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*NETWORKS, *DETECTORS}
+    assert {path.stem for path in CONFIGS.glob("presets/*.yaml")} == {"fast", *PUBLISHED}
 
 
-def settings(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
-    """What the command line makes of some configurations."""
-    words = [word for name in names for word in ("-c", str(CONFIGS / f"{name}.yaml"))]
+def settings(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
+    """What the command line makes of some words."""
     with pytest.raises(SystemExit) as done:
         main(["predict", *words, "--print_config"])
     assert done.value.code in (0, None)
@@ -36,23 +36,63 @@ def settings(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> dict
     return loaded
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_published_settings(method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    model = settings(("imagenet_vgg19", method), capsys)["model"]
+def configuration(name: str) -> list[str]:
+    return ["-c", str(CONFIGS / f"{name}.yaml")]
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_published_settings(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = settings([*configuration("imagenet_vgg19"), "--preset", preset], capsys)["model"]
     found = {key: model[key] for key in ("mask_size", "iterations", "path_steps", "l1", "l2", "noise")}
     assert found == {
         "mask_size": 224, "iterations": 20, "path_steps": 20, "l1": 10, "l2": 20, "noise": 0.2,
     }  # fmt: skip
-    assert model["method"] == ("igos++" if "igospp" in method else "igos")
+    assert (model["path"], model["average"]) == ("scaled", False)
+    assert model["method"] == ("igos" if "igos" in preset else "igos++")
     optimizer = model["optimizer"]
     assert isinstance(optimizer, dict)
-    assert optimizer["class_path"].endswith("LineSearch" if method.endswith("ls") else "NAG")
+    assert optimizer["class_path"].endswith("NAG" if preset.endswith("nag") else "LineSearch")
     assert optimizer["init_args"]["alpha"] == 1000
+
+
+def test_fast_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    model = settings(["--preset=fast"], capsys)["model"]
+    assert (model["method"], model["path"], model["average"]) == ("igos+", "threshold", True)
+    # Two terms: what docs/performance.md and the README call 160 evaluations.
+    assert 2 * model["iterations"] * model["path_steps"] == 160  # type: ignore[operator]
+    assert isinstance(model["optimizer"], dict)
+    assert model["optimizer"]["class_path"] == "torch.optim.Adam"
+
+
+def test_all_else_wins_over_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("model: {iterations: 7}")
+    words = ["-c", str(mine), "--model.path_steps=9", "--model.optimizer=NAG", "--preset", "fast"]
+    model = settings(words, capsys)["model"]
+    assert (model["iterations"], model["path_steps"], model["path"]) == (7, 9, "threshold")
+    assert isinstance(model["optimizer"], dict)
+    assert model["optimizer"]["class_path"].endswith("NAG")
+    assert "lr" not in model["optimizer"]["init_args"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--preset", "quick"], "preset is 'quick', but must be one of: fast, published, published_igos,"),
+        (["--preset"], "expected one argument: name one of fast, published"),
+        (["--preset=fast", "--preset=published"], "can be one --preset, but these are fast, published"),
+    ],
+)
+def test_wrong_presets_are_refused(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *words]) == 2
+    assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_published_detector_settings(detector: str, capsys: pytest.CaptureFixture[str]) -> None:
-    model = settings((detector,), capsys)["model"]
+    model = settings(configuration(detector), capsys)["model"]
     found = {key: model[key] for key in ("method", "mask_size", "iterations", "path_steps", "l1", "l2")}
     assert found == {
         "method": "igos++", "mask_size": 100, "iterations": 5, "path_steps": 5, "l1": 0.1, "l2": 20,
@@ -93,13 +133,13 @@ def random_detector(name: str, folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("method", ["published_igos_ls", "published_igospp_nag"])
-def test_classifiers_run(network: str, method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["published_igos", "published_nag"])
+def test_classifiers_run(network: str, preset: str, tmp_path: Path) -> None:
     folder = tmp_path / "val" / "n01440764"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "ILSVRC2012_val_00000001.JPEG")
-    words = ["-c", str(CONFIGS / f"{network}.yaml"), "-c", str(CONFIGS / f"{method}.yaml")]
+    words = [*configuration(network), "--preset", preset]
     words += ["--data.root", str(tmp_path / "val"), "--output", str(tmp_path / "run")]
     words += ["--model.network.weights", str(random_classifier(network.split("_")[1], tmp_path))]
     short = ["--model.iterations", "1", "--model.path_steps", "1", "--model.metrics", "false"]
@@ -115,7 +155,7 @@ def test_classifiers_run(network: str, method: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_detectors_run(detector: str, tmp_path: Path) -> None:
     annotations = write_shapes_dataset(tmp_path / "data", images=1, seed=5)
-    words = ["-c", str(CONFIGS / f"{detector}.yaml"), "--data.root", str(annotations.parent / "images")]
+    words = [*configuration(detector), "--data.root", str(annotations.parent / "images")]
     words += ["--data.annotations", str(annotations), "--output", str(tmp_path / "run")]
     words += ["--model.network.weights", str(random_detector(detector, tmp_path))]
     short = ["--model.iterations", "1", "--model.path_steps", "1", "--model.metrics", "false"]

@@ -63,7 +63,7 @@ def test_every_iteration(name: str, method: str, opt: str, micro_batch: int) -> 
         if isinstance(optimizer, LineSearch):
             alphas.append(optimizer.accepted.clone())
 
-    optimize(objective, masks, optimizer, len(expected), record)
+    optimize(objective, masks, optimizer, len(expected), on_iteration=record)
     found = torch.stack(seen, 1)
     for row in (0, 2):
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)

@@ -22,8 +22,8 @@ ROOT = Path(igos_pl.__file__).resolve().parents[1]
 LAYERS: list[set[str]] = [
     {
         "baselines", "batches", "checks", "coordination", "errors", "imagenet", "images", "localization",
-        "micro_batches", "overlays", "perturbation", "randomness", "regularizers", "signals", "store",
-        "targets", "truth",
+        "micro_batches", "overlays", "paths", "perturbation", "randomness", "regularizers", "signals",
+        "store", "targets", "truth",
     },
     {"models"},
     {"methods"},
@@ -170,6 +170,8 @@ def test_wheel_holds_all_of_the_package(wheel: list[str]) -> None:
         for path in (ROOT / folder).rglob("*.py"):
             name = path.relative_to(ROOT).as_posix()
             assert (name if folder == "igos_pl" else f"igos_pl/{name}") in wheel
-    for name in ("py.typed", "imagenet_classes.tsv", "callbacks/writer.py", "datamodules/base.py"):
+    for name in (
+        "py.typed", "imagenet_classes.tsv", "callbacks/writer.py", "datamodules/base.py", "presets/fast.yaml",
+    ):  # fmt: skip
         assert f"igos_pl/{name}" in wheel
     assert [name for name in wheel if name.endswith("licenses/LICENSE")]

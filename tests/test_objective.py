@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,56 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import SIZE, Counting, pictures, tiny_classifier
+from tiny import (
+    FACTORIES,
+    SIZE,
+    WEIGHTS,
+    Counting,
+    objective_of,
+    problem_of,
+    random_masks,
+    solve,
+    tiny_classifier,
+)
 from torch import Tensor, nn
 
-from igos_pl.baselines import make_baselines
 from igos_pl.errors import IgosError
 from igos_pl.methods import METHODS
 from igos_pl.metrics import deletion_insertion_curves
 from igos_pl.micro_batches import MicroBatches
 from igos_pl.objective import Objective, Problem, Scorer, Weights
 from igos_pl.optimizers import NAG, LineSearch
+from igos_pl.paths import PATHS
 from igos_pl.perturbation import upsample
 from igos_pl.regularizers import bilateral_total_variation, edge_weights, total_variation
-from igos_pl.solver import Solution, optimize
+from igos_pl.solver import optimize
 from igos_pl.targets import Targets, class_targets
 
 GOLDEN = Path(__file__).parent / "golden"
-WEIGHTS = Weights(l1=0.3, l2=2.0, path_steps=3, noise=0.1)
-FACTORIES: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
-    "NAG": lambda masks: NAG(masks, alpha=2.0),
-    "LineSearch": lambda masks: LineSearch(masks, alpha=50.0),
-    "Adam": lambda masks: torch.optim.Adam(masks, lr=0.1),
-}
-
-
-def problem_of(images: list[int], labels: list[int], dtype: torch.dtype = torch.float32) -> Problem:
-    """Rows for some pictures; a row's key depends on its picture and label alone."""
-    network = tiny_classifier()
-    pixels = pictures(max(images) + 1)
-    names = [str(i) for i in range(len(pixels))]
-    baselines = network.normalize(make_baselines("blur", pixels, names, 0)).to(dtype)
-    targets = class_targets(torch.tensor(images), torch.tensor(labels), torch.ones(len(images)))
-    keys = [100 * image + label for image, label in zip(images, labels, strict=True)]
-    return Problem(network.normalize(pixels).to(dtype), baselines, targets, keys)
-
-
-def objective_of(problem: Problem, network: Scorer | None = None, **options: Any) -> Objective:
-    """iGOS++ on the tiny network unless the options say otherwise."""
-    return Objective(
-        network or tiny_classifier(),
-        problem,
-        options.get("method", METHODS["igos++"]),
-        options.get("weights", WEIGHTS),
-        MicroBatches(options.get("micro_batch", 10)),
-    )
-
-
-def random_masks(rows: int, masks: int, size: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Away from 0 and 1, where the area has a corner."""
-    random = torch.rand(rows, masks, size, size, generator=torch.Generator().manual_seed(1), dtype=dtype)
-    return 0.1 + 0.8 * random
 
 
 class AsFunction(torch.autograd.Function):
@@ -197,10 +172,15 @@ def test_micro_batches_do_not_matter(name: str) -> None:
         torch.testing.assert_close(gradient, found[0][1], atol=1e-6, rtol=1e-4)
 
 
-def solve(objective: Objective, optimizer: str, iterations: int = 4) -> Solution:
-    rows, masks = len(objective.problem.targets), objective.method.masks
-    leaf = nn.Parameter(torch.ones(rows, masks, 6, 6))
-    return optimize(objective, leaf, FACTORIES[optimizer]([leaf]), iterations)
+@pytest.mark.parametrize("optimizer", FACTORIES)
+def test_average_weighs_each_iteration_by_its_number(optimizer: str) -> None:
+    def solved(iterations: int, average: bool) -> Tensor:
+        return solve(objective_of(problem_of([0, 1], [1, 3])), optimizer, iterations, average).masks
+
+    after = torch.stack([solved(iterations, average=False) for iterations in (1, 2, 3, 4)])
+    expected = (after * torch.tensor([1.0, 2, 3, 4]).reshape(-1, 1, 1, 1)).sum(0) / 10
+    torch.testing.assert_close(solved(4, average=True), expected)
+    assert (expected - after[-1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("optimizer", FACTORIES)
@@ -222,7 +202,7 @@ def test_line_search_evaluates_only_rows_that_search() -> None:
     def count(done: int, total: int) -> None:
         trials.append((torch.log(optimizer.accepted / 500.0) / math.log(0.2)).round().long() + 1)
 
-    optimize(objective, masks, optimizer, 3, count)
+    optimize(objective, masks, optimizer, 3, on_iteration=count)
     path = 4 * WEIGHTS.path_steps  # terms x positions
     tried = torch.stack(trials)
     assert any(len(row.unique()) > 1 for row in tried), "all rows stopped together: nothing is shown"
@@ -367,8 +347,9 @@ def test_pieces_are_equal(items: int, pieces: list[int]) -> None:
     assert [start for start, _ in done] == [sum(pieces[:i]) for i in range(len(pieces))]
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", METHODS)
-def test_no_value_is_asked_for_on_the_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_value_is_asked_for_on_the_way(name: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device nothing has a value: whatever would make a GPU's queue run dry is an error."""
     monkeypatch.setattr("igos_pl.objective.generator_of", lambda *_: None)
     real, meta = problem_of([0, 0, 1], [1, 3, 0]), torch.device("meta")
@@ -377,7 +358,9 @@ def test_no_value_is_asked_for_on_the_way(name: str, monkeypatch: pytest.MonkeyP
     problem = Problem(real.images.to(meta), real.baselines.to(meta), targets, real.keys)
     network = tiny_classifier().to(meta)
     masks = random_masks(3, METHODS[name].masks).to(meta)
-    values, gradient = objective_of(problem, network, method=METHODS[name]).value_and_gradient(masks)
+    weights = replace(WEIGHTS, path=path)
+    objective = objective_of(problem, network, method=METHODS[name], weights=weights)
+    values, gradient = objective.value_and_gradient(masks)
     assert values.shape == (3,)
     assert gradient.shape == masks.shape
     counts = torch.arange(5, device=meta).expand(3, -1)

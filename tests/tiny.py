@@ -1,8 +1,8 @@
-"""Tiny networks, pictures and batches with which the tests are quick; import it as ``tiny``."""
+"""Tiny networks, pictures, batches and problems with which the tests are quick; import it as ``tiny``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,16 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
+from igos_pl.baselines import make_baselines
 from igos_pl.batches import ImageBatch
+from igos_pl.methods import METHODS
+from igos_pl.micro_batches import MicroBatches
 from igos_pl.models import Classifier
+from igos_pl.objective import Objective, Problem, Scorer, Weights
+from igos_pl.optimizers import NAG, LineSearch
+from igos_pl.solver import Solution, optimize
 from igos_pl.store import ImageRecord
-from igos_pl.targets import Targets
+from igos_pl.targets import Targets, class_targets
 from igos_pl.truth import GroundTruth
 
 CLASSES = 5
@@ -127,3 +133,45 @@ class GoldenClassifier:
         hidden = nn.functional.conv2d(hidden, case["c2w"], case["c2b"], padding=1).relu()
         logits = hidden.mean((2, 3)) @ case["fw"].T + case["fb"]
         return logits.softmax(1).gather(1, targets.label[:, None]).squeeze(1)
+
+
+WEIGHTS = Weights(l1=0.3, l2=2.0, path_steps=3, noise=0.1)
+FACTORIES: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "NAG": lambda masks: NAG(masks, alpha=2.0),
+    "LineSearch": lambda masks: LineSearch(masks, alpha=50.0),
+    "Adam": lambda masks: torch.optim.Adam(masks, lr=0.1),
+}
+
+
+def problem_of(images: list[int], labels: list[int], dtype: torch.dtype = torch.float32) -> Problem:
+    """Rows for some pictures; a row's key depends on its picture and label alone."""
+    network = tiny_classifier()
+    pixels = pictures(max(images) + 1)
+    names = [str(i) for i in range(len(pixels))]
+    baselines = network.normalize(make_baselines("blur", pixels, names, 0)).to(dtype)
+    targets = class_targets(torch.tensor(images), torch.tensor(labels), torch.ones(len(images)))
+    keys = [100 * image + label for image, label in zip(images, labels, strict=True)]
+    return Problem(network.normalize(pixels).to(dtype), baselines, targets, keys)
+
+
+def objective_of(problem: Problem, network: Scorer | None = None, **options: Any) -> Objective:
+    """iGOS++ on the tiny network unless the options say otherwise."""
+    return Objective(
+        network or tiny_classifier(),
+        problem,
+        options.get("method", METHODS["igos++"]),
+        options.get("weights", WEIGHTS),
+        MicroBatches(options.get("micro_batch", 10)),
+    )
+
+
+def random_masks(rows: int, masks: int, size: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Away from 0 and 1, where the area has a corner."""
+    random = torch.rand(rows, masks, size, size, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return 0.1 + 0.8 * random
+
+
+def solve(objective: Objective, optimizer: str, iterations: int = 4, average: bool = False) -> Solution:
+    rows, masks = len(objective.problem.targets), objective.method.masks
+    leaf = nn.Parameter(torch.ones(rows, masks, 6, 6))
+    return optimize(objective, leaf, FACTORIES[optimizer]([leaf]), iterations, average)

@@ -1,0 +1,153 @@
+"""What a path covers of an image: the published positions, and the order of a mask's cells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import SIZE, WEIGHTS, Counting, objective_of, problem_of, random_masks, solve, tiny_classifier
+from torch import Tensor
+
+from igos_pl.errors import IgosError
+from igos_pl.methods import METHODS
+from igos_pl.paths import Ramps, scaled, threshold
+from igos_pl.perturbation import upsample
+
+OFFSETS = torch.tensor([0.0, 0.3])
+
+
+def test_scaled_path_is_the_published_one() -> None:
+    ramps = scaled(torch.rand(2, 3, 9), OFFSETS, iteration=5, steps=4)
+    assert ramps.slope.shape == (2, 3, 4)
+    assert ramps.slope[1, 2].tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert not ramps.shift.any()
+
+
+def test_cover_and_its_derivative() -> None:
+    maps = torch.tensor([[[0.0, 0.5, 1.0 + 1e-6]], [[0.2, 0.5, 0.8]]]).double().requires_grad_()
+    ramps = Ramps(torch.tensor([1.0, 5.0]).double(), torch.tensor([0.0, -2.0]).double())
+    coverage, slope = ramps.cover(maps)
+    torch.testing.assert_close(
+        coverage, torch.tensor([[[0.0, 0.5, 1.0]], [[0.0, 0.5, 1.0]]], dtype=torch.float64)
+    )
+    # Cells at the very end of a path keep their gradient, rounding or not; those beyond it have none.
+    assert slope.tolist() == [[[1, 1, 1]], [[0, 5, 0]]]
+
+
+def positions(offsets: Tensor, iteration: int, steps: int, terms: int = 2) -> Tensor:
+    """Where the threshold path is, ``(n, T, K)``: read off cells that are their own quantiles."""
+    cells = torch.linspace(0, 1, 1001).expand(len(offsets), terms, -1)
+    ramps = threshold(cells, offsets, iteration, steps)
+    return (0.5 - ramps.shift) / ramps.slope
+
+
+def test_threshold_has_a_position_in_each_interval() -> None:
+    for iteration in range(7):
+        found = positions(OFFSETS, iteration, 4)
+        assert torch.equal((found * 4 + 1e-4).floor().long(), torch.arange(4).expand(2, 2, 4))
+
+
+def test_threshold_positions_fill_the_path_over_the_iterations() -> None:
+    found = torch.cat([positions(OFFSETS, iteration, 2) for iteration in range(40)], 2)
+    for row in found.flatten(0, 1):
+        gaps = row.sort().values.diff()
+        assert gaps.max() < 3 / len(row)
+    assert (found[0] - found[1]).abs().min() > 0.01, "rows share their positions"
+    assert (found[:, 0] - found[:, 1]).abs().min() > 0.01, "terms share their positions"
+
+
+def test_threshold_uncovers_the_lowest_cells() -> None:
+    cells = torch.rand(2, 1, 49, generator=torch.Generator().manual_seed(0))
+    cells = cells.round()  # full contrast: the ramp is as narrow as the mask is wide
+    share = float((cells[0, 0] == 0).float().mean())
+    ramps = threshold(cells, OFFSETS, iteration=0, steps=100)
+    for step, (slope, shift) in enumerate(zip(ramps.slope[0, 0], ramps.shift[0, 0], strict=True)):
+        coverage = (slope * cells[0, 0] + shift).clamp(0, 1)
+        low, high = coverage[cells[0, 0] == 0].unique(), coverage[cells[0, 0] == 1].unique()
+        assert len(low) == len(high) == 1
+        assert low < high
+        if (step + 1) / 100 < share:  # the quantile is 0: half of the low cells' image is shown
+            assert (float(low), float(high)) == pytest.approx((0.5, 1.0))
+
+
+def test_threshold_of_a_flat_mask_covers_half_and_has_a_gradient() -> None:
+    ramps = threshold(torch.ones(1, 2, 16), OFFSETS[:1], iteration=0, steps=3)
+    coverage, slope = ramps.select(torch.arange(6)).cover(torch.ones(6, 4, 4))
+    assert torch.equal(coverage, torch.full((6, 4, 4), 0.5))
+    assert (slope > 0).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("path", ["scaled", "threshold"])
+def test_gradient_is_that_of_the_blend(name: str, path: str) -> None:
+    """Against a plain loop under autograd, with quantiles and widths held."""
+    method = replace(METHODS[name], score_gradient_scale=1.0)
+    problem = problem_of([0, 1], [1, 3], torch.float64)
+    weights = replace(WEIGHTS, path=path, l1=0.0, l2=0.0, noise=0.0)
+    network = tiny_classifier().double()
+    objective = objective_of(problem, network, method=method, weights=weights)
+    objective.iteration = 3
+    masks = random_masks(2, method.masks, 5, torch.float64)
+    values, gradient = objective.value_and_gradient(masks)
+
+    leaf = masks.clone().requires_grad_()
+    make = {"scaled": scaled, "threshold": threshold}[path]
+    expected = torch.zeros(2, dtype=torch.float64)
+    for row in range(2):
+        image, baseline = problem.images[row : row + 1], problem.baselines[row : row + 1]
+        products = [leaf[row, list(term.masks)].prod(0) for term in method.terms]
+        cells = torch.stack([product.detach().flatten() for product in products]).unsqueeze(0)
+        ramps = make(cells, objective._offsets[row : row + 1], 3, WEIGHTS.path_steps)
+        maps = [
+            upsample(leaf[row : row + 1], (SIZE, SIZE))[:, list(term.masks)].prod(1) for term in method.terms
+        ]
+        for number, term in enumerate(method.terms):
+            for step in range(WEIGHTS.path_steps):
+                shown = (maps[number] * ramps.slope[0, number, step] + ramps.shift[0, number, step]).clamp(
+                    0, 1
+                )
+                shown = shown if term.kind == "deletion" else 1 - shown
+                sign = 1 if term.kind == "deletion" else -1
+                blended = shown * image + (1 - shown) * baseline
+                score = network.score(blended, problem.targets.select(torch.tensor([row])))
+                expected[row] = expected[row] + sign * score.sum() / WEIGHTS.path_steps
+    torch.testing.assert_close(values, expected.detach())
+    (slope,) = torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(gradient, slope)
+    assert gradient.abs().max() > 1e-4
+
+
+def test_trials_of_a_line_search_are_at_the_same_positions() -> None:
+    weights = replace(WEIGHTS, path="threshold")
+    objective = objective_of(problem_of([0, 1], [1, 3]), weights=weights)
+    masks = random_masks(2, 2)
+    values, _ = objective.value_and_gradient(masks)
+    torch.testing.assert_close(objective.value(masks[1:], torch.tensor([1])), values[1:])
+    objective.iteration = 1
+    assert (objective.value(masks, torch.tensor([0, 1])) - values).abs().min() > 1e-5
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "NAG"])
+def test_threshold_rows_together_equal_rows_alone(optimizer: str) -> None:
+    weights = replace(WEIGHTS, path="threshold")
+    together = solve(objective_of(problem_of([0, 1, 1], [1, 3, 0]), weights=weights), optimizer)
+    for row, (image, label) in enumerate([(0, 1), (1, 3), (1, 0)]):
+        alone = solve(objective_of(problem_of([image], [label]), weights=weights), optimizer)
+        torch.testing.assert_close(together.masks[row], alone.masks[0], atol=1e-4, rtol=0)
+    assert not together.masks.eq(1).flatten(1).all(1).any()
+
+
+def test_iterations_cost_the_same_on_both_paths() -> None:
+    seen = []
+    for path in ("scaled", "threshold"):
+        network = Counting(tiny_classifier())
+        objective = objective_of(problem_of([0], [1]), network, weights=replace(WEIGHTS, path=path))
+        solve(objective, "Adam")
+        seen.append(len(network.images))
+    assert seen == [4 * 4 * WEIGHTS.path_steps] * 2
+
+
+def test_unknown_paths_are_refused() -> None:
+    with pytest.raises(IgosError, match="path is 'bent', but must be one of: scaled, threshold"):
+        replace(WEIGHTS, path="bent")
