@@ -1,8 +1,9 @@
 """Insertion - deletion of the demo's explanations, beside masks that know nothing of the network.
 
-Photos: EfficientNet-Lite0 and iGOS++ beside a centred Gaussian blob and random cells. With ``--detector``:
-the small Mask R-CNN's detections beside their filled boxes and random cells, and the localisation figures.
-The same network, images, baselines and curves for all. Run it by ``make bench``.
+Photos: EfficientNet-Lite0, explained by default and by the fast preset, beside a centred Gaussian blob and
+random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled boxes and random
+cells, and the localisation figures. The same network, images, baselines and curves for all. Run it by ``make
+bench``.
 """
 
 from __future__ import annotations
@@ -84,10 +85,10 @@ def print_localization(masks: MaskFile) -> None:
 
 
 def main() -> None:
-    """Run the demo, unless the folder has its result already, and print the comparison."""
+    """Run the demo twice, unless the folder has its results already, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--detector", action="store_true", help="the detector's demo")
-    parser.add_argument("--output", type=Path, help="folder of a demo run; a temporary one by default")
+    parser.add_argument("--output", type=Path, help="folder of the demo runs; a temporary one by default")
     options = parser.parse_args()
     network: ExplainableNetwork = EfficientNetLite0()
     if options.detector:
@@ -101,22 +102,23 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as temporary:
         output = options.output or Path(temporary)
-        run_demo(output, options.detector)
-        with MaskFile(RunFolder(output).merged) as file:
-            problem = problem_of(network, file)
-            ours = torch.from_numpy(file.column("masks"))
-            size, targets = ours.shape[-1], problem.targets
-            plain = (
-                {"filled box": filled_box(targets, size, network.input_size)}
-                if options.detector
-                else {"centred Gaussian blob": gaussian_blob(targets, size)}
-            )
-            rows = {"iGOS++": ours, **plain, "random cells": random_cells(targets, size)}
-            print(f"\ninsertion - deletion, mean over {len(targets)} explanations:")
-            for name, masks in rows.items():
-                print(f"  {name:24}{float(judge(network, problem, masks).mean()):8.3f}")
-            if options.detector:
-                print_localization(file)
+        rows: dict[str, Tensor] = {}
+        for name, preset in (("iGOS++, by default", None), ("fast preset", "fast")):
+            run_demo(output / (preset or "default"), options.detector, preset)
+            with MaskFile(RunFolder(output / (preset or "default")).merged) as file:
+                problem = problem_of(network, file)
+                rows[name] = torch.from_numpy(file.column("masks"))
+                if options.detector:
+                    print_localization(file)
+        size, targets = rows[name].shape[-1], problem.targets
+        if options.detector:
+            rows["filled box"] = filled_box(targets, size, network.input_size)
+        else:
+            rows["centred Gaussian blob"] = gaussian_blob(targets, size)
+        rows["random cells"] = random_cells(targets, size)
+        print(f"\ninsertion - deletion, mean over {len(targets)} explanations:")
+        for name, masks in rows.items():
+            print(f"  {name:24}{float(judge(network, problem, masks).mean()):8.3f}")
 
 
 if __name__ == "__main__":

@@ -190,16 +190,17 @@ class Explainer(LightningModule):
         labels = targets.label.tolist()
         places = zip(records, targets.number.tolist(), labels, targets.cell.tolist(), strict=True)
         keys = [key_of(self.seed, record.sample_id, *place) for record, *place in places]
-        problem = Problem(images, baselines, replace(targets, region=None), keys)  # no score needs it
+        size, count = images.shape[-1], self.method.masks
+        cells = curve_cells(targets, self.mask_size, size)
+        extent = cells / self.mask_size**2
+        problem = Problem(images, baselines, replace(targets, region=None), keys, extent)  # no score needs it
         weights = replace(self.weights, noise=self.weights.noise * self.network.unit)
         micro_batches = self._sized_micro_batches(images.device)
         objective = Objective(self.network, problem, self.method, weights, micro_batches)
-        size, count = images.shape[-1], self.method.masks
         # The parameter is this call's own: nothing of it stays on the module, or reaches another batch.
         masks = nn.Parameter(self.start.masks(targets, count, self.mask_size, size))
         optimizer = self.optimizer_factory([masks])
         solution = optimize(objective, masks, optimizer, self.iterations, self.average, self.on_iteration)
-        cells = curve_cells(targets, self.mask_size, size)
         counts = removal_counts(cells, CURVE_STEPS) if self.metrics else cells.new_zeros(len(cells), 1)
         curves = deletion_insertion_curves(self.network, problem, solution.masks, counts, micro_batches)
         columns = explanation_columns(targets, solution, curves, objective)

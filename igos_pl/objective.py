@@ -13,7 +13,7 @@ from torch import Tensor
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.methods import Method
 from igos_pl.micro_batches import MicroBatches
-from igos_pl.paths import PATHS, Ramps
+from igos_pl.paths import PATHS, Ramps, Rows
 from igos_pl.perturbation import upsample
 from igos_pl.randomness import generator_of, key_of
 from igos_pl.regularizers import (
@@ -42,12 +42,15 @@ class Problem:
         baselines: ``(N, 3, H, W)``, likewise.
         targets: R rows, any number of them for an image.
         keys: R keys from which the rows' random numbers are drawn.
+        extent: ``(R,)`` the share of a mask's cells that the row's curves take (`metrics.curve_cells`), 1 by
+            default.
     """
 
     images: Tensor
     baselines: Tensor
     targets: Targets
     keys: Sequence[int]
+    extent: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ class Objective:
         products = list(dict.fromkeys(term.masks for term in method.terms))
         self._products = products
         self._path = PATHS[weights.path]
-        self._offsets = torch.tensor([key_of(key, "path") / 2**63 for key in problem.keys]).to(images)
+        offset = torch.tensor([key_of(key, "path") / 2**63 for key in problem.keys]).to(images)
+        extent = torch.ones_like(offset) if problem.extent is None else problem.extent.to(images)
+        self._rows = Rows(offset, extent)
         self._term_product = torch.tensor(
             [products.index(term.masks) for term in method.terms], device=images.device
         )
@@ -181,7 +186,7 @@ class Objective:
     def _ramps(self, masks: Tensor, rows: Tensor) -> Ramps:
         """What the path makes of the masks ``(n, M, s, s)`` of some rows."""
         cells = self._multiplied(masks).flatten(2)[:, self._term_product]
-        return self._path(cells, self._offsets[rows], self.iteration, self.weights.path_steps)
+        return self._path(cells, self._rows.select(rows), self.iteration, self.weights.path_steps)
 
     def _penalty(self, masks: Tensor, rows: Tensor) -> Tensor:
         """The regulariser of the masks' product: ``(n,)``."""

@@ -48,12 +48,28 @@ class Ramps(NamedTuple):
         return Ramps(self.slope.flatten()[items], self.shift.flatten()[items])
 
 
-def scaled(cells: Tensor, offsets: Tensor, iteration: int, steps: int) -> Ramps:
+class Rows(NamedTuple):
+    """What the path of a row depends on beside its mask.
+
+    Attributes:
+        offset: ``(n,)`` in [0, 1), where the moving positions begin.
+        extent: ``(n,)`` in (0, 1], the share of the cells that the row's deletion and insertion curves take.
+    """
+
+    offset: Tensor
+    extent: Tensor
+
+    def select(self, rows: Tensor) -> Rows:
+        """Some of the rows."""
+        return Rows(self.offset[rows], self.extent[rows])
+
+
+def scaled(cells: Tensor, rows: Rows, iteration: int, steps: int) -> Ramps:
     """Coverage ``a m`` at the positions a = 1/K, 2/K, ..., 1 (I-GOS, eq. 6; all published methods).
 
     Args:
         cells: ``(n, T, s * s)`` each term's mask.
-        offsets: ``(n,)`` in [0, 1), of the rows' own; not used.
+        rows: not used.
         iteration: of the optimiser; not used.
         steps: K.
     """
@@ -62,27 +78,27 @@ def scaled(cells: Tensor, offsets: Tensor, iteration: int, steps: int) -> Ramps:
     return Ramps(slope, torch.zeros_like(slope))
 
 
-def threshold(cells: Tensor, offsets: Tensor, iteration: int, steps: int) -> Ramps:
+def threshold(cells: Tensor, rows: Rows, iteration: int, steps: int) -> Ramps:
     """Coverage by the order of the cells: at position a the lowest share a of the mask is uncovered.
 
-    So deletion and insertion terms average over what the deletion and insertion metrics average over, made
+    So deletion and insertion terms average over what the deletion and insertion curves average over, made
     differentiable: cells within half a width of the a-quantile are blended. The width is the mask's standard
     deviation; quantile and width count as constants in the gradient. Not from the papers.
 
-    Positions are one in each K-th of [0, 1]. Where it lies there belongs to the row, and moves with each
-    iteration, differently for each term: few positions suffice.
+    Positions are one in each K-th of the row's extent, which is all of [0, 1] for a classifier. Where it lies
+    there belongs to the row, and moves with each iteration, differently for each term: few positions suffice.
 
     Args:
         cells: ``(n, T, s * s)`` each term's mask.
-        offsets: ``(n,)`` in [0, 1), of the rows' own.
+        rows: of the n rows.
         iteration: of the optimiser, from 0.
         steps: K.
     """
     terms, count = cells.shape[1:]
     term = torch.arange(terms, device=cells.device).to(cells.dtype) / terms
-    within = (offsets.to(cells.dtype).unsqueeze(1) + term + iteration * _GOLDEN % 1) % 1
+    within = (rows.offset.unsqueeze(1) + term + iteration * _GOLDEN % 1) % 1
     positions = (torch.arange(steps, device=cells.device) + within.unsqueeze(2)) / steps
-    place = positions * (count - 1)
+    place = positions * rows.extent.reshape(-1, 1, 1) * (count - 1)
     below = place.long()
     ordered = cells.sort(2).values
     low = ordered.gather(2, below)
@@ -92,6 +108,6 @@ def threshold(cells: Tensor, offsets: Tensor, iteration: int, steps: int) -> Ram
     return Ramps((1 / width).expand_as(quantile), 0.5 - quantile / width)
 
 
-Path = Callable[[Tensor, Tensor, int, int], Ramps]
+Path = Callable[[Tensor, Rows, int, int], Ramps]
 
 PATHS: dict[str, Path] = {"scaled": scaled, "threshold": threshold}

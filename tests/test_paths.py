@@ -11,14 +11,14 @@ from torch import Tensor
 
 from igos_pl.errors import IgosError
 from igos_pl.methods import METHODS
-from igos_pl.paths import Ramps, scaled, threshold
+from igos_pl.paths import Ramps, Rows, scaled, threshold
 from igos_pl.perturbation import upsample
 
-OFFSETS = torch.tensor([0.0, 0.3])
+ROWS = Rows(torch.tensor([0.0, 0.3]), torch.ones(2))
 
 
 def test_scaled_path_is_the_published_one() -> None:
-    ramps = scaled(torch.rand(2, 3, 9), OFFSETS, iteration=5, steps=4)
+    ramps = scaled(torch.rand(2, 3, 9), ROWS, iteration=5, steps=4)
     assert ramps.slope.shape == (2, 3, 4)
     assert ramps.slope[1, 2].tolist() == [0.25, 0.5, 0.75, 1.0]
     assert not ramps.shift.any()
@@ -35,21 +35,21 @@ def test_cover_and_its_derivative() -> None:
     assert slope.tolist() == [[[1, 1, 1]], [[0, 5, 0]]]
 
 
-def positions(offsets: Tensor, iteration: int, steps: int, terms: int = 2) -> Tensor:
+def positions(rows: Rows, iteration: int, steps: int, terms: int = 2) -> Tensor:
     """Where the threshold path is, ``(n, T, K)``: read off cells that are their own quantiles."""
-    cells = torch.linspace(0, 1, 1001).expand(len(offsets), terms, -1)
-    ramps = threshold(cells, offsets, iteration, steps)
+    cells = torch.linspace(0, 1, 1001).expand(len(rows.offset), terms, -1)
+    ramps = threshold(cells, rows, iteration, steps)
     return (0.5 - ramps.shift) / ramps.slope
 
 
 def test_threshold_has_a_position_in_each_interval() -> None:
     for iteration in range(7):
-        found = positions(OFFSETS, iteration, 4)
+        found = positions(ROWS, iteration, 4)
         assert torch.equal((found * 4 + 1e-4).floor().long(), torch.arange(4).expand(2, 2, 4))
 
 
 def test_threshold_positions_fill_the_path_over_the_iterations() -> None:
-    found = torch.cat([positions(OFFSETS, iteration, 2) for iteration in range(40)], 2)
+    found = torch.cat([positions(ROWS, iteration, 2) for iteration in range(40)], 2)
     for row in found.flatten(0, 1):
         gaps = row.sort().values.diff()
         assert gaps.max() < 3 / len(row)
@@ -57,11 +57,17 @@ def test_threshold_positions_fill_the_path_over_the_iterations() -> None:
     assert (found[:, 0] - found[:, 1]).abs().min() > 0.01, "terms share their positions"
 
 
+def test_threshold_stays_within_the_extent_of_the_curves() -> None:
+    whole = positions(ROWS, 3, 4)
+    part = positions(Rows(ROWS.offset, torch.tensor([1.0, 0.25])), 3, 4)
+    torch.testing.assert_close(part, whole * torch.tensor([1.0, 0.25]).reshape(2, 1, 1))
+
+
 def test_threshold_uncovers_the_lowest_cells() -> None:
     cells = torch.rand(2, 1, 49, generator=torch.Generator().manual_seed(0))
     cells = cells.round()  # full contrast: the ramp is as narrow as the mask is wide
     share = float((cells[0, 0] == 0).float().mean())
-    ramps = threshold(cells, OFFSETS, iteration=0, steps=100)
+    ramps = threshold(cells, ROWS, iteration=0, steps=100)
     for step, (slope, shift) in enumerate(zip(ramps.slope[0, 0], ramps.shift[0, 0], strict=True)):
         coverage = (slope * cells[0, 0] + shift).clamp(0, 1)
         low, high = coverage[cells[0, 0] == 0].unique(), coverage[cells[0, 0] == 1].unique()
@@ -72,7 +78,7 @@ def test_threshold_uncovers_the_lowest_cells() -> None:
 
 
 def test_threshold_of_a_flat_mask_covers_half_and_has_a_gradient() -> None:
-    ramps = threshold(torch.ones(1, 2, 16), OFFSETS[:1], iteration=0, steps=3)
+    ramps = threshold(torch.ones(1, 2, 16), ROWS.select(torch.tensor([0])), iteration=0, steps=3)
     coverage, slope = ramps.select(torch.arange(6)).cover(torch.ones(6, 4, 4))
     assert torch.equal(coverage, torch.full((6, 4, 4), 0.5))
     assert (slope > 0).all()
@@ -98,7 +104,7 @@ def test_gradient_is_that_of_the_blend(name: str, path: str) -> None:
         image, baseline = problem.images[row : row + 1], problem.baselines[row : row + 1]
         products = [leaf[row, list(term.masks)].prod(0) for term in method.terms]
         cells = torch.stack([product.detach().flatten() for product in products]).unsqueeze(0)
-        ramps = make(cells, objective._offsets[row : row + 1], 3, WEIGHTS.path_steps)
+        ramps = make(cells, objective._rows.select(torch.tensor([row])), 3, WEIGHTS.path_steps)
         maps = [
             upsample(leaf[row : row + 1], (SIZE, SIZE))[:, list(term.masks)].prod(1) for term in method.terms
         ]

@@ -47,12 +47,13 @@ def copy_photos(folder: Path) -> None:
             shutil.copy(Path(spec.origin).parent / name, folder)
 
 
-def run_demo(output: Path, detector: bool = False) -> None:
+def run_demo(output: Path, detector: bool = False, preset: str | None = None) -> None:
     """Explain photos with EfficientNet-Lite0, or shapes with a small Mask R-CNN, and print what came out.
 
     Args:
         output: folder of the pictures and the results. A second run goes on with the first.
         detector: explain detections on generated pictures instead of photos.
+        preset: of the explainer's settings; its defaults without.
     """
     from igos_pl.info import explanations_table
     from igos_pl.predict import predict
@@ -60,7 +61,8 @@ def run_demo(output: Path, detector: bool = False) -> None:
 
     settings = _detector_settings(output) if detector else _classifier_settings(output)
     small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
-    predict([*settings, *small, "--output", str(output)])
+    chosen = ("--preset", preset) if preset else ()
+    predict([*settings, *small, *chosen, "--output", str(output)])
     run = RunFolder(output)
     with MaskFile(run.merged) as masks:
         Console().print(explanations_table(masks, rows=len(masks)))
