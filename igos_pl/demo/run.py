@@ -47,13 +47,13 @@ def copy_photos(folder: Path) -> None:
             shutil.copy(Path(spec.origin).parent / name, folder)
 
 
-def run_demo(output: Path, detector: bool = False, preset: str | None = None) -> None:
+def run_demo(output: Path, detector: bool = False, preset: str | None = "fast") -> None:
     """Explain photos with EfficientNet-Lite0, or shapes with a small Mask R-CNN, and print what came out.
 
     Args:
         output: folder of the pictures and the results. A second run goes on with the first.
         detector: explain detections on generated pictures instead of photos.
-        preset: of the explainer's settings; its defaults without.
+        preset: of the explainer's settings; None for its defaults.
     """
     from igos_pl.info import explanations_table
     from igos_pl.predict import predict
