@@ -58,8 +58,8 @@ def test_published_settings(preset: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_fast_settings(capsys: pytest.CaptureFixture[str]) -> None:
     model = settings(["--preset=fast"], capsys)["model"]
     assert (model["method"], model["path"], model["average"]) == ("igos+", "threshold", True)
-    # Two terms: what docs/performance.md and the README call 160 evaluations.
-    assert 2 * model["iterations"] * model["path_steps"] == 160  # type: ignore[operator]
+    # Two terms: what docs/performance.md and the README call 80 evaluations.
+    assert 2 * model["iterations"] * model["path_steps"] == 80  # type: ignore[operator]
     assert isinstance(model["optimizer"], dict)
     assert model["optimizer"]["class_path"] == "torch.optim.Adam"
 
