@@ -49,11 +49,10 @@ from igos_pl.models import Classifier, EfficientNetLite0
 from igos_pl.models.weights import load_weights
 from igos_pl.objective import Problem
 from igos_pl.perturbation import upsample
+from igos_pl.predict import PRESETS
 from igos_pl.randomness import key_of
 from igos_pl.store import ImageRecord
 from igos_pl.truth import GroundTruth
-
-PRESETS = Path(__file__).parents[1] / "configs" / "presets"
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -88,7 +87,7 @@ LABELS = {
 }
 
 DEFAULT_METHODS = (
-    "published,published@10x10,default,grad-cam,ig@10,ig@30,ig@100,ig@160,ig@500,rise@100,rise@500,rise@2000"
+    "fast,fast@2,fast@5,fast@10,fast@40,fast@100,published,default,grad-cam,ig@10,ig@100,ig@160,rise@2000"
 )
 
 # What a forward pass costs, in forward and backward passes.

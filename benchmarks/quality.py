@@ -109,6 +109,7 @@ def main() -> None:
                 problem = problem_of(network, file)
                 rows[name] = torch.from_numpy(file.column("masks"))
                 if options.detector:
+                    print(f"\n{name}:")
                     print_localization(file)
         size, targets = rows[name].shape[-1], problem.targets
         if options.detector:

@@ -17,8 +17,9 @@ from igos_pl.errors import IgosError
 PREDICT_HELP = """\
 usage: igos-pl predict [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
 
-Explain every image of a data set. Settings come from a preset, from YAML files (-c, later ones win) and from
-the command line (--KEY VALUE, after the files; wins). The same command again goes on where it stopped.
+Explain every image of a data set. Settings come from YAML files (-c, later ones win), from a preset, which
+wins over them, and from the command line (--KEY VALUE), which wins over all. Running the same command again
+goes on where it stopped.
 
 what is explained
   --data CLASS                    ImageFolderDataModule (default), ImageNetDataModule, COCODataModule
@@ -52,7 +53,7 @@ how
   --model.mask_size S             cells along the side of a mask (28)
   --model.iterations N            of the optimiser
   --model.path_steps K            positions on the integration path
-  --model.path PATH               scaled (default, as published) or threshold, by the order of the cells
+  --model.path KIND               scaled (default, as published) or threshold, by the order of the cells
   --model.average BOOL            the mean of the masks over the iterations instead of the last (false)
   --model.l1 X, --model.l2 X      weights of the removed area and of the total variation
   --model.noise X                 on perturbed images; 0 for none

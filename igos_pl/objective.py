@@ -13,7 +13,7 @@ from torch import Tensor
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.methods import Method
 from igos_pl.micro_batches import MicroBatches
-from igos_pl.paths import PATHS, Ramps, Rows
+from igos_pl.paths import PATHS, Course, Ramps
 from igos_pl.perturbation import upsample
 from igos_pl.randomness import generator_of, key_of
 from igos_pl.regularizers import (
@@ -86,8 +86,8 @@ class Objective:
     each of them the gradient with respect to the perturbed images is reduced to the mask's at once, so that
     memory does not grow with the number of terms or path positions.
 
-    Noise is drawn from (row key, iteration, term, position), positions that move from (row key, iteration):
-    the trials of a line search see the same as the point that they are compared with.
+    Noise is drawn from (row key, iteration, term, position): the trials of a line search see the same noise,
+    and the same path, as the point that they are compared with.
 
     Attributes:
         iteration: the optimiser's iteration, from 0; enters the noise and the positions.
@@ -119,7 +119,8 @@ class Objective:
         self._path = PATHS[weights.path]
         offset = torch.tensor([key_of(key, "path") / 2**63 for key in problem.keys]).to(images)
         extent = torch.ones_like(offset) if problem.extent is None else problem.extent.to(images)
-        self._rows = Rows(offset, extent)
+        self._course = Course(offset, extent)
+        self._ramps: Ramps | None = None
         self._term_product = torch.tensor(
             [products.index(term.masks) for term in method.terms], device=images.device
         )
@@ -144,12 +145,17 @@ class Objective:
             values ``(R,)`` and gradients ``(R, M, s, s)``.
         """
         rows, keys = torch.arange(len(masks), device=masks.device), self.problem.keys
-        ramps = self._ramps(masks.detach(), rows)
+        self._ramps = self._path(
+            self._multiplied(masks.detach()).flatten(2)[:, self._term_product],
+            self._course,
+            self.iteration,
+            self.weights.path_steps,
+        )
         with torch.enable_grad():
             leaf = masks.detach().requires_grad_()
             maps = self._maps(leaf)
             penalty = self._penalty(leaf, rows)
-            scores, pull = self._stream(maps.detach(), ramps, rows, keys, gradient=True)
+            scores, pull = self._stream(maps.detach(), self._ramps, rows, keys, gradient=True)
             (gradient,) = torch.autograd.grad(
                 (maps, penalty), leaf, (pull * self.method.score_gradient_scale, torch.ones_like(penalty))
             )
@@ -158,7 +164,7 @@ class Objective:
 
     @torch.no_grad()
     def value(self, masks: Tensor, rows: Tensor) -> Tensor:
-        """The objective ``(n,)`` of some rows for other masks.
+        """The objective ``(n,)`` of some rows for other masks, on the path of the last `value_and_gradient`.
 
         Args:
             masks: ``(n, M, s, s)``.
@@ -166,7 +172,8 @@ class Objective:
         """
         numbers = rows.tolist()
         keys = [self.problem.keys[number] for number in numbers]
-        ramps = self._ramps(masks, rows)
+        assert self._ramps is not None, "the path begins at the masks of a gradient"
+        ramps = self._ramps.select(rows)
         scores, _ = self._stream(self._maps(masks), ramps, rows, keys, gradient=False)
         self.forwards[numbers] += scores[0].numel()
         return self._total(scores) + self._penalty(masks, rows)
@@ -182,11 +189,6 @@ class Objective:
         return torch.stack(
             [reduce(torch.mul, [planes[mask] for mask in product]) for product in self._products], 1
         )
-
-    def _ramps(self, masks: Tensor, rows: Tensor) -> Ramps:
-        """What the path makes of the masks ``(n, M, s, s)`` of some rows."""
-        cells = self._multiplied(masks).flatten(2)[:, self._term_product]
-        return self._path(cells, self._rows.select(rows), self.iteration, self.weights.path_steps)
 
     def _penalty(self, masks: Tensor, rows: Tensor) -> Tensor:
         """The regulariser of the masks' product: ``(n,)``."""
@@ -228,7 +230,7 @@ class Objective:
             owner, term = item // (terms * steps), item // steps % terms
             targets = self.problem.targets.select(rows[owner])
             place = owner * len(self._products) + self._term_product[term]
-            coverage, slope = ramps.select(item).cover(maps.flatten(0, 1).index_select(0, place))
+            coverage, slope = ramps.flat(item).cover(maps.flatten(0, 1).index_select(0, place))
             # A path leads from one end (coverage 1) to the other (coverage 0): end + c (start - end).
             change = self._difference.index_select(0, targets.image)
             reach = (self._term_signs[term].reshape(-1, 1, 1) * coverage).unsqueeze(1)

@@ -41,6 +41,10 @@ class MaskOptimizer(Optimizer):
     def __init__(
         self, params: Iterable[Tensor], step_size: float | None = None, alpha: float | None = None
     ) -> None:
+        if alpha is not None and step_size is not None:
+            raise IgosError(
+                f"step_size is {step_size} and alpha is {alpha}, but only one can be: make the other null"
+            )
         # Not in the signature: the command line would hand one optimiser's default on to another.
         step_size = self.default_step_size if step_size is None else step_size
         if not step_size > 0:

@@ -43,13 +43,17 @@ class Ramps(NamedTuple):
         coverage = line.clamp(0, 1)
         return coverage, slope * ((line - coverage).abs() <= _ROUNDING)
 
-    def select(self, items: Tensor) -> Ramps:
+    def select(self, rows: Tensor) -> Ramps:
+        """Those of some rows."""
+        return Ramps(self.slope[rows], self.shift[rows])
+
+    def flat(self, items: Tensor) -> Ramps:
         """The ramps ``(B,)`` of some items of the flattened rows, terms and positions."""
         return Ramps(self.slope.flatten()[items], self.shift.flatten()[items])
 
 
-class Rows(NamedTuple):
-    """What the path of a row depends on beside its mask.
+class Course(NamedTuple):
+    """Where on its path a row is, whatever its mask.
 
     Attributes:
         offset: ``(n,)`` in [0, 1), where the moving positions begin.
@@ -59,17 +63,17 @@ class Rows(NamedTuple):
     offset: Tensor
     extent: Tensor
 
-    def select(self, rows: Tensor) -> Rows:
-        """Some of the rows."""
-        return Rows(self.offset[rows], self.extent[rows])
+    def select(self, rows: Tensor) -> Course:
+        """That of some rows."""
+        return Course(self.offset[rows], self.extent[rows])
 
 
-def scaled(cells: Tensor, rows: Rows, iteration: int, steps: int) -> Ramps:
+def scaled(cells: Tensor, course: Course, iteration: int, steps: int) -> Ramps:
     """Coverage ``a m`` at the positions a = 1/K, 2/K, ..., 1 (I-GOS, eq. 6; all published methods).
 
     Args:
         cells: ``(n, T, s * s)`` each term's mask.
-        rows: not used.
+        course: not used.
         iteration: of the optimiser; not used.
         steps: K.
     """
@@ -78,27 +82,28 @@ def scaled(cells: Tensor, rows: Rows, iteration: int, steps: int) -> Ramps:
     return Ramps(slope, torch.zeros_like(slope))
 
 
-def threshold(cells: Tensor, rows: Rows, iteration: int, steps: int) -> Ramps:
+def threshold(cells: Tensor, course: Course, iteration: int, steps: int) -> Ramps:
     """Coverage by the order of the cells: at position a the lowest share a of the mask is uncovered.
 
     So deletion and insertion terms average over what the deletion and insertion curves average over, made
     differentiable: cells within half a width of the a-quantile are blended. The width is the mask's standard
-    deviation; quantile and width count as constants in the gradient. Not from the papers.
+    deviation, at least 0.2; quantile and width count as constants in the gradient. Not from the papers.
 
-    Positions are one in each K-th of the row's extent, which is all of [0, 1] for a classifier. Where it lies
-    there belongs to the row, and moves with each iteration, differently for each term: few positions suffice.
+    There is one position in each K-th of the row's extent, which is all of [0, 1] for a classifier. Its place
+    within that K-th is the row's own, another for each term, and moves on with each iteration: so few
+    positions suffice.
 
     Args:
         cells: ``(n, T, s * s)`` each term's mask.
-        rows: of the n rows.
+        course: of the n rows.
         iteration: of the optimiser, from 0.
         steps: K.
     """
     terms, count = cells.shape[1:]
     term = torch.arange(terms, device=cells.device).to(cells.dtype) / terms
-    within = (rows.offset.unsqueeze(1) + term + iteration * _GOLDEN % 1) % 1
+    within = (course.offset.unsqueeze(1) + term + iteration * _GOLDEN % 1) % 1
     positions = (torch.arange(steps, device=cells.device) + within.unsqueeze(2)) / steps
-    place = positions * rows.extent.reshape(-1, 1, 1) * (count - 1)
+    place = positions * course.extent.reshape(-1, 1, 1) * (count - 1)
     below = place.long()
     ordered = cells.sort(2).values
     low = ordered.gather(2, below)
@@ -108,6 +113,4 @@ def threshold(cells: Tensor, rows: Rows, iteration: int, steps: int) -> Ramps:
     return Ramps((1 / width).expand_as(quantile), 0.5 - quantile / width)
 
 
-Path = Callable[[Tensor, Rows, int, int], Ramps]
-
-PATHS: dict[str, Path] = {"scaled": scaled, "threshold": threshold}
+PATHS: dict[str, Callable[[Tensor, Course, int, int], Ramps]] = {"scaled": scaled, "threshold": threshold}

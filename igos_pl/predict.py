@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -133,26 +134,29 @@ def predict(words: list[str], signals: StopSignals | None = None) -> int:
 
 
 def _with_preset(words: list[str]) -> list[str]:
-    """The words with the preset's file before all others, so that every other setting wins over it.
+    """The words in the order in which they win: files, the preset's file, all others.
 
     Raises:
-        IgosError: on a name that there is not, or on two presets.
+        IgosError: on a preset that there is not, or on two of them.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--preset", action="append", default=[])
     try:
         options, others = parser.parse_known_args(words)
     except argparse.ArgumentError as error:
-        raise IgosError(f"{error}: name one of {', '.join(_presets())}") from error
+        raise IgosError(f"{error}; presets are {', '.join(presets())}") from error
     if len(options.preset) > 1:
         raise IgosError(f"There can be one --preset, but these are {', '.join(options.preset)}")
-    for name in options.preset:
-        check_choice("preset", name, _presets())
-        return ["--config", str(PRESETS / f"{name}.yaml"), *others]
-    return others
+    files = options.config
+    if options.preset:
+        check_choice("preset", options.preset[0], presets())
+        files.append(str(PRESETS / f"{options.preset[0]}.yaml"))
+    return [*(f"--config={file}" for file in files), *others]
 
 
-def _presets() -> list[str]:
+def presets() -> list[str]:
+    """The names of the presets."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
@@ -221,8 +225,10 @@ def _explained(message: str) -> str:
         return "Name the folder with the images by --data.root"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     lines = [line for line in lines if not line.startswith(_NOISE)]
+    if foreign := re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message):
+        lines.append(f"{foreign[2]} has no setting '{foreign[1]}'")
     for key, base in _CLASSES.items():
-        if f'"{key}"' in message:
+        if f'"{key}"' in message and not foreign:
             lines.append(f"Known are {', '.join(_names(base))}; name your own by its import path")
     return "\n  ".join([*lines, "igos-pl predict --help lists the settings"])
 

@@ -21,7 +21,7 @@ class Solution:
         masks: ``(R, s, s)`` in [0, 1], the product of each row's masks, or its mean over the iterations; low
             cells are important.
         objective: ``(R,)`` the objective before the last step.
-        failed: ``(R,)`` rows whose objective or gradient was not finite; their mask is where that happened.
+        failed: ``(R,)`` rows whose objective or gradient was not finite; their mask is as it was until then.
     """
 
     masks: Tensor
@@ -69,8 +69,8 @@ def optimize(
         losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
         with torch.no_grad():
             masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
-            weight = 2 / (iteration + 2) if average else 1.0
-            product.lerp_(masks.prod(1), weight)
+            moved = product.lerp(masks.prod(1), 2 / (iteration + 2) if average else 1.0)
+            product = torch.where(failed.reshape(-1, 1, 1), product, moved)
         if on_iteration is not None:
             on_iteration(iteration + 1, iterations)
     return Solution(product, losses, failed)

@@ -23,6 +23,7 @@ import igos_pl
 from igos_pl.cli import PREDICT_HELP, main
 from igos_pl.coordination import Coordinator
 from igos_pl.errors import RunError
+from igos_pl.predict import presets
 from igos_pl.store import BatchResult, MaskFile, RunFolder
 
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
@@ -471,6 +472,8 @@ def test_help_names_the_options_that_are_tried_here() -> None:
     tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR}
     assert named <= set(tried)
     assert set(tried) <= named
+    (named_presets,) = re.findall(r"--preset NAME  +(.*)", PREDICT_HELP)
+    assert sorted(named_presets.split(", ")) == presets()
     assert max(map(len, PREDICT_HELP.splitlines())) <= 110
 
 

@@ -64,12 +64,16 @@ def test_fast_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert model["optimizer"]["class_path"] == "torch.optim.Adam"
 
 
-def test_all_else_wins_over_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_win_over_files_and_options_over_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = tmp_path / "mine.yaml"
-    mine.write_text("model: {iterations: 7}")
-    words = ["-c", str(mine), "--model.path_steps=9", "--model.optimizer=NAG", "--preset", "fast"]
+    mine.write_text("model: {iterations: 7, path_steps: 7, seed: 7}")
+    words = ["--model.path_steps=9", "--model.optimizer=NAG", "--preset", "fast", "-c", str(mine)]
     model = settings(words, capsys)["model"]
-    assert (model["iterations"], model["path_steps"], model["path"]) == (7, 9, "threshold")
+    assert (model["iterations"], model["path_steps"], model["path"]) == (20, 9, "threshold")
+    assert model["mask_size"] == 28
+    assert model["seed"] == 7
     assert isinstance(model["optimizer"], dict)
     assert model["optimizer"]["class_path"].endswith("NAG")
     assert "lr" not in model["optimizer"]["init_args"]
@@ -79,7 +83,11 @@ def test_all_else_wins_over_a_preset(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("words", "complaint"),
     [
         (["--preset", "quick"], "preset is 'quick', but must be one of: fast, published, published_igos,"),
-        (["--preset"], "expected one argument: name one of fast, published"),
+        (
+            ["--data.root", "x", "--preset=fast", "--model.optimizer.step_size", "0.1"],
+            "torch.optim.Adam has no setting 'step_size'",
+        ),
+        (["--preset"], "expected one argument; presets are fast, published"),
         (["--preset=fast", "--preset=published"], "can be one --preset, but these are fast, published"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ from igos_pl.batches import ImageBatch
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.metrics import CURVE_STEPS
-from igos_pl.models.base import ExplainableNetwork
+from igos_pl.models import Classifier
+from igos_pl.models.base import ExplainableNetwork, Proposals
+from igos_pl.objective import Objective, Problem, Scorer
 from igos_pl.optimizers import NAG, LineSearch
 from igos_pl.store import BatchResult, ImageRecord
+from igos_pl.truth import GroundTruth
 
 OPTIMIZERS: dict[str, Any] = {
     "NAG": NAG,
@@ -156,6 +161,40 @@ def test_predict_step_inside_inference_mode() -> None:
         inside = ImageBatch(batch.images.clone(), batch.records, batch.truth, batch.resize)
         found = explainer.predict_step(inside)
     np.testing.assert_array_equal(found.explanations["masks"], expected.explanations["masks"])
+
+
+def test_path_and_average_reach_the_solver() -> None:
+    found = {
+        (path, average): explainer_of(path=path, average=average, optimizer=OPTIMIZERS["Adam"])
+        .predict_step(batch_of(pictures(2)))
+        .explanations["masks"]
+        for path in ("scaled", "threshold")
+        for average in (False, True)
+    }
+    for one, other in itertools.combinations(found, 2):
+        assert np.abs(found[one] - found[other]).max() > 0.01, (one, other)
+
+
+def test_path_takes_as_much_of_a_mask_as_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Boxed(Classifier):
+        def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> Proposals:
+            found = super().propose(images, truth)
+            boxes = torch.tensor([[0.0, 0, SIZE / 2, SIZE / 4], [0, 0, SIZE, SIZE]])
+            return replace(found, targets=replace(found.targets, box=boxes))
+
+    problems: list[Problem] = []
+
+    class Noting(Objective):
+        def __init__(self, network: Scorer, problem: Problem, *rest: Any) -> None:
+            problems.append(problem)
+            super().__init__(network, problem, *rest)
+
+    monkeypatch.setattr("igos_pl.explainer.Objective", Noting)
+    network = Boxed(TinyNet(), input_size=SIZE)
+    explainer_of(network, path="threshold").predict_step(batch_of(pictures(2)))
+    (problem,) = problems
+    assert problem.extent is not None
+    assert problem.extent.tolist() == [0.375, 1.0]  # three times an eighth, and no more than all
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -347,6 +386,8 @@ def test_progress_is_told() -> None:
         ({"iterations": 0}, "iterations is 0, but must be at least 1"),
         ({"iterations": -1}, "iterations is -1, but must be at least 1"),
         ({"path_steps": 0}, "path_steps is 0"),
+        ({"path": "bent"}, "path is 'bent', but must be one of: scaled, threshold"),
+        ({"optimizer": lambda p: NAG(p, step_size=0.1, alpha=3.0)}, "step_size is 0.1 and alpha is 3.0"),
         ({"baseline": "pink"}, "baseline is 'pink'.*blur, black, mean, noise"),
         ({"micro_batch_size": 0}, "micro_batch_size is 0"),
         ({"optimizer": lambda params: NAG(params, step_size=-1)}, "step_size is -1"),

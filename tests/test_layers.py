@@ -171,7 +171,8 @@ def test_wheel_holds_all_of_the_package(wheel: list[str]) -> None:
             name = path.relative_to(ROOT).as_posix()
             assert (name if folder == "igos_pl" else f"igos_pl/{name}") in wheel
     for name in (
-        "py.typed", "imagenet_classes.tsv", "callbacks/writer.py", "datamodules/base.py", "presets/fast.yaml",
+        "py.typed", "imagenet_classes.tsv", "callbacks/writer.py", "datamodules/base.py",
+        *(f"presets/{path.name}" for path in (ROOT / "configs" / "presets").iterdir()),
     ):  # fmt: skip
         assert f"igos_pl/{name}" in wheel
     assert [name for name in wheel if name.endswith("licenses/LICENSE")]

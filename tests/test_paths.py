@@ -11,14 +11,14 @@ from torch import Tensor
 
 from igos_pl.errors import IgosError
 from igos_pl.methods import METHODS
-from igos_pl.paths import Ramps, Rows, scaled, threshold
+from igos_pl.paths import Course, Ramps, scaled, threshold
 from igos_pl.perturbation import upsample
 
-ROWS = Rows(torch.tensor([0.0, 0.3]), torch.ones(2))
+COURSE = Course(torch.tensor([0.0, 0.3]), torch.ones(2))
 
 
 def test_scaled_path_is_the_published_one() -> None:
-    ramps = scaled(torch.rand(2, 3, 9), ROWS, iteration=5, steps=4)
+    ramps = scaled(torch.rand(2, 3, 9), COURSE, iteration=5, steps=4)
     assert ramps.slope.shape == (2, 3, 4)
     assert ramps.slope[1, 2].tolist() == [0.25, 0.5, 0.75, 1.0]
     assert not ramps.shift.any()
@@ -35,21 +35,21 @@ def test_cover_and_its_derivative() -> None:
     assert slope.tolist() == [[[1, 1, 1]], [[0, 5, 0]]]
 
 
-def positions(rows: Rows, iteration: int, steps: int, terms: int = 2) -> Tensor:
+def positions(course: Course, iteration: int, steps: int, terms: int = 2) -> Tensor:
     """Where the threshold path is, ``(n, T, K)``: read off cells that are their own quantiles."""
-    cells = torch.linspace(0, 1, 1001).expand(len(rows.offset), terms, -1)
-    ramps = threshold(cells, rows, iteration, steps)
+    cells = torch.linspace(0, 1, 1001).expand(len(course.offset), terms, -1)
+    ramps = threshold(cells, course, iteration, steps)
     return (0.5 - ramps.shift) / ramps.slope
 
 
 def test_threshold_has_a_position_in_each_interval() -> None:
     for iteration in range(7):
-        found = positions(ROWS, iteration, 4)
+        found = positions(COURSE, iteration, 4)
         assert torch.equal((found * 4 + 1e-4).floor().long(), torch.arange(4).expand(2, 2, 4))
 
 
 def test_threshold_positions_fill_the_path_over_the_iterations() -> None:
-    found = torch.cat([positions(ROWS, iteration, 2) for iteration in range(40)], 2)
+    found = torch.cat([positions(COURSE, iteration, 2) for iteration in range(40)], 2)
     for row in found.flatten(0, 1):
         gaps = row.sort().values.diff()
         assert gaps.max() < 3 / len(row)
@@ -58,8 +58,8 @@ def test_threshold_positions_fill_the_path_over_the_iterations() -> None:
 
 
 def test_threshold_stays_within_the_extent_of_the_curves() -> None:
-    whole = positions(ROWS, 3, 4)
-    part = positions(Rows(ROWS.offset, torch.tensor([1.0, 0.25])), 3, 4)
+    whole = positions(COURSE, 3, 4)
+    part = positions(Course(COURSE.offset, torch.tensor([1.0, 0.25])), 3, 4)
     torch.testing.assert_close(part, whole * torch.tensor([1.0, 0.25]).reshape(2, 1, 1))
 
 
@@ -67,7 +67,7 @@ def test_threshold_uncovers_the_lowest_cells() -> None:
     cells = torch.rand(2, 1, 49, generator=torch.Generator().manual_seed(0))
     cells = cells.round()  # full contrast: the ramp is as narrow as the mask is wide
     share = float((cells[0, 0] == 0).float().mean())
-    ramps = threshold(cells, ROWS, iteration=0, steps=100)
+    ramps = threshold(cells, COURSE, iteration=0, steps=100)
     for step, (slope, shift) in enumerate(zip(ramps.slope[0, 0], ramps.shift[0, 0], strict=True)):
         coverage = (slope * cells[0, 0] + shift).clamp(0, 1)
         low, high = coverage[cells[0, 0] == 0].unique(), coverage[cells[0, 0] == 1].unique()
@@ -78,8 +78,8 @@ def test_threshold_uncovers_the_lowest_cells() -> None:
 
 
 def test_threshold_of_a_flat_mask_covers_half_and_has_a_gradient() -> None:
-    ramps = threshold(torch.ones(1, 2, 16), ROWS.select(torch.tensor([0])), iteration=0, steps=3)
-    coverage, slope = ramps.select(torch.arange(6)).cover(torch.ones(6, 4, 4))
+    ramps = threshold(torch.ones(1, 2, 16), COURSE.select(torch.tensor([0])), iteration=0, steps=3)
+    coverage, slope = ramps.flat(torch.arange(6)).cover(torch.ones(6, 4, 4))
     assert torch.equal(coverage, torch.full((6, 4, 4), 0.5))
     assert (slope > 0).all()
 
@@ -104,7 +104,7 @@ def test_gradient_is_that_of_the_blend(name: str, path: str) -> None:
         image, baseline = problem.images[row : row + 1], problem.baselines[row : row + 1]
         products = [leaf[row, list(term.masks)].prod(0) for term in method.terms]
         cells = torch.stack([product.detach().flatten() for product in products]).unsqueeze(0)
-        ramps = make(cells, objective._rows.select(torch.tensor([row])), 3, WEIGHTS.path_steps)
+        ramps = make(cells, objective._course.select(torch.tensor([row])), 3, WEIGHTS.path_steps)
         maps = [
             upsample(leaf[row : row + 1], (SIZE, SIZE))[:, list(term.masks)].prod(1) for term in method.terms
         ]
@@ -125,13 +125,29 @@ def test_gradient_is_that_of_the_blend(name: str, path: str) -> None:
 
 
 def test_trials_of_a_line_search_are_at_the_same_positions() -> None:
-    weights = replace(WEIGHTS, path="threshold")
+    weights = replace(WEIGHTS, path="threshold", noise=0.0)
     objective = objective_of(problem_of([0, 1], [1, 3]), weights=weights)
     masks = random_masks(2, 2)
     values, _ = objective.value_and_gradient(masks)
     torch.testing.assert_close(objective.value(masks[1:], torch.tensor([1])), values[1:])
     objective.iteration = 1
-    assert (objective.value(masks, torch.tensor([0, 1])) - values).abs().min() > 1e-5
+    moved, _ = objective.value_and_gradient(masks)
+    assert (moved - values).abs().min() > 1e-5
+
+
+@pytest.mark.parametrize("path", ["scaled", "threshold"])
+def test_trials_of_a_line_search_fall_as_the_gradient_says(path: str) -> None:
+    """Quantiles and widths are held from the gradient to its trials."""
+    method = replace(METHODS["igos+"], score_gradient_scale=1.0)
+    problem = problem_of([0, 1], [1, 3], torch.float64)
+    weights = replace(WEIGHTS, path=path)
+    objective = objective_of(problem, tiny_classifier().double(), method=method, weights=weights)
+    masks, rows = random_masks(2, 1, 5, torch.float64), torch.arange(2)
+    _, gradient = objective.value_and_gradient(masks)
+    for way in (gradient, torch.ones_like(gradient)):
+        step = 1e-6 * way
+        slope = (objective.value(masks + step, rows) - objective.value(masks - step, rows)) / 2e-6
+        torch.testing.assert_close(slope, (gradient * way).flatten(1).sum(1), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "NAG"])
