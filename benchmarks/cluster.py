@@ -550,6 +550,8 @@ def attributes_of(run: RunFolder) -> dict[str, Any]:
 
 def ties(options: argparse.Namespace) -> None:
     """What another micro-batch size changes: steps that line searches accept, and final masks."""
+    from evaluations import preset
+
     from igos_pl.optimizers import NAG
 
     sizes = [int(word) for word in options.sizes.split(",")]
@@ -576,17 +578,19 @@ def ties(options: argparse.Namespace) -> None:
             )
         )
     table("line search", rows)
-    masks = tuple(final_masks(size, options, NAG) for size in sizes)
-    table(
-        "NAG",
-        [
-            ("micro-batches", "masks differ by up to", "on average"),
-            *(
-                (f"{size} against {sizes[0]}", *differences(mask, masks[0]))
-                for size, mask in zip(sizes[1:], masks[1:], strict=True)
-            ),
-        ],
-    )
+    by_nag = {"optimizer": NAG, "iterations": options.iterations}
+    for name, settings in (("NAG", by_nag), ("the fast preset", preset("fast"))):
+        masks = tuple(final_masks(size, options, settings) for size in sizes)
+        table(
+            name,
+            [
+                ("micro-batches", "masks differ by up to", "on average"),
+                *(
+                    (f"{size} against {sizes[0]}", *differences(mask, masks[0]))
+                    for size, mask in zip(sizes[1:], masks[1:], strict=True)
+                ),
+            ],
+        )
 
 
 def differences(one: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
@@ -609,12 +613,12 @@ def searched(size: int, options: argparse.Namespace) -> tuple[NDArray[Any], NDAr
             counts.append((shrunk.log() / np.log(5)).round().numpy())  # each step back takes a fifth
             return losses
 
-    masks = final_masks(size, options, Counting)
+    masks = final_masks(size, options, {"optimizer": Counting, "iterations": options.iterations})
     return np.stack(counts), masks
 
 
-def final_masks(size: int, options: argparse.Namespace, optimizer: Any) -> NDArray[Any]:
-    """The masks ``(N, s, s)`` of some of the demo's photos, made in micro-batches of a size."""
+def final_masks(size: int, options: argparse.Namespace, settings: dict[str, Any]) -> NDArray[Any]:
+    """The masks ``(N, s, s)`` of some of the demo's photos, by some settings and micro-batches."""
     from igos_pl.batches import ImageBatch
     from igos_pl.demo.run import copy_photos
     from igos_pl.explainer import Explainer
@@ -634,9 +638,7 @@ def final_masks(size: int, options: argparse.Namespace, optimizer: Any) -> NDArr
     ]
     pixels = np.stack([to_input(photo, network.input_size, "squash") for photo in photos])
     batch = ImageBatch(torch.from_numpy(pixels), records, [GroundTruth()] * len(records), "squash")
-    explainer = Explainer(
-        network, optimizer=optimizer, iterations=options.iterations, metrics=False, micro_batch_size=size
-    )
+    explainer = Explainer(network, **settings, metrics=False, micro_batch_size=size)
     found: NDArray[Any] = explainer.predict_step(batch).explanations["masks"]
     return found.astype(np.float64)
 
