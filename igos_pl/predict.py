@@ -26,6 +26,7 @@ from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetD
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.explainer import Explainer
+from igos_pl.micro_batches import is_out_of_memory
 from igos_pl.models import ExplainableNetwork
 from igos_pl.optimizers import MaskOptimizer
 from igos_pl.signals import StopSignals
@@ -118,7 +119,7 @@ def predict(words: list[str], signals: StopSignals | None = None) -> int:
         trainer.limit_predict_batches = 1
     else:
         trainer.callbacks.extend([SaveConfig(cli), preemption])  # type: ignore[attr-defined]
-    with _dead_workers_explained():
+    with _shortages_explained():
         trainer.predict(cli.model, data, return_predictions=False)
     if not trainer.is_global_zero:
         return 0  # the first rank speaks for all: Lightning's launcher would kill it if this one failed
@@ -198,11 +199,17 @@ def _parsed(words: list[str]) -> PredictCLI:
 
 
 @contextmanager
-def _dead_workers_explained() -> Iterator[None]:
-    """Say in words what torch's loader has a traceback for."""
+def _shortages_explained() -> Iterator[None]:
+    """Say in words what torch has a traceback for."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            # The network's own share halves by itself; this is for images, baselines and masks.
+            raise RunError(
+                f"Out of memory beside the network ({(str(error) or 'MemoryError').splitlines()[0]}). Lower"
+                " --data.batch_size. All that was finished is safe: run the same command again to go on"
+            ) from error
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise RunError(

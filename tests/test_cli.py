@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import igos_pl
+from igos_pl.baselines import make_baselines
 from igos_pl.cli import PREDICT_HELP, main
 from igos_pl.coordination import Coordinator
 from igos_pl.errors import RunError
@@ -484,6 +485,43 @@ def test_shipped_configurations_are_understood(config: Path, capsys: pytest.Capt
     output = capsys.readouterr()
     assert end.value.code in (0, None), output.err
     assert "class_path" in output.out
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nMuch more"),
+            "Out of memory beside the network (CUDA out",
+        ),
+        (MemoryError(), "Out of memory beside the network (MemoryError)"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "reads images died"),
+    ],
+)
+def test_shortages_are_told_and_what_is_finished_stays(
+    photos: Path,
+    error: Exception,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches = 0
+
+    def short(*arguments: Any) -> Tensor:
+        nonlocal batches
+        batches += 1
+        if batches == 2:
+            raise error
+        return make_baselines(*arguments)
+
+    monkeypatch.setattr("igos_pl.explainer.make_baselines", short)
+    assert main(words(photos)) == 1
+    message = capsys.readouterr().err
+    assert told in message
+    assert "run the same command again to go on" in message
+    assert len(RunFolder("run").done()) == 2
+    assert main(words(photos)) == 0
+    assert len(RunFolder("run").done()) == len(NAMES)
 
 
 def test_long_help_comes_from_the_code(capsys: pytest.CaptureFixture[str]) -> None:
