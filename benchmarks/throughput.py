@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from evaluations import preset
 from PIL import Image
 from pytorch_lightning import Trainer
 from quality import judge
@@ -380,18 +381,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--images", type=int, default=1)
-    parser.add_argument("--iterations", type=int, default=10)
-    parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--preset", help="the explainer's settings; its defaults without")
+    parser.add_argument("--iterations", type=int, help="instead of the settings' own")
+    parser.add_argument("--noise", type=float, help="likewise")
     parser.add_argument("--micro_batch", type=int, help="perturbed images at once; the device's default")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
-    explainer = Explainer(
-        network_named(options.network).to(device),
-        iterations=options.iterations,
-        noise=options.noise,
-        micro_batch_size=options.micro_batch,
-    )
+    settings = preset(options.preset) if options.preset else {}
+    changed = {"iterations": options.iterations, "noise": options.noise}
+    settings |= {name: value for name, value in changed.items() if value is not None}
+    network = network_named(options.network).to(device)
+    explainer = Explainer(network, **settings, micro_batch_size=options.micro_batch)
     batch = photo_batch(options.images, explainer.network.input_size, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16-mixed"):
         work = {"ratio": ratio, "breakdown": breakdown, "precision": precision, "loader": loader, "run": run}
