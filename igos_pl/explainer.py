@@ -66,7 +66,7 @@ class Explainer(LightningModule):
         path_steps: K, positions on the integration path.
         path: ``scaled``, as published, or ``threshold``, by the order of the mask's cells (`igos_pl.paths`).
         average: take the mean of the masks over the iterations, later ones weighing more, for the mask.
-        l1: weight of the removed area.
+        l1: weight of the removed area; on the threshold path, of its share of what the curves remove.
         l2: weight of the (bilateral) total variation.
         noise: standard deviation of noise on perturbed images, in units of ImageNet-normalised images.
         baseline: ``blur``, ``black``, ``mean`` or ``noise``.

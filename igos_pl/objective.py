@@ -58,7 +58,7 @@ class Weights:
     """The hyperparameters of the objective.
 
     Attributes:
-        l1: weight of the removed area.
+        l1: weight of the removed area; on the threshold path, of its share of the curves' extent.
         l2: weight of the (bilateral) total variation.
         path_steps: K, the number of positions on the integration path.
         noise: standard deviation of the noise on perturbed images, in units of ``Problem.images``.
@@ -118,7 +118,9 @@ class Objective:
         self._products = products
         self._path = PATHS[weights.path]
         offset = torch.tensor([key_of(key, "path") / 2**63 for key in problem.keys]).to(images)
-        extent = torch.ones_like(offset) if problem.extent is None else problem.extent.to(images)
+        extent = torch.ones_like(offset)
+        if weights.path == "threshold" and problem.extent is not None:
+            extent = problem.extent.to(images)
         self._course = Course(offset, extent)
         self._ramps: Ramps | None = None
         self._term_product = torch.tensor(
@@ -198,7 +200,8 @@ class Objective:
         else:
             images = self.problem.targets.image[rows]
             smoothness = bilateral_total_variation(product, self._edges.select(images))
-        return self.weights.l1 * area(product) + self.weights.l2 * smoothness
+        removed = area(product) / self._course.extent[rows]
+        return self.weights.l1 * removed + self.weights.l2 * smoothness
 
     def _total(self, scores: Tensor) -> Tensor:
         """The sum of the terms, ``(n, T, K)`` to ``(n,)``: insertion scores count as negative."""

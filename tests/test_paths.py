@@ -173,3 +173,15 @@ def test_iterations_cost_the_same_on_both_paths() -> None:
 def test_unknown_paths_are_refused() -> None:
     with pytest.raises(IgosError, match="path is 'bent', but must be one of: scaled, threshold"):
         replace(WEIGHTS, path="bent")
+
+
+@pytest.mark.parametrize(("path", "factor"), [("scaled", 1.0), ("threshold", 4.0)])
+def test_area_counts_by_the_extent_of_the_threshold_path(path: str, factor: float) -> None:
+    problem = replace(problem_of([0, 1], [1, 3]), extent=torch.tensor([1.0, 0.25]))
+    masks = random_masks(2, 2)
+    with_area, without = (
+        objective_of(problem, weights=replace(WEIGHTS, path=path, l1=l1)).value_and_gradient(masks)[0]
+        for l1 in (1.0, 0.0)
+    )
+    removed = 1 - masks.prod(1).flatten(1).mean(1)
+    torch.testing.assert_close(with_area - without, removed * torch.tensor([1.0, factor]))
