@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,22 +48,21 @@ def copy_photos(folder: Path) -> None:
             shutil.copy(Path(spec.origin).parent / name, folder)
 
 
-def run_demo(output: Path, detector: bool = False, preset: str | None = "fast") -> None:
+def run_demo(output: Path, detector: bool = False, how: Sequence[str] = ("--preset", "fast")) -> None:
     """Explain photos with EfficientNet-Lite0, or shapes with a small Mask R-CNN, and print what came out.
 
     Args:
         output: folder of the pictures and the results. A second run goes on with the first.
         detector: explain detections on generated pictures instead of photos.
-        preset: of the explainer's settings; None for its defaults.
+        how: the explainer's settings, as on the command line.
     """
     from igos_pl.info import explanations_table
     from igos_pl.predict import predict
     from igos_pl.store import MaskFile, RunFolder
 
-    settings = _detector_settings(output) if detector else _classifier_settings(output)
+    what = _detector_settings(output) if detector else _classifier_settings(output)
     small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
-    chosen = ("--preset", preset) if preset else ()
-    predict([*settings, *small, *chosen, "--output", str(output)])
+    predict([*what, *small, *how, "--output", str(output)])
     run = RunFolder(output)
     with MaskFile(run.merged) as masks:
         Console().print(explanations_table(masks, rows=len(masks)))
