@@ -92,7 +92,7 @@ def print_localization(masks: MaskFile) -> None:
 
 
 def main() -> None:
-    """Run the demo with each of the settings, unless the folder has its results already, and print the comparison."""
+    """Run the demo with each of the settings that the folder has no result of, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--detector", action="store_true", help="the detector's demo")
     parser.add_argument("--output", type=Path, help="folder of the demo runs; a temporary one by default")
