@@ -6,7 +6,7 @@ Make the photos by `photos.py`, then ::
 
 explains the photos of which the network is sure, judges the masks, and prints a table. A method's name is
 its family and, after an ``@``, its amount: iterations of ours (``default@20``; ``published@10x10`` sets the
-positions on the path, too), steps of integrated gradients (``ig@100``), masks of RISE (``rise@2000``).
+positions on the path, too, and ``fast@20x2x56`` the cells along the mask's side), steps of integrated gradients (``ig@100``), masks of RISE (``rise@2000``).
 
 Masks and figures are kept in FOLDER, photo by photo: an interrupted run goes on where it stopped. They are
 made anew where a photo, the network or a setting has changed, but not where only the code has: take another
@@ -204,7 +204,7 @@ def split_name(method: str) -> tuple[str, tuple[int, ...]]:
     if family not in {**OURS, **PEERS}:
         raise IgosError(f"There is no method {family!r}, but {', '.join([*OURS, *PEERS])}")
     parts = amount.split("x") if amount else []
-    possible = (0, 1, 2) if family in OURS else (0,) if family == "grad-cam" else (1,)
+    possible = (0, 1, 2, 3) if family in OURS else (0,) if family == "grad-cam" else (1,)
     if len(parts) not in possible or not all(part.isdigit() and int(part) > 0 for part in parts):
         example = {"grad-cam": "grad-cam", "ig": "ig@100", "rise": "rise@2000"}.get(family, f"{family}@20x5")
         raise IgosError(f"{method!r} is no method's name: for example, {example} is")
@@ -214,7 +214,7 @@ def split_name(method: str) -> tuple[str, tuple[int, ...]]:
 def settings_of(method: str) -> dict[str, Any]:
     """What `Explainer` is given for one of our methods."""
     family, amounts = split_name(method)
-    return {**OURS[family], **dict(zip(("iterations", "path_steps"), amounts, strict=False))}
+    return {**OURS[family], **dict(zip(("iterations", "path_steps", "mask_size"), amounts, strict=False))}
 
 
 def explainer_of(network: Classifier, method: str) -> Explainer:

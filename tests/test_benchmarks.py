@@ -169,7 +169,7 @@ def test_figure(evaluations: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "default@", "default@1x2x3"]
+    "name", ["nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "default@", "default@1x2x3x4"]
 )
 def test_names_of_methods(evaluations: ModuleType, name: str) -> None:
     if name == "default@":
@@ -181,6 +181,7 @@ def test_names_of_methods(evaluations: ModuleType, name: str) -> None:
 
 def test_amounts_and_published_settings(evaluations: ModuleType) -> None:
     assert evaluations.settings_of("default@7x3") == {"iterations": 7, "path_steps": 3}
+    assert evaluations.settings_of("default@7x3x9")["mask_size"] == 9
     settings = evaluations.settings_of("published@5")
     assert (settings["iterations"], settings["path_steps"], settings["l1"]) == (5, 20, 10)
     factory = settings["optimizer"]
