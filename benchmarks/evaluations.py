@@ -6,7 +6,8 @@ Make the photos by `photos.py`, then ::
 
 explains the photos of which the network is sure, judges the masks, and prints a table. A method's name is
 its family and, after an ``@``, its amount: iterations of ours (``default@20``; ``published@10x10`` sets the
-positions on the path, too, and ``fast@20x2x56`` the cells along the mask's side), steps of integrated gradients (``ig@100``), masks of RISE (``rise@2000``).
+positions on the path, too, and ``fast@20x2x56`` the cells along the mask's side), steps of integrated
+gradients (``ig@100``), masks of RISE (``rise@2000``).
 
 Masks and figures are kept in FOLDER, photo by photo: an interrupted run goes on where it stopped. They are
 made anew where a photo, the network or a setting has changed, but not where only the code has: take another
