@@ -195,8 +195,11 @@ def ratio(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch) 
     print(f"{statistics.median(alone) / statistics.median(whole):.3f}")
 
 
-# What is timed in a breakdown: where a function is looked up, its name there, and what it does.
-PARTS: tuple[tuple[Any, str, str], ...] = (
+# Where a function is looked up, its name there, and what it does.
+Parts = tuple[tuple[Any, str, str], ...]
+
+# What is timed in a breakdown, beside the network.
+PARTS: Parts = (
     (explainer_module, "make_baselines", "baselines"),
     (explainer_module, "explanation_columns", "rows"),
     (explainer_module, "with_localization", "localisation"),
@@ -236,11 +239,16 @@ class Stopwatch:
 
         return run
 
+    def watch(self, parts: Parts) -> None:
+        """Time some functions from now on."""
+        for owner, name, label in parts:
+            setattr(owner, name, self.timed(label, getattr(owner, name)))
+
     def attach(self, explainer: Explainer) -> None:
         """Time the parts of an explanation from now on."""
-        for owner, name, label in PARTS:
-            setattr(owner, name, self.timed(label, getattr(owner, name)))
         network, gradient = explainer.network, torch.autograd.grad
+        own = ("score", "network: forward"), ("propose", "network: targets"), ("normalize", "normalising")
+        self.watch((*PARTS, *((network, name, label) for name, label in own)))
 
         def attributed(outputs: Any, *arguments: Any, **more: Any) -> Any:
             # The stream differentiates a score, the objective its upsampled masks and its regulariser.
@@ -248,9 +256,6 @@ class Stopwatch:
             return self.timed(label, gradient)(outputs, *arguments, **more)
 
         torch.autograd.grad = attributed
-        for name, label in (("score", "forward"), ("propose", "targets")):
-            setattr(network, name, self.timed(f"network: {label}", getattr(network, name)))
-        setattr(network, "normalize", self.timed("normalising", network.normalize))  # noqa: B010
 
     def report(self, images: int) -> None:
         """Print what was timed, the longest first."""
@@ -272,15 +277,16 @@ def breakdown(options: argparse.Namespace, explainer: Explainer, batch: ImageBat
 def run(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch) -> None:
     """Print how long each part of a whole run on the demo's photos takes, with loader and writer."""
     watch = Stopwatch(batch.images.device)
-    for owner, name, label in (
-        (ImageDataset, "__getitem__", "run: decoding and scaling"),
-        (MaskWriter, "write_on_batch_end", "run: publishing"),
-        (MaskWriter, "on_predict_end", "run: publishing"),
-        (MaskWriter, "teardown", "run: merging"),
-        (OverlayWriter, "on_predict_batch_end", "run: overlays"),
-        (Explainer, "predict_step", "explaining"),
-    ):
-        setattr(owner, name, watch.timed(label, getattr(owner, name)))
+    watch.watch(
+        (
+            (ImageDataset, "__getitem__", "run: decoding and scaling"),
+            (MaskWriter, "write_on_batch_end", "run: publishing"),
+            (MaskWriter, "on_predict_end", "run: publishing"),
+            (MaskWriter, "teardown", "run: merging"),
+            (OverlayWriter, "on_predict_batch_end", "run: overlays"),
+            (Explainer, "predict_step", "explaining"),
+        )
+    )
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photos"
         copy_photos(photos)
