@@ -7,7 +7,7 @@ in `configs/presets/` are part of the package, too.
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = (ROOT / "igos_pl" / "__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
@@ -21,27 +21,23 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",  # the oldest that torch 2.6 to 2.15 all support
-    packages=[
-        "igos_pl",
-        "igos_pl.callbacks",
-        "igos_pl.datamodules",
-        "igos_pl.demo",
-        "igos_pl.models",
-        "igos_pl.store",
-    ],
+    packages=find_packages(include=["igos_pl", "igos_pl.*"]),  # through the links, too
     package_dir={"igos_pl.callbacks": "callbacks", "igos_pl.datamodules": "datamodules"},
     package_data={
-        "igos_pl": ["py.typed", "imagenet_classes.tsv", "presets/*.yaml"],
+        "igos_pl": ["py.typed", "presets/*.yaml"],
+        "igos_pl.data": ["imagenet_classes.tsv"],
         "igos_pl.demo": ["checkpoints/*"],
     },
     install_requires=[
         "torch>=2.6",  # torch.load refuses code by default; OutOfMemoryError for every device
         "torchvision>=0.21",  # torch 2.6's
-        # 2.5.3 takes batch samplers of one's own; 2.6.2 and 2.6.3 were compromised on the registry
-        "pytorch-lightning>=2.5.3,!=2.6.2,!=2.6.3",
+        # 2.5.3 is the oldest that was tested; 2.6.2 and 2.6.3 were compromised on the registry. Below 3:
+        # callbacks/lifecycle.py takes the signals from Lightning, for which there is no public way
+        "pytorch-lightning>=2.5.3,!=2.6.2,!=2.6.3,<3",
         "jsonargparse[signatures]>=4.40",  # the first with which LightningCLI 2.5.3 makes its classes
         "h5py>=3.12",  # built for NumPy 2 and Python 3.13
         "numpy>=1.26",  # the first for Python 3.12
+        "pyyaml>=6.0",  # presets; jsonargparse needs it as well
         "pycocotools>=2.0.8",  # built for NumPy 2
         "pillow>=10.3",  # Image.core without the older decoders' security holes
         "matplotlib>=3.8",  # built for Python 3.12
@@ -63,7 +59,7 @@ setup(
         "test": ["pytest>=8.0"],
         "dev": ["mypy>=1.11", "ruff>=0.8", "types-PyYAML"],
     },
-    entry_points={"console_scripts": ["igos-pl=igos_pl.cli:main"]},
+    entry_points={"console_scripts": ["igos-pl=igos_pl.cli.main:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

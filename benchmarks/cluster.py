@@ -26,9 +26,13 @@ from networks import PLACES_VARIABLE
 from numpy.typing import NDArray
 from PIL import Image
 
-from igos_pl.coordination import balanced
-from igos_pl.store import BatchResult, ImageRecord, MaskFile, RunFolder
-from igos_pl.store.schema import EXPLANATIONS, IMAGES
+from igos_pl.data.geometry import Frame
+from igos_pl.data.records import BatchResult, ImageRecord
+from igos_pl.run.coordination import alone, balanced
+from igos_pl.run.publisher import Publisher
+from igos_pl.run.run import Run
+from igos_pl.store import MaskFile, RunFolder
+from igos_pl.store.schema import EXPLANATIONS, IMAGES, configuration_of
 
 HERE = Path(__file__).resolve().parent
 INPUT_SIZE = 32
@@ -58,6 +62,7 @@ def write_images(folder: Path, number: int, size: int = INPUT_SIZE) -> Path:
 def predict_words(data: Path, output: Path, ranks: int, **more: object) -> list[str]:
     """The command of a run; ``more`` are settings, with ``__`` for dots."""
     settings: dict[str, object] = {
+        "preset": "igospp",
         "data.root": data,
         "data.num_workers": 0,
         "data.batch_size": 4,
@@ -350,17 +355,18 @@ def columns_that_differ(one: Path, two: Path) -> list[str]:
         return [name for name, (left, right) in pairs.items() if not same_values(left, right)]
 
 
-def same_values(left: Any, right: Any) -> bool:
+def same_values(left: NDArray[Any], right: NDArray[Any]) -> bool:
     if left.dtype == object:
-        return left.tolist() == right.tolist()
+        return bool(left.tolist() == right.tolist())
     return left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
 # writing
 
 
-def synthetic_result(first: int, images: int, generator: np.random.Generator) -> BatchResult:
+def synthetic_result(numbers: Sequence[int], generator: np.random.Generator) -> BatchResult:
     """A finished batch of an explanation of 28 x 28 for each image, with its curves."""
+    images = len(numbers)
     columns: dict[str, Any] = {}
     for name, column in EXPLANATIONS.items():
         shape = {"masks": (28, 28), "box": (4,), "deletion_curve": (51,), "insertion_curve": (51,)}.get(
@@ -372,34 +378,23 @@ def synthetic_result(first: int, images: int, generator: np.random.Generator) ->
             columns[name] = np.zeros(images, column.dtype)
         else:
             columns[name] = np.array(["ok"] * images, dtype=object)
-    names = [f"{first + number:06d}.jpg" for number in range(images)]
+    names = [f"{number:06d}.png" for number in numbers]
     columns["sample_id"] = np.array(names, dtype=object)
-    records = [ImageRecord(name, f"/data/{name}", 500, 375, targets=1) for name in names]
+    frame = Frame.of(500, 375, (INPUT_SIZE, INPUT_SIZE), "squash")
+    records = [ImageRecord(name, f"/data/{name}", frame, targets=1) for name in names]
     return BatchResult(records, columns)
 
 
 def writing(options: argparse.Namespace) -> None:
-    """The main thread's time in the writer's hooks, while batches arrive as from a fast accelerator."""
-    from types import SimpleNamespace
-
-    from igos_pl.callbacks import MaskWriter
-    from igos_pl.coordination import alone
-
+    """The main thread's time in publishing, while batches arrive as from a fast accelerator."""
     generator = np.random.default_rng(0)
-    writer = MaskWriter(options.images_per_segment)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
-        trainer: Any = SimpleNamespace(
-            default_root_dir=temporary,
-            global_rank=0,
-            is_global_zero=False,
-            datamodule=SimpleNamespace(coordinator=alone(), describe=dict),
-            strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        )
-        module: Any = SimpleNamespace(describe=dict)
-        writer.setup(trainer, module, "predict")
+        run = Run(RunFolder(temporary), alone(), {})
+        run.folder.prepare()
+        publisher = Publisher(run, {}, options.images_per_segment, seconds=60)
         longest = blocked = computed = 0.0
         results = [
-            synthetic_result(start, options.batch, generator)
+            synthetic_result(range(start, start + options.batch), generator)
             for start in range(0, options.images, options.batch)
         ]
         began = time.perf_counter()
@@ -407,15 +402,17 @@ def writing(options: argparse.Namespace) -> None:
             due = began + (number + 1) * options.batch / options.rate
             time.sleep(max(0.0, due - time.perf_counter()))
             start, computing = time.perf_counter(), time.thread_time()
-            writer.write_on_batch_end(trainer, module, result, None, None, number, 0)
+            run.count(number, result)
+            publisher.add(result)
             spent = time.perf_counter() - start
             computed += time.thread_time() - computing
             blocked, longest = blocked + spent, max(longest, spent)
         start = time.perf_counter()
-        writer.on_predict_end(trainer, module)
+        publisher.finish()
         last = time.perf_counter() - start
         seconds = time.perf_counter() - began
-        segments = writer.run.segments()
+        publisher.close()
+        segments = run.folder.segments()
         size = sum(path.stat().st_size for path in segments)
     table(
         f"{options.images} images at {options.rate} a second (goal: below 1% blocked)",
@@ -513,16 +510,12 @@ def restart(options: argparse.Namespace) -> None:
         for done in (0, options.done):
             run = RunFolder(folder / "run")
             if done:
-                attributes = attributes_of(run)
+                with MaskFile(run.segments()[0]) as masks:
+                    attributes = configuration_of(masks.attributes)
                 have = len(run.done())
                 for start in range(have, done, 256):
-                    images = min(256, done - start)
-                    result = synthetic_result(start, images, generator)
-                    result.explanations["sample_id"] = names = np.array(
-                        [f"{start + index:06d}.png" for index in range(images)], dtype=object
-                    )
-                    records = [ImageRecord(name, f"{data}/{name}", 32, 32, targets=1) for name in names]
-                    run.publish([BatchResult(records, result.explanations)], attributes)
+                    numbers = range(start, min(start + 256, done))
+                    run.publish([synthetic_result(numbers, generator)], attributes)
             places = folder / f"places-{done}"
             places.mkdir()
             began = time.time()
@@ -538,22 +531,11 @@ def restart(options: argparse.Namespace) -> None:
         table("seconds until work begins; imports are a part of it", rows)
 
 
-def attributes_of(run: RunFolder) -> dict[str, Any]:
-    with MaskFile(run.segments()[0]) as masks:
-        return {
-            key: value for key, value in masks.attributes.items() if key not in ("schema_version", "created")
-        }
-
-
 # ties
 
 
 def ties(options: argparse.Namespace) -> None:
     """What another micro-batch size changes: steps that line searches accept, and final masks."""
-    from evaluations import preset
-
-    from igos_pl.optimizers import NAG
-
     sizes = [int(word) for word in options.sizes.split(",")]
     counts, masks = zip(*(searched(size, options) for size in sizes), strict=True)
     rows: list[Sequence[object]] = [
@@ -578,11 +560,11 @@ def ties(options: argparse.Namespace) -> None:
             )
         )
     table("line search", rows)
-    by_nag = {"optimizer": NAG, "iterations": options.iterations}
-    for name, settings in (("NAG", by_nag), ("the fast preset", preset("fast"))):
-        masks = tuple(final_masks(size, options, settings) for size in sizes)
+    changed: dict[str, dict[str, Any]] = {"igospp": {"iterations": options.iterations}, "fast": {}}
+    for preset, settings in changed.items():
+        masks = tuple(final_masks(size, options, preset, **settings) for size in sizes)
         table(
-            name,
+            preset,
             [
                 ("micro-batches", "masks differ by up to", "on average"),
                 *(
@@ -601,7 +583,7 @@ def differences(one: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
 
 def searched(size: int, options: argparse.Namespace) -> tuple[NDArray[Any], NDArray[Any]]:
     """The steps back ``(iterations, N)`` of each line search, and the final masks ``(N, s, s)``."""
-    from igos_pl.optimizers import LineSearch
+    from igos_pl.solver.optimizers import LineSearch
 
     counts: list[NDArray[Any]] = []
 
@@ -613,32 +595,20 @@ def searched(size: int, options: argparse.Namespace) -> tuple[NDArray[Any], NDAr
             counts.append((shrunk.log() / np.log(5)).round().numpy())  # each step back takes a fifth
             return losses
 
-    masks = final_masks(size, options, {"optimizer": Counting, "iterations": options.iterations})
+    masks = final_masks(size, options, "igospp", optimizer=Counting, iterations=options.iterations)
     return np.stack(counts), masks
 
 
-def final_masks(size: int, options: argparse.Namespace, settings: dict[str, Any]) -> NDArray[Any]:
+def final_masks(size: int, options: argparse.Namespace, preset: str, **settings: Any) -> NDArray[Any]:
     """The masks ``(N, s, s)`` of some of the demo's photos, by some settings and micro-batches."""
-    from igos_pl.batches import ImageBatch
-    from igos_pl.demo.run import copy_photos
-    from igos_pl.explainer import Explainer
-    from igos_pl.images import read_image, to_input
-    from igos_pl.models import EfficientNetLite0
-    from igos_pl.truth import GroundTruth
+    from photos import demo_batch
 
-    network = EfficientNetLite0()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "photos"
-        copy_photos(folder)
-        paths = sorted(folder.iterdir())[: options.photos]
-        photos = [read_image(path) for path in paths]
-    records = [
-        ImageRecord(path.name, str(path), photo.width, photo.height)
-        for path, photo in zip(paths, photos, strict=True)
-    ]
-    pixels = np.stack([to_input(photo, network.input_size, "squash") for photo in photos])
-    batch = ImageBatch(torch.from_numpy(pixels), records, [GroundTruth()] * len(records), "squash")
-    explainer = Explainer(network, **settings, metrics=False, micro_batch_size=size)
+    from igos_pl.explainer import Explainer
+    from igos_pl.models import EfficientNetLite0Classifier
+
+    network = EfficientNetLite0Classifier()
+    explainer = Explainer.from_preset(network, preset, **settings, metrics=False, micro_batch_size=size)
+    batch = demo_batch(options.photos, network.input_size)
     found: NDArray[Any] = explainer.predict_step(batch).explanations["masks"]
     return found.astype(np.float64)
 

@@ -2,12 +2,12 @@
 
 Make the photos by `photos.py`, then ::
 
-    python benchmarks/evaluations.py PHOTOS --half test --results FOLDER --methods default,published,ig@100
+    python benchmarks/evaluations.py PHOTOS --half test --results FOLDER --methods igospp,published,ig@100
 
 explains the photos of which the network is sure, judges the masks, and prints a table. A method's name is
-its family and, after an ``@``, its amount: iterations of ours (``default@20``; ``published@10x10`` sets the
-positions on the path, too, and ``fast@20x2x56`` the cells along the mask's side), steps of integrated
-gradients (``ig@100``), masks of RISE (``rise@2000``).
+its family and, after an ``@``, its amount: iterations of one of our presets (``igospp@20``;
+``published@10x10`` sets the positions on the path, too, and ``fast@20x2x56`` the cells along the mask's
+side), steps of integrated gradients (``ig@100``), masks of RISE (``rise@2000``).
 
 Masks and figures are kept in FOLDER, photo by photo: an interrupted run goes on where it stopped. They are
 made anew where a photo, the network or a setting has changed, but not where only the code has: take another
@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -32,41 +31,31 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from peers import Explanation, grad_cam, integrated_gradients, rise
-from photos import SURE, Photo, read_table
+from photos import SURE, Photo, read_table, squashed
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-import igos_pl.optimizers
-from igos_pl.baselines import make_baselines
-from igos_pl.batches import ImageBatch
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import upsample
+from igos_pl.data.images import read_image
 from igos_pl.errors import IgosError
+from igos_pl.evaluation.deletion_insertion import (
+    area_under_curve,
+    curve_cells,
+    deletion_insertion_curves,
+    removal_counts,
+)
 from igos_pl.explainer import Explainer
-from igos_pl.images import read_image, to_input
-from igos_pl.metrics import area_under_curve, curve_cells, deletion_insertion_curves, removal_counts
-from igos_pl.micro_batches import MicroBatches
-from igos_pl.models import Classifier, EfficientNetLite0
+from igos_pl.models import Classifier, EfficientNetLite0Classifier
 from igos_pl.models.weights import load_weights
-from igos_pl.objective import Problem
-from igos_pl.perturbation import upsample
-from igos_pl.predict import PRESETS
 from igos_pl.randomness import key_of
-from igos_pl.store import ImageRecord
-from igos_pl.truth import GroundTruth
+from igos_pl.solver.baselines import make_baselines
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Problem
+from igos_pl.solver.presets import preset_names
 
-
-def preset(name: str) -> dict[str, Any]:
-    """What `Explainer` is given by a preset of the command line."""
-    settings: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())["model"]
-    optimizer = settings["optimizer"]
-    factory = getattr(torch.optim, optimizer["class_path"].removeprefix("torch.optim."), None)
-    factory = factory or getattr(igos_pl.optimizers, optimizer["class_path"])
-    return {**settings, "optimizer": partial(factory, **optimizer["init_args"])}
-
-
-# Settings of `Explainer`; what is not named has its default.
-OURS = {"default": {}, "fast": preset("fast"), "published": preset("published")}
+OURS = preset_names()
 
 # The best of EfficientNet-Lite0's last layers on the tuning half.
 GRAD_CAM_LAYER = "bn2"
@@ -79,8 +68,8 @@ PEERS: dict[str, Callable[[Classifier, Problem, int], Explanation]] = {
 
 # What the figure calls the families.
 LABELS = {
-    "default": "iGOS++, our defaults",
     "fast": "iGOS+, fast preset",
+    "igospp": "iGOS++, igospp preset",
     "published": "iGOS++, published settings",
     "grad-cam": "Grad-CAM",
     "ig": "integrated gradients",
@@ -88,7 +77,7 @@ LABELS = {
 }
 
 DEFAULT_METHODS = (
-    "fast,fast@2,fast@5,fast@10,fast@40,fast@100,published,default,grad-cam,ig@10,ig@100,ig@160,rise@2000"
+    "fast,fast@2,fast@5,fast@10,fast@40,fast@100,published,igospp,grad-cam,ig@10,ig@100,ig@160,rise@2000"
 )
 
 # What a forward pass costs, in forward and backward passes.
@@ -117,7 +106,7 @@ def _lite2() -> Classifier:
     )
 
 
-NETWORKS: dict[str, Callable[[], Classifier]] = {"lite0": EfficientNetLite0, "lite2": _lite2}
+NETWORKS: dict[str, Callable[[], Classifier]] = {"lite0": EfficientNetLite0Classifier, "lite2": _lite2}
 
 
 @dataclass(frozen=True)
@@ -165,12 +154,12 @@ class Sample:
 
     Attributes:
         id: the photo's.
-        pixels: ``(1, 3, S, S)`` uint8.
-        digest: of the pixels.
+        batch: the photo alone.
+        digest: of its pixels.
     """
 
     id: str
-    pixels: Tensor
+    batch: ImageBatch
     digest: str
 
 
@@ -202,7 +191,7 @@ def split_name(method: str) -> tuple[str, tuple[int, ...]]:
         IgosError: on an unknown family, or amounts that it does not take.
     """
     family, _, amount = method.partition("@")
-    if family not in {**OURS, **PEERS}:
+    if family not in (*OURS, *PEERS):
         raise IgosError(f"There is no method {family!r}, but {', '.join([*OURS, *PEERS])}")
     parts = amount.split("x") if amount else []
     possible = (0, 1, 2, 3) if family in OURS else (0,) if family == "grad-cam" else (1,)
@@ -212,15 +201,11 @@ def split_name(method: str) -> tuple[str, tuple[int, ...]]:
     return family, tuple(int(part) for part in parts)
 
 
-def settings_of(method: str) -> dict[str, Any]:
-    """What `Explainer` is given for one of our methods."""
-    family, amounts = split_name(method)
-    return {**OURS[family], **dict(zip(("iterations", "path_steps", "mask_size"), amounts, strict=False))}
-
-
 def explainer_of(network: Classifier, method: str) -> Explainer:
     """One of our methods; it does not judge its masks itself."""
-    return Explainer(network, **settings_of(method), metrics=False, seed=_SEED)
+    family, amounts = split_name(method)
+    changed: dict[str, Any] = dict(zip(("iterations", "path_steps", "mask_size"), amounts, strict=False))
+    return Explainer.from_preset(network, family, **changed, metrics=False, seed=_SEED)
 
 
 def describe(network: Classifier, method: str) -> str:
@@ -234,9 +219,10 @@ def describe(network: Classifier, method: str) -> str:
 
 def problem_of(network: Classifier, sample: Sample, baseline: str) -> Problem:
     """The sample's first class, and a baseline."""
-    images = network.normalize(sample.pixels)
-    baselines = network.normalize(make_baselines(baseline, sample.pixels, [sample.id], _SEED))
-    targets = network.propose(images, [GroundTruth()]).targets
+    pixels = sample.batch.images
+    images = network.normalize(pixels)
+    baselines = network.normalize(make_baselines(baseline, pixels, [sample.id], _SEED))
+    targets = network.propose(images, sample.batch.truth).targets
     return Problem(images, baselines, targets, [key_of(_SEED, sample.id)])
 
 
@@ -245,11 +231,7 @@ def explain(network: Classifier, method: str, sample: Sample) -> Explanation:
     family, amounts = split_name(method)
     if family in PEERS:
         return PEERS[family](network, problem_of(network, sample, "blur"), *(amounts or (0,)))
-    size = sample.pixels.shape[-1]
-    batch = ImageBatch(
-        sample.pixels, [ImageRecord(sample.id, sample.id, size, size)], [GroundTruth()], "squash"
-    )
-    columns = explainer_of(network, method).predict_step(batch).explanations
+    columns = explainer_of(network, method).predict_step(sample.batch).explanations
     masks = torch.from_numpy(np.asarray(columns["masks"], np.float32))
     return Explanation(masks, int(columns["evaluations"][0]), int(columns["forwards"][0]))
 
@@ -344,13 +326,12 @@ def read_samples(
     for photo in sorted(photos, key=lambda photo: key_of("order", photo.id)):
         if len(samples) == limit:
             break
-        picture = read_image(folder / f"{photo.id}.png")
-        pixels = torch.from_numpy(to_input(picture, network.input_size, "squash")).unsqueeze(0)
+        batch = squashed([photo.id], [read_image(folder / f"{photo.id}.png")], network.input_size)
         with torch.no_grad():
-            score = float(network.probabilities(network.normalize(pixels)).max())
+            score = float(network.probabilities(network.normalize(batch.images)).max())
         if score > SURE:
-            digest = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
-            samples.append(Sample(photo.id, pixels, digest))
+            digest = hashlib.sha256(batch.images.numpy().tobytes()).hexdigest()
+            samples.append(Sample(photo.id, batch, digest))
     return samples
 
 
@@ -516,6 +497,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for method in methods:
         split_name(method)
     network = NETWORKS[options.network]()
+    network.freeze()
     photos = read_table(options.photos, options.half)
     samples = read_samples(options.photos, photos, network, options.limit)
     print(f"{options.network} is sure of {len(samples)} photos" + (" (limited)" if options.limit else ""))

@@ -15,7 +15,10 @@ PLACES_VARIABLE = "RECORDER_FOLDER"
 
 
 def slowness() -> int:
-    """How often this rank does its work: ``SLOW_FACTOR`` times on the rank ``SLOW_RANK``."""
+    """How often this rank does its work: ``SLOW_FACTOR`` times on the rank ``SLOW_RANK``.
+
+    No attribute of a network holds it: those are settings of the run, and must be the same on all ranks.
+    """
     slow = os.environ.get("LOCAL_RANK", "0") == os.environ.get("SLOW_RANK")
     return int(os.environ.get("SLOW_FACTOR", "5")) if slow else 1
 
@@ -46,12 +49,12 @@ class RepeatingNet(SmallNet):
 
     def __init__(self, channels: int = 48, repeats: int = 4) -> None:
         super().__init__(channels)
-        self.repeats = repeats * slowness()
+        self.repeats = repeats
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of images ``(B, 3, H, W)``."""
         with torch.no_grad():
-            for _ in range(self.repeats - 1):
+            for _ in range(self.repeats * slowness() - 1):
                 super().forward(images)
         return super().forward(images)
 
@@ -65,11 +68,11 @@ class SleepingNet(SmallNet):
 
     def __init__(self, seconds: float = 0.001) -> None:
         super().__init__()
-        self.seconds = seconds * slowness()
+        self.seconds = seconds
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of images ``(B, 3, H, W)``, after a while."""
-        time.sleep(self.seconds * len(images))
+        time.sleep(self.seconds * slowness() * len(images))
         return super().forward(images)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier
-from igos_pl.objective import Problem
 from igos_pl.randomness import generator_of
+from igos_pl.solver.objective import Problem
 
 MASK_SIZE = 28
 _MICRO_BATCH = 10

@@ -28,10 +28,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
 
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import Frame
+from igos_pl.data.images import read_image, to_input
+from igos_pl.data.records import ImageRecord
 from igos_pl.demo.run import PHOTOS as DEMO_PHOTOS
 from igos_pl.errors import IgosError
-from igos_pl.images import read_image, to_input
-from igos_pl.models import EfficientNetLite0
+from igos_pl.models import EfficientNetLite0Classifier
 from igos_pl.randomness import key_of
 
 TABLE = "photos.tsv"
@@ -141,6 +145,14 @@ class Candidate:
     source: str
 
 
+def squashed(names: Sequence[str], pictures: Sequence[Image.Image], size: int) -> ImageBatch:
+    """Pictures as the loader gives them to a network whose input has some size; without annotations."""
+    frames = [Frame.of(picture.width, picture.height, (size, size), "squash") for picture in pictures]
+    pixels = [to_input(picture, frame) for picture, frame in zip(pictures, frames, strict=True)]
+    records = [ImageRecord(name, name, frame) for name, frame in zip(names, frames, strict=True)]
+    return ImageBatch(torch.from_numpy(np.stack(pixels)), records, [GroundTruth()] * len(records))
+
+
 def packaged(package: str, path: str) -> Path:
     """A file inside of an installed package.
 
@@ -234,11 +246,22 @@ def demo_candidates() -> Iterator[list[Candidate]]:
             yield [Candidate(f"demo-{Path(name).stem}", image, None, f"{package} {Path(name).name}")]
 
 
+def demo_batch(number: int, size: int) -> ImageBatch:
+    """The demo's photos in the order of their names, again and again."""
+    photos = [photo for tries in demo_candidates() for photo in tries]
+    photos.sort(key=lambda photo: photo.id)
+    pictures = [photos[i % len(photos)].image for i in range(number)]
+    return squashed([f"photo {i}" for i in range(number)], pictures, size)
+
+
 @torch.no_grad()
-def surest(network: EfficientNetLite0, candidates: Sequence[Candidate]) -> tuple[Photo, Candidate] | None:
+def surest(
+    network: EfficientNetLite0Classifier, candidates: Sequence[Candidate]
+) -> tuple[Photo, Candidate] | None:
     """The candidate that the network is surest of, if it is sure and right."""
-    inputs = np.stack([to_input(candidate.image, network.input_size, "squash") for candidate in candidates])
-    scores, labels = network.probabilities(network.normalize(torch.from_numpy(inputs))).max(1)
+    pictures = [candidate.image for candidate in candidates]
+    batch = squashed([candidate.id for candidate in candidates], pictures, network.input_size)
+    scores, labels = network.probabilities(network.normalize(batch.images)).max(1)
     best: tuple[Photo, Candidate] | None = None
     for candidate, score, label in zip(candidates, scores.tolist(), labels.tolist(), strict=True):
         name = network.label_name(label)
@@ -257,7 +280,7 @@ def half_of(candidate: Candidate, class_name: str) -> str:
     return "tuning" if is_demo or key_of("half", class_name) % 100 < _TUNING_SHARE else "test"
 
 
-def choose(network: EfficientNetLite0, stamps: Path) -> list[tuple[Photo, Candidate]]:
+def choose(network: EfficientNetLite0Classifier, stamps: Path) -> list[tuple[Photo, Candidate]]:
     """One photo for each class, the surest; where the demo has one, that one."""
     unknown = set(stamp_classes().values()) - set(network.class_names)
     if unknown:
@@ -307,7 +330,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the photos go")
     parser.add_argument("--stamps", type=Path, default=STAMPS_FOLDER)
     options = parser.parse_args()
-    chosen = choose(EfficientNetLite0(), options.stamps)
+    network = EfficientNetLite0Classifier()
+    network.freeze()
+    chosen = choose(network, options.stamps)
     write(options.folder, chosen)
     for half in ("tuning", "test"):
         print(f"{half}: {sum(photo.half == half for photo, _ in chosen)} photos")

@@ -1,7 +1,7 @@
 """Insertion - deletion of the demo's explanations, beside masks that know nothing of the network.
 
-Photos: EfficientNet-Lite0, explained by iGOS++ and by the fast preset, beside a centred Gaussian blob and
-random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled boxes and random
+Photos: EfficientNet-Lite0, explained by the presets ``igospp`` and ``fast``, beside a centred Gaussian blob
+and random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled boxes and random
 cells, and the localisation figures. The same network, images, baselines and curves for all. Run it by ``make
 bench``.
 """
@@ -14,26 +14,46 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from photos import squashed
 from torch import Tensor
 
-from igos_pl.baselines import make_baselines
+from igos_pl.data.images import read_image
+from igos_pl.data.targets import Targets
 from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT, SHAPES_THRESHOLD, run_demo
-from igos_pl.images import read_image, to_input
-from igos_pl.metrics import area_under_curve, curve_cells, deletion_insertion_curves, removal_counts
-from igos_pl.micro_batches import MicroBatches
-from igos_pl.models import RCNN, EfficientNetLite0, ExplainableNetwork
-from igos_pl.models.shapes_detectors import CATEGORIES, shapes_mask_rcnn
-from igos_pl.objective import Problem
+from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
+from igos_pl.evaluation.deletion_insertion import (
+    area_under_curve,
+    curve_cells,
+    deletion_insertion_curves,
+    removal_counts,
+)
+from igos_pl.models import EfficientNetLite0Classifier, ExplainableNetwork, RCNNDetector
+from igos_pl.solver.baselines import make_baselines
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Problem
 from igos_pl.store import MaskFile, RunFolder
-from igos_pl.targets import Targets
-from igos_pl.truth import GroundTruth
 
-# What is compared: settings as on the command line. Four iterations of iGOS++ cost what the fast preset does.
+# What is compared: settings as on the command line. Four iterations of igospp cost what fast does.
 EXPLAINED: dict[str, tuple[str, ...]] = {
-    "iGOS++": (),
-    "iGOS++, 4 iterations": ("--model.iterations", "4"),
+    "igospp": ("--preset", "igospp"),
+    "igospp, 4 iterations": ("--preset", "igospp", "--model.iterations", "4"),
     "fast": ("--preset", "fast"),
 }
+
+
+def demo_network(detector: bool) -> ExplainableNetwork:
+    """The network of the demo, frozen."""
+    network: ExplainableNetwork = EfficientNetLite0Classifier()
+    if detector:
+        network = RCNNDetector(
+            shapes_mask_rcnn(),
+            weights=str(CHECKPOINTS / "shapes_maskrcnn.pth"),
+            class_names=list(CATEGORIES),
+            input_size=SHAPES_INPUT,
+            score_threshold=SHAPES_THRESHOLD,
+        )
+    network.freeze()
+    return network
 
 
 def gaussian_blob(targets: Targets, size: int) -> Tensor:
@@ -59,12 +79,12 @@ def random_cells(targets: Targets, size: int) -> Tensor:
 
 def problem_of(network: ExplainableNetwork, masks: MaskFile) -> Problem:
     """The images of a result and what is explained in them, in the result's order."""
-    paths, names = masks.images["path"], masks.images["sample_id"].tolist()
-    pixels = [to_input(read_image(Path(path)), network.input_size, "squash") for path in paths]
-    inputs = torch.from_numpy(np.stack(pixels))
-    images = network.normalize(inputs)
-    baselines = network.normalize(make_baselines("blur", inputs, names, seed=63))
-    targets = network.propose(images, [GroundTruth()] * len(names)).targets
+    names = masks.images["sample_id"].tolist()
+    pictures = [read_image(Path(path)) for path in masks.images["path"]]
+    batch = squashed(names, pictures, network.input_size)
+    images = network.normalize(batch.images)
+    baselines = network.normalize(make_baselines("blur", batch.images, names, seed=63))
+    targets = network.propose(images, batch.truth).targets
     assert [names[i] for i in targets.image.tolist()] == masks.column("sample_id").tolist()
     assert targets.label.tolist() == masks.column("label").tolist()
     return Problem(images, baselines, targets, range(len(targets)))
@@ -97,16 +117,7 @@ def main() -> None:
     parser.add_argument("--detector", action="store_true", help="the detector's demo")
     parser.add_argument("--output", type=Path, help="folder of the demo runs; a temporary one by default")
     options = parser.parse_args()
-    network: ExplainableNetwork = EfficientNetLite0()
-    if options.detector:
-        weights = str(CHECKPOINTS / "shapes_maskrcnn.pth")
-        network = RCNN(
-            shapes_mask_rcnn(),
-            weights,
-            list(CATEGORIES),
-            input_size=SHAPES_INPUT,
-            score_threshold=SHAPES_THRESHOLD,
-        )
+    network = demo_network(options.detector)
     with tempfile.TemporaryDirectory() as temporary:
         output = options.output or Path(temporary)
         rows: dict[str, Tensor] = {}

@@ -24,30 +24,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
-from evaluations import preset
+from photos import demo_batch
 from PIL import Image
 from pytorch_lightning import Trainer
 from quality import judge
 from torch import Tensor, nn
 
 from igos_pl import explainer as explainer_module
-from igos_pl import objective as objective_module
-from igos_pl.baselines import make_baselines
-from igos_pl.batches import ImageBatch
 from igos_pl.callbacks import MaskWriter, OverlayWriter
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import Frame
+from igos_pl.data.images import read_image, to_input
+from igos_pl.data.targets import Targets
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.datamodules.base import ImageDataset, Sample
 from igos_pl.demo.run import copy_photos
+from igos_pl.evaluation import columns as columns_module
 from igos_pl.explainer import Explainer
-from igos_pl.images import read_image, to_input
-from igos_pl.models import RCNN, Classifier, EfficientNetLite0, ExplainableNetwork
-from igos_pl.objective import Objective, Problem
-from igos_pl.store.schema import ImageRecord
-from igos_pl.targets import Targets
-from igos_pl.truth import GroundTruth
+from igos_pl.models import Classifier, EfficientNetLite0Classifier, ExplainableNetwork, RCNNDetector
+from igos_pl.solver import objective as objective_module
+from igos_pl.solver.baselines import make_baselines
+from igos_pl.solver.objective import Problem
+from igos_pl.solver.presets import preset_names
 
 BATCH_SIZES = {"cpu": (1, 2, 5, 10, 16), "cuda": (16, 32, 64, 128, 256)}
 FORMATS = {"channels_last": torch.channels_last, "NCHW": torch.contiguous_format}
@@ -56,24 +56,13 @@ FORMATS = {"channels_last": torch.channels_last, "NCHW": torch.contiguous_format
 def network_named(name: str) -> ExplainableNetwork:
     """EfficientNet-Lite0 with its packaged weights; torchvision's networks with random ones."""
     if name == "lite0":
-        return EfficientNetLite0()
+        return EfficientNetLite0Classifier()
     torch.manual_seed(0)
     if "rcnn" in name:
         # Random weights detect nothing well: one detection with whatever score is explained.
         module = torchvision.models.get_model(name, weights=None, weights_backbone=None, box_score_thresh=0.0)
-        return RCNN(module, score_threshold=0.0, max_per_image=1, name=name)
+        return RCNNDetector(module, score_threshold=0.0, max_per_image=1, name=name)
     return Classifier(torchvision.models.get_model(name, weights=None), name=name)
-
-
-def photo_batch(number: int, size: int, device: torch.device) -> ImageBatch:
-    """The demo's photos, again and again, as the loader gives them."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy_photos(Path(folder))
-        paths = sorted(Path(folder).iterdir())
-        photos = [read_image(paths[i % len(paths)]) for i in range(number)]
-    pixels = torch.from_numpy(np.stack([to_input(photo, size, "squash") for photo in photos]))
-    records = [ImageRecord(f"photo {i}", "", photo.width, photo.height) for i, photo in enumerate(photos)]
-    return ImageBatch(pixels.to(device), records, [GroundTruth()] * number, "squash")
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -202,13 +191,13 @@ Parts = tuple[tuple[Any, str, str], ...]
 PARTS: Parts = (
     (explainer_module, "make_baselines", "baselines"),
     (explainer_module, "explanation_columns", "rows"),
-    (explainer_module, "with_localization", "localisation"),
     (explainer_module, "deletion_insertion_curves", "curves: cells, upsampling, blending"),
-    (Objective, "_maps", "upsampling"),
-    (Objective, "_penalty", "regulariser"),
-    (Objective, "_stream", "blending, gradient of the maps"),
-    (Objective, "_noise", "noise"),
+    (explainer_module, "optimize", "path, blending, gradient of the maps"),
+    (columns_module, "localization_columns", "localisation"),
+    (objective_module, "upsample", "upsampling"),
+    (objective_module, "bilateral_total_variation", "regulariser"),
     (objective_module, "edge_weights", "edges of the images"),
+    (Tensor, "normal_", "noise"),
 )
 
 
@@ -280,7 +269,7 @@ def run(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch) ->
     watch.watch(
         (
             (ImageDataset, "__getitem__", "run: decoding and scaling"),
-            (MaskWriter, "write_on_batch_end", "run: publishing"),
+            (MaskWriter, "on_predict_batch_end", "run: publishing"),
             (MaskWriter, "on_predict_end", "run: publishing"),
             (MaskWriter, "teardown", "run: merging"),
             (OverlayWriter, "on_predict_batch_end", "run: overlays"),
@@ -329,6 +318,7 @@ def precision(options: argparse.Namespace, explainer: Explainer, batch: ImageBat
     names = [record.sample_id for record in batch.records]
     baselines = network.normalize(make_baselines("blur", batch.images, names, explainer.seed))
     problem = Problem(images, baselines, network.propose(images, batch.truth).targets, range(len(names)))
+    first = demo_batch(1, network.input_size).to(device)
     variants: dict[str, tuple[Callable[[], Any], bool]] = {
         "float32, channels_last": (lambda: module, False),
         "float32, NCHW": (lambda: InPlanes(copy.deepcopy(module)), False),
@@ -340,7 +330,7 @@ def precision(options: argparse.Namespace, explainer: Explainer, batch: ImageBat
     for name, (make, halved) in variants.items():
         network.module = make()
         with torch.autocast(device.type, torch.bfloat16, enabled=halved):
-            explainer.predict_step(first_images(batch, 1))  # warm
+            explainer.predict_step(first)  # warm
             found: list[Any] = []
             took = seconds(lambda: found.append(explainer.predict_step(batch)), device) / len(names)  # noqa: B023
         masks = torch.from_numpy(found[0].explanations["masks"]).to(device)
@@ -348,11 +338,6 @@ def precision(options: argparse.Namespace, explainer: Explainer, batch: ImageBat
         reference = masks if reference is None else reference
         quality = float(judge(network, problem, masks).mean())
         print(f"{name:24}{took:12.2f}{quality:22.4f}{float((masks - reference).abs().mean()):18.5f}")
-
-
-def first_images(batch: ImageBatch, number: int) -> ImageBatch:
-    """The first images of a batch."""
-    return ImageBatch(batch.images[:number], batch.records[:number], batch.truth[:number], batch.resize)
 
 
 def loader(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch) -> None:
@@ -365,13 +350,14 @@ def loader(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch)
             small = path.with_suffix(".small.jpg")
             read_image(path).resize((500, 375), Image.Resampling.LANCZOS).save(small, quality=90)
             samples.append(Sample(small.name, small))
-        dataset = ImageDataset(samples, size, "squash")
+        dataset = ImageDataset(samples, (size, size), "squash")
         photos = [read_image(sample.path) for sample in samples]
+        frame = Frame.of(*photos[0].size, (size, size), "squash")  # all photos have one size
         cpu, times = torch.device("cpu"), 20 * options.repeats
         for name, work in (
             ("decode", lambda: [read_image(sample.path) for sample in samples]),
-            (f"scale to {size}", lambda: [to_input(photo, size, "squash") for photo in photos]),
-            ("both, as a batch", lambda: dataset.collate([dataset[i] for i in range(len(samples))])),
+            (f"scale to {size}", lambda: [to_input(photo, frame) for photo in photos]),
+            ("both, as a batch", lambda: dataset[range(len(samples))]),
         ):
             took = min(seconds(work, cpu) for _ in range(times)) / len(samples)
             print(f"  {name:20}{1e3 * took:8.2f} ms per image{1 / took:8.0f} images/s per core")
@@ -387,19 +373,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--images", type=int, default=1)
-    parser.add_argument("--preset", help="the explainer's settings; its defaults without")
-    parser.add_argument("--iterations", type=int, help="instead of the settings' own")
+    parser.add_argument("--preset", choices=preset_names(), default="igospp", help="the explainer's settings")
+    parser.add_argument("--iterations", type=int, help="instead of the preset's")
     parser.add_argument("--noise", type=float, help="likewise")
     parser.add_argument("--micro_batch", type=int, help="perturbed images at once; the device's default")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
-    settings = preset(options.preset) if options.preset else {}
     changed = {"iterations": options.iterations, "noise": options.noise}
-    settings |= {name: value for name, value in changed.items() if value is not None}
+    changed = {name: value for name, value in changed.items() if value is not None}
     network = network_named(options.network).to(device)
-    explainer = Explainer(network, **settings, micro_batch_size=options.micro_batch)
-    batch = photo_batch(options.images, explainer.network.input_size, device)
+    explainer = Explainer.from_preset(
+        network, options.preset, **changed, micro_batch_size=options.micro_batch
+    )
+    batch = demo_batch(options.images, network.input_size).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16-mixed"):
         work = {"ratio": ratio, "breakdown": breakdown, "precision": precision, "loader": loader, "run": run}
         work[options.what](options, explainer, batch)

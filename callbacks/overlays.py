@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from igos_pl.callbacks.writer import run_configuration
 from igos_pl.checks import check_at_least
+from igos_pl.data.explanation import explanations_of
 from igos_pl.errors import IgosError
-from igos_pl.overlays import write_overlay
+from igos_pl.figures.overlay import write_overlay
 from igos_pl.randomness import key_of
-from igos_pl.store import explanations_of
+from igos_pl.run.run import Run
 
 _LONGEST_NAME = 150  # of a file, in bytes; file systems allow 255
 
@@ -40,16 +39,17 @@ class OverlayWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the batch's explanations while the number is not reached."""
-        folder = Path(trainer.default_root_dir) / "overlays"
+        run = Run.of(trainer)
+        folder = run.folder.path / "overlays"
         wanted = self.count - (len(list(folder.glob("*.png"))) if folder.exists() else 0)
         if wanted <= 0 or not trainer.is_global_zero:
             return
-        folder.mkdir(exist_ok=True)
-        for explanation in explanations_of(outputs, run_configuration(trainer, pl_module))[:wanted]:
+        folder.mkdir(parents=True, exist_ok=True)
+        for explanation in explanations_of(outputs, run.configuration)[:wanted]:
             name = quote(explanation.sample_id, safe="")  # ids may hold slashes, and stay distinct
             if len(name) > _LONGEST_NAME:
                 name = f"{name[:_LONGEST_NAME]}-{key_of(name):x}"
-            cell = f"-{explanation.cell}" if explanation.cell >= 0 else ""
+            cell = f"-{explanation.start_cell}" if explanation.start_cell >= 0 else ""
             try:
                 write_overlay(explanation, folder / f"{name}-{explanation.target}{cell}.png")
             except (IgosError, OSError) as error:  # a picture is not worth a run

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from igos_pl.coordination import Coordinator
+from igos_pl.run.run import ReportsIterations, Run
 
 _SECONDS_BETWEEN_LINES = 60.0
 _SLOW = 0.1  # images a second, below which seconds an image read better
@@ -44,9 +44,9 @@ class MaskProgressBar(ProgressBar):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the bars."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        self._coordinator: Coordinator = data.coordinator
-        self._total, self._before = len(data.assigned), len(data.assigned) - len(data.pending)
+        self._run = Run.of(trainer)
+        self._total = len(self._run.assigned)
+        self._before = self._total - len(self._run.pending)
         self._began = self._said = time.monotonic()
         if not self._enabled:
             return
@@ -66,7 +66,8 @@ class MaskProgressBar(ProgressBar):
         self._images = self._bars.add_task("images", total=self._total, completed=self._before, note="")
         self._masks = self._bars.add_task("masks", total=None, note="")
         self._bars.start()
-        pl_module.on_iteration = self._on_iteration  # type: ignore[assignment]
+        if isinstance(pl_module, ReportsIterations):
+            pl_module.on_iteration = self._on_iteration
 
     def on_predict_batch_end(
         self,
@@ -78,8 +79,7 @@ class MaskProgressBar(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the batch's images, of this rank for all, and show what all have done."""
-        failures = sum(record.status not in ("ok", "no detection") for record in outputs.images)
-        self._coordinator.report(len(outputs.images), failures)
+        self._run.count(batch_idx, outputs)
         if self._bars is not None:
             done, note = self._state()
             self._bars.update(self._images, completed=done, note=note)
@@ -102,12 +102,12 @@ class MaskProgressBar(ProgressBar):
 
     def _state(self) -> tuple[int, str]:
         """Images that are done, and their rate in this run, the time left, and failures."""
-        progress = self._coordinator.progress()
+        progress = self._run.progress()
         done = self._before + progress.images
         rate = progress.images / max(time.monotonic() - self._began, 1e-9)
         speed = f"{rate:.2f} images/s" if rate >= _SLOW or not rate else f"{1 / rate:.1f} s/image"
         left = timedelta(seconds=round((self._total - done) / rate)) if rate else "unknown time"
-        failures = f", {progress.failures} not readable" if progress.failures else ""
+        failures = f", {progress.failures} unreadable" if progress.failures else ""
         return done, f"{speed}, {left} left{failures}"
 
     def _say(self) -> None:
@@ -119,4 +119,5 @@ class MaskProgressBar(ProgressBar):
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-            explainer.on_iteration = None  # type: ignore[assignment]
+            if isinstance(explainer, ReportsIterations):
+                explainer.on_iteration = None

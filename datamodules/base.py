@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,15 +13,17 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from igos_pl.batches import ImageBatch
 from igos_pl.checks import check_at_least, check_choice
-from igos_pl.coordination import QueueBatchSampler, alone, balanced, connect
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import RESIZE_MODES, Frame
+from igos_pl.data.images import read_image, to_input
+from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError
-from igos_pl.images import RESIZE_MODES, read_image, to_input
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.store.schema import Attributes, ImageRecord
-from igos_pl.store.segments import RunFolder
-from igos_pl.truth import GroundTruth
+from igos_pl.run.coordination import QueueSampler, balanced
+from igos_pl.run.run import Run
+from igos_pl.settings import Configurable
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,16 @@ class Sample:
 Item = tuple[Tensor | None, ImageRecord, GroundTruth]
 
 
-class ImageDataset(Dataset[Item]):
-    """Reads and scales samples; an unreadable one becomes a record that says why."""
+class ImageDataset(Dataset[ImageBatch]):
+    """Reads and scales samples, a batch at a time. An unreadable image becomes a record that says why.
 
-    def __init__(self, samples: Sequence[Sample], input_size: int, resize: str) -> None:
+    Args:
+        samples: the queue.
+        input_size: height and width of the network's input.
+        resize: see `Frame.of`.
+    """
+
+    def __init__(self, samples: Sequence[Sample], input_size: tuple[int, int], resize: str) -> None:
         self.samples = samples
         self.input_size = input_size
         self.resize = resize
@@ -53,40 +61,35 @@ class ImageDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Item:
-        sample = self.samples[index]
-        try:
-            image = read_image(sample.path)
-        except IgosError as error:
-            record = ImageRecord(
-                sample.id,
-                str(sample.path),
-                ground_truth=sample.truth.label,
-                status="unreadable",
-                message=str(error),
-            )
-            return None, record, sample.truth
-        record = ImageRecord(
-            sample.id, str(sample.path), image.width, image.height, ground_truth=sample.truth.label
-        )
-        pixels = torch.from_numpy(to_input(image, self.input_size, self.resize))
-        return pixels, record, sample.truth
-
-    def collate(self, items: Sequence[Item]) -> ImageBatch:
-        """Readable images as one tensor, the others as failures."""
-        size = self.input_size
+    def __getitem__(self, numbers: Sequence[int]) -> ImageBatch:
+        """The samples of some numbers: readable images as one tensor, the others as failures."""
+        items = [self._read(self.samples[number]) for number in numbers]
         readable = [(image, record, truth) for image, record, truth in items if image is not None]
         images = [image for image, _, _ in readable]
         return ImageBatch(
-            torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8),
+            torch.stack(images) if images else torch.empty(0, 3, *self.input_size, dtype=torch.uint8),
             [record for _, record, _ in readable],
             [truth for _, _, truth in readable],
-            self.resize,
             failures=[record for image, record, _ in items if image is None],
         )
 
+    def _read(self, sample: Sample) -> Item:
+        record = ImageRecord(sample.id, str(sample.path), ground_truth=sample.truth.label)
+        try:
+            image = read_image(sample.path)
+        except IgosError as error:
+            return None, replace(record, status="unreadable", message=str(error)), sample.truth
+        frame = Frame.of(image.width, image.height, self.input_size, self.resize)
+        truth = sample.truth.fitting(image.width, image.height)
+        left_out = len(sample.truth.names) - len(truth.names)
+        note = (
+            f"{left_out} objects left out: their masks have another size than the image" if left_out else ""
+        )
+        pixels = torch.from_numpy(to_input(image, frame))
+        return pixels, replace(record, frame=frame, message=note), truth
 
-class ImageDataModule(LightningDataModule):
+
+class ImageDataModule(Configurable, LightningDataModule):
     """What all data sets share; a new one says which samples it has.
 
     Args:
@@ -99,6 +102,8 @@ class ImageDataModule(LightningDataModule):
         shard: ``i/n`` explains every n-th sample from the i-th on (from 0): for job arrays, whose tasks share
             nothing but the output folder.
     """
+
+    not_settings = frozenset({"batch_size", "num_workers", "limit", "shard"})
 
     def __init__(
         self,
@@ -121,10 +126,7 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.limit = limit
         self.shard = _shard(shard)
-        self.samples: list[Sample] = []
-        self.assigned: list[Sample] = []
         self.pending: list[Sample] = []
-        self.coordinator = alone()
 
     @abstractmethod
     def find_samples(self) -> list[Sample]:
@@ -134,40 +136,32 @@ class ImageDataModule(LightningDataModule):
             IgosError: if there is none, or the labels do not fit.
         """
 
-    def describe(self) -> Attributes:
-        """What decides how images are read: attributes of the results."""
-        return {"data": type(self).__name__, "root": str(self.root.resolve()), "resize": self.resize}
-
     def setup(self, stage: str) -> None:
-        """Find the samples, and which of them the output folder lacks; all ranks together."""
+        """Find the samples, and open the run, which knows which of them are missing; all ranks together."""
         assert self.trainer is not None, "setup is called by a trainer"
         _check_processes(self.trainer)
-        self.samples = self.find_samples()[: self.limit]
-        _check_ids(self.samples)
+        samples = self.find_samples()[: self.limit]
+        _check_ids(samples)
         part, parts = self.shard
-        assigned = self.samples[part::parts]
-        sizes = [len(sample.truth.boxes) for sample in assigned]
-        self.assigned = [assigned[number] for number in balanced(sizes, self.batch_size)]
-        self.coordinator = connect(self.trainer)
-        # The first rank's view counts: others publish into the same folder meanwhile.
-        done = RunFolder(self.trainer.default_root_dir).done() if self.trainer.is_global_zero else set()
-        pending = [number for number, sample in enumerate(self.assigned) if sample.id not in done]
-        pending = self.trainer.strategy.broadcast(pending)
-        self.pending = [self.assigned[number] for number in pending]
+        shard = samples[part::parts]
+        order = balanced([len(sample.truth.boxes) for sample in shard], self.batch_size)
+        assigned = {shard[number].id: shard[number] for number in order}
+        run = Run.open(self.trainer, self, [sample.id for sample in samples], list(assigned))
+        self.pending = [assigned[name] for name in run.pending]
 
-    def predict_dataloader(self) -> DataLoader[Item]:
+    def predict_dataloader(self) -> DataLoader[ImageBatch]:
         """Batches of the pending samples, scaled to the input of the trainer's network."""
         assert self.trainer is not None, "loaders are made by a trainer"
         network = self.trainer.lightning_module.network
         assert isinstance(network, ExplainableNetwork)
-        dataset = ImageDataset(self.pending, network.input_size, self.resize)
+        dataset = ImageDataset(self.pending, (network.input_size,) * 2, self.resize)
         workers = min(self.num_workers, len(self.pending))
         return DataLoader(
             dataset,
-            batch_sampler=QueueBatchSampler(self.coordinator, len(dataset), self.batch_size),
+            sampler=QueueSampler(Run.of(self.trainer).coordinator, len(dataset), self.batch_size),
+            batch_size=None,  # the sampler gives whole batches
             num_workers=workers,
             prefetch_factor=1 if workers else None,  # no rank takes more ahead than it must
-            collate_fn=dataset.collate,
             worker_init_fn=_ignore_signals,
             pin_memory=torch.cuda.is_available(),
         )
@@ -198,14 +192,10 @@ def _check_processes(trainer: Trainer) -> None:
             f" {trainer.world_size} started. In a SLURM job start the command by srun, with"
             " --ntasks-per-node equal to --trainer.devices"
         )
-    if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-        raise IgosError(
-            "Make the Trainer with use_distributed_sampler=False: batches are handed out to the ranks here"
-        )
 
 
 def _check_ids(samples: Sequence[Sample]) -> None:
-    """Raise if an id is there twice, or results could not hold it."""
+    """Raise if two samples have one id, or results could not hold it."""
     paths: dict[str, Path] = {}
     for sample in samples:
         _check_text(sample)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from igos_pl.data.annotations import GroundTruth, Rle
+from igos_pl.data.images import find_images
 from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
-from igos_pl.images import find_images
-from igos_pl.store.schema import Attributes
-from igos_pl.truth import GroundTruth, Rle
 
 # What each entry of an instances file must have.
 _KEYS = {
@@ -44,30 +43,17 @@ class COCODataModule(ImageDataModule):
         root: the folder that the file names in ``annotations`` start from.
         annotations: an instances file (``instances_val2017.json``). Without one, all images in the folder and
             the folders below it are taken, and nothing is known of them.
-        resize: see `ImageDataModule`.
-        batch_size: see `ImageDataModule`.
-        num_workers: see `ImageDataModule`.
-        limit: see `ImageDataModule`.
-        shard: see `ImageDataModule`.
+        **data: see `ImageDataModule`.
     """
 
     def __init__(
         self,
         root: str,
         annotations: str | None = None,
-        resize: str = "squash",
-        batch_size: int = 8,
-        num_workers: int = 2,
-        limit: int | None = None,
-        shard: str | None = None,
+        **data: Any,
     ) -> None:
-        super().__init__(root, resize, batch_size, num_workers, limit, shard)
+        super().__init__(root, **data)
         self.annotations = Path(annotations) if annotations else None
-
-    def describe(self) -> Attributes:
-        """What decides how images are read and named."""
-        annotations = str(self.annotations.resolve()) if self.annotations else ""
-        return {**super().describe(), "annotations": annotations}
 
     def find_samples(self) -> list[Sample]:
         """A sample for each image of the file, in its order; its id is the image's id there.
@@ -220,7 +206,7 @@ def _truth(
         boxes=boxes[used],
         names=tuple(names[item["category_id"]] for item in kept),
         ids=tuple(item["id"] for item in kept),
-        masks=tuple(masks),
+        instance_masks=tuple(masks),
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.images import find_images
 from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
-from igos_pl.images import find_images
-from igos_pl.store.schema import Attributes
-from igos_pl.truth import GroundTruth
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -17,29 +17,17 @@ class ImageFolderDataModule(ImageDataModule):
     Args:
         root: the folder.
         labels: a text file of ground-truth labels, a line ``path/below/root.jpg label`` for each picture.
-        resize: see `ImageDataModule`.
-        batch_size: see `ImageDataModule`.
-        num_workers: see `ImageDataModule`.
-        limit: see `ImageDataModule`.
-        shard: see `ImageDataModule`.
+        **data: see `ImageDataModule`.
     """
 
     def __init__(
         self,
         root: str,
         labels: str | None = None,
-        resize: str = "squash",
-        batch_size: int = 8,
-        num_workers: int = 2,
-        limit: int | None = None,
-        shard: str | None = None,
+        **data: Any,
     ) -> None:
-        super().__init__(root, resize, batch_size, num_workers, limit, shard)
+        super().__init__(root, **data)
         self.labels = Path(labels) if labels else None
-
-    def describe(self) -> Attributes:
-        """What decides how images are read, and the labels."""
-        return {**super().describe(), "labels": str(self.labels.resolve()) if self.labels else ""}
 
     def find_samples(self) -> list[Sample]:
         """A sample for each picture; its id is its path below the root."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
+from igos_pl.data.images import find_images
 from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
-from igos_pl.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
-from igos_pl.images import find_images
-from igos_pl.store.schema import Attributes
-from igos_pl.truth import GroundTruth
 
 
 class ImageNetDataModule(ImageDataModule):
@@ -21,32 +21,17 @@ class ImageNetDataModule(ImageDataModule):
         ground_truth: the official ``ILSVRC2012_validation_ground_truth.txt``: a number from 1 to 1000 on each
             line, for the images in the order of their names. Its numbering is not the order of the WordNet
             ids that networks use; it is translated here.
-        resize: see `ImageDataModule`.
-        batch_size: see `ImageDataModule`.
-        num_workers: see `ImageDataModule`.
-        limit: see `ImageDataModule`.
-        shard: see `ImageDataModule`.
+        **data: see `ImageDataModule`.
     """
 
     def __init__(
         self,
         root: str,
         ground_truth: str | None = None,
-        resize: str = "squash",
-        batch_size: int = 8,
-        num_workers: int = 2,
-        limit: int | None = None,
-        shard: str | None = None,
+        **data: Any,
     ) -> None:
-        super().__init__(root, resize, batch_size, num_workers, limit, shard)
+        super().__init__(root, **data)
         self.ground_truth = Path(ground_truth) if ground_truth else None
-
-    def describe(self) -> Attributes:
-        """What decides how images are read, and the labels."""
-        return {
-            **super().describe(),
-            "ground_truth": str(self.ground_truth.resolve()) if self.ground_truth else "",
-        }
 
     def find_samples(self) -> list[Sample]:
         """A sample for each image; its id is its file name without the ending."""

@@ -1,14 +1,15 @@
 r"""Train the small shapes detectors on generated pictures; half an hour on one CPU core.
 
-The packaged checkpoints came from these commands, in this order:
+The checkpoints in igos_pl/demo/checkpoints and tests/checkpoints came from these commands, in this order:
 
     train=examples/train_shapes_detectors.py
     python $train --model maskrcnn --output first
-    python $train --model retinanet --epochs 4 --init first/shapes_maskrcnn.pth
+    python $train --model retinanet --epochs 4 --init first/shapes_maskrcnn.pth \
+        --output tests/checkpoints
     python $train --model maskrcnn --epochs 4 --lr 6e-4 --seed 1 \
         --init first/shapes_maskrcnn.pth
     python $train --model fasterrcnn --epochs 1 --lr 2e-4 --seed 1 --images 1600 \
-        --init igos_pl/demo/checkpoints/shapes_maskrcnn.pth
+        --init igos_pl/demo/checkpoints/shapes_maskrcnn.pth --output tests/checkpoints
 
 Writes shapes_<model>.pth, a dict of `model` (the state dict) and `log` (figures), and the
 log with its epochs as shapes_<model>.log.json beside it.
@@ -36,7 +37,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
 from igos_pl.demo.shapes import CATEGORY_IDS, write_shapes_dataset
-from igos_pl.models.shapes_detectors import (
+from igos_pl.demo.shapes_detectors import (
     CATEGORIES,
     shapes_faster_rcnn,
     shapes_mask_rcnn,

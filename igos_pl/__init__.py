@@ -1,3 +1,73 @@
-"""Optimised saliency masks (I-GOS, iGOS+, iGOS++) for whole data sets, on PyTorch Lightning."""
+"""Optimised saliency masks (I-GOS, iGOS+, iGOS++) for whole data sets, on PyTorch Lightning.
+
+Names are imported when they are first used, so that ``import igos_pl`` imports neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from igos_pl.callbacks import MaskWriter, OverlayWriter
+    from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule
+    from igos_pl.errors import IgosError
+    from igos_pl.explainer import Explainer
+    from igos_pl.models import (
+        Classifier,
+        DenseDetector,
+        EfficientNetLite0Classifier,
+        RCNNDetector,
+        TorchvisionClassifier,
+        TorchvisionDenseDetector,
+        TorchvisionRCNNDetector,
+        YOLODetector,
+        YOLOv3SPPDetector,
+    )
+    from igos_pl.solver.starts import Start
+    from igos_pl.store import MaskFile, merge
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "COCODataModule",
+    "Classifier",
+    "DenseDetector",
+    "EfficientNetLite0Classifier",
+    "Explainer",
+    "IgosError",
+    "ImageFolderDataModule",
+    "ImageNetDataModule",
+    "MaskFile",
+    "MaskWriter",
+    "OverlayWriter",
+    "RCNNDetector",
+    "Start",
+    "TorchvisionClassifier",
+    "TorchvisionDenseDetector",
+    "TorchvisionRCNNDetector",
+    "YOLODetector",
+    "YOLOv3SPPDetector",
+    "merge",
+]
+
+_HOMES = {
+    "Explainer": "explainer",
+    "IgosError": "errors",
+    "MaskFile": "store",
+    "MaskWriter": "callbacks",
+    "OverlayWriter": "callbacks",
+    "Start": "solver.starts",
+    "merge": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"igos_pl has no {name!r}; it has: {', '.join(__all__)}")
+    home = _HOMES.get(name, "datamodules" if name.endswith("DataModule") else "models")
+    return getattr(import_module(f"igos_pl.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

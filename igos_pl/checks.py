@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from igos_pl.errors import IgosError
+
+if TYPE_CHECKING:  # looking into a result imports this module, and must not import torch
+    from torch import Tensor
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> None:
@@ -37,6 +39,16 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """
     if value not in choices:
         raise IgosError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise unless ``value`` is a number from 0 to 1.
+
+    Raises:
+        IgosError: naming the value and the bounds.
+    """
+    if not 0 <= value <= 1:
+        raise IgosError(f"{name} is {value}, but must be between 0 and 1")
 
 
 def check_at_least(name: str, value: float, lowest: float) -> None:

@@ -1,41 +1,41 @@
-"""The LightningModule: every batch's masks are its trainable parameter."""
+"""The LightningModule: a batch's masks are the trainable ``nn.Parameter`` of its ``predict_step``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
-from igos_pl.baselines import BASELINES, make_baselines
-from igos_pl.batches import ImageBatch
+from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.checks import check_at_least, check_choice
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.records import BatchResult, Columns
+from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
-from igos_pl.initialization import Start
-from igos_pl.methods import method_named
-from igos_pl.metrics import CURVE_STEPS, curve_cells, deletion_insertion_curves, removal_counts
-from igos_pl.micro_batches import MicroBatches
-from igos_pl.models.base import Attributes, ExplainableNetwork
-from igos_pl.objective import Objective, Problem, Weights
-from igos_pl.optimizers import NAG
-from igos_pl.randomness import key_of
-from igos_pl.rows import (
-    explanation_columns,
-    input_boxes,
-    joined,
-    original_boxes,
-    text,
-    with_diversity,
-    with_localization,
+from igos_pl.evaluation.columns import explanation_columns, joined, with_diversity
+from igos_pl.evaluation.deletion_insertion import (
+    CURVE_STEPS,
+    curve_cells,
+    deletion_insertion_curves,
+    removal_counts,
 )
-from igos_pl.solver import optimize
-from igos_pl.store.schema import BatchResult, Columns
-from igos_pl.targets import Targets
+from igos_pl.models.base import ExplainableNetwork
+from igos_pl.randomness import key_of
+from igos_pl.settings import Attributes, Configurable, nested, plain
+from igos_pl.solver.baselines import BASELINES, make_baselines
+from igos_pl.solver.methods import method_named
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
+from igos_pl.solver.optimize import optimize
+from igos_pl.solver.presets import preset_settings
+from igos_pl.solver.starts import Start
 
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
@@ -51,21 +51,24 @@ _PIXELS_AT_ONCE = 1 << 24
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-class Explainer(LightningModule):
+class Explainer(Configurable, LightningModule):
     """Explains every image of a data set by optimised masks, in ``Trainer.predict``.
 
     For each batch: propose targets, start a mask for each, optimise the masks, judge them by deletion and
-    insertion, return all of it as a `BatchResult` for the writer.
+    insertion, return all of it as a `BatchResult`. The defaults are the preset ``fast``; for others see
+    `from_preset`. A trainer without a `MaskWriter` is given one.
 
     Args:
         network: what is explained; it is frozen.
         method: ``igos`` (I-GOS), ``igos+`` (iGOS+) or ``igos++`` (iGOS++).
-        optimizer: ``NAG`` or ``LineSearch``, or any elementwise optimiser of ``torch.optim``.
+        optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
+            ``torch.optim``; Adam with a step of 0.1 by default.
         mask_size: s, cells along the side of a mask.
         iterations: of the optimiser.
         path_steps: K, positions on the integration path.
-        path: ``scaled``, as published, or ``threshold``, by the order of the mask's cells (`igos_pl.paths`).
-        average: take the mean of the masks over the iterations, later ones weighing more, for the mask.
+        path: ``scaled``, as published, or ``threshold``, by the order of the mask's cells; see
+            `igos_pl.solver.integration_paths`.
+        average: the mask is the mean of the masks over the iterations, later ones weighing more.
         l1: weight of the removed area; on the threshold path, of its share of what the curves remove.
         l2: weight of the (bilateral) total variation.
         noise: standard deviation of noise on perturbed images, in units of ImageNet-normalised images.
@@ -74,31 +77,38 @@ class Explainer(LightningModule):
         metrics: whether deletion and insertion curves are computed.
         seed: of everything random.
         micro_batch_size: perturbed images at once; chosen for the device by default.
+
+    Attributes:
+        on_iteration: is called with the iterations done and in all; None for nobody.
     """
+
+    not_settings = frozenset({"micro_batch_size", "optimizer"})  # the optimiser is among the facts
 
     def __init__(
         self,
         network: ExplainableNetwork,
-        method: str = "igos++",
-        optimizer: OptimizerFactory = NAG,
+        method: str = "igos+",
+        optimizer: OptimizerFactory = partial(Adam, lr=0.1),  # noqa: B008  it is a constant
         mask_size: int = 28,
-        iterations: int = 10,
-        path_steps: int = 5,
-        path: str = "scaled",
-        average: bool = False,
-        l1: float = 1.0,
-        l2: float = 20.0,
+        iterations: int = 20,
+        path_steps: int = 2,
+        path: str = "threshold",
+        average: bool = True,
+        l1: float = 10.0,
+        l2: float = 80.0,
         noise: float = 0.0,
-        baseline: str = "blur",
+        baseline: Literal["blur", "black", "mean", "noise"] = "blur",
         start: Start = Start(),  # noqa: B008  it is frozen
         metrics: bool = True,
         seed: int = 63,
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        network.freeze()
         self.network = network
-        self.method = method_named(method)
-        self.optimizer_factory = optimizer
+        self._method = method_named(method)
+        self.method = self._method.name
+        self.optimizer = optimizer
         check_at_least("mask_size", mask_size, 2)
         if mask_size > network.input_size:
             raise IgosError(
@@ -109,10 +119,14 @@ class Explainer(LightningModule):
         check_choice("baseline", baseline, BASELINES)
         if micro_batch_size is not None:
             check_at_least("micro_batch_size", micro_batch_size, 1)
+        self._objective_settings = ObjectiveSettings(l1, l2, path_steps, noise, path)
         self.mask_size = mask_size
         self.iterations = iterations
+        self.path_steps = path_steps
+        self.path = path
         self.average = average
-        self.weights = Weights(l1, l2, path_steps, noise, path)
+        self.l1, self.l2 = l1, l2
+        self.noise = noise
         self.baseline = baseline
         self.start = start
         self.metrics = metrics
@@ -120,35 +134,35 @@ class Explainer(LightningModule):
         self.micro_batch_size = micro_batch_size
         self.on_iteration: Callable[[int, int], None] | None = None
         self._micro_batches: MicroBatches | None = None
-        self._optimizer_attributes = _describe_optimizer(optimizer)
+        self._optimizer_facts = _optimizer_facts(optimizer)
+
+    @classmethod
+    def from_preset(cls, network: ExplainableNetwork, preset: str = "fast", **settings: Any) -> Explainer:
+        """An explainer with the settings of a preset.
+
+        Args:
+            network: what is explained.
+            preset: ``fast``, ``published``, ...; see `igos_pl.solver.presets.preset_names`.
+            **settings: arguments of the constructor that win over the preset's.
+
+        Raises:
+            IgosError: naming the presets, if it is not one of them.
+        """
+        return cls(network, **{**preset_settings(preset), **settings})
+
+    def facts(self) -> Attributes:
+        """The optimiser's name and settings, and the precision."""
+        precision = "32-true" if self._trainer is None else str(self.trainer.precision)
+        return {**self._optimizer_facts, "precision": precision}
 
     def setup(self, stage: str) -> None:
         """Refuse precisions that would cast images and masks themselves."""
         check_choice("trainer.precision", str(self.trainer.precision), PRECISIONS)
 
-    def describe(self) -> Attributes:
-        """Everything that decides the masks: the attributes of the results."""
-        weights = self.weights
-        return {
-            "method": self.method.name,
-            **self._optimizer_attributes,
-            "mask_size": self.mask_size,
-            "iterations": self.iterations,
-            "path_steps": weights.path_steps,
-            "path": weights.path,
-            "average": int(self.average),
-            "l1": weights.l1,
-            "l2": weights.l2,
-            "noise": weights.noise,
-            "baseline": self.baseline,
-            "start.k": self.start.k,
-            "start.cells": ",".join(map(str, self.start.cells or ())) or "all",
-            "start.init_val": self.start.init_val,
-            "metrics": int(self.metrics),
-            "seed": self.seed,
-            "precision": str(self.trainer.precision) if self._trainer is not None else "32-true",
-            **self.network.describe(),
-        }
+    def configure_callbacks(self) -> list[Callback]:
+        """A writer, unless the trainer has one or something that takes its place."""
+        present = any(isinstance(callback, RunCallback) for callback in vars(self.trainer)["callbacks"])
+        return [] if present else [MaskWriter()]
 
     def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> BatchResult:
         """Explain the images of a batch.
@@ -161,58 +175,64 @@ class Explainer(LightningModule):
         with torch.inference_mode(False), torch.enable_grad():
             images = self.network.normalize(batch.images.clone())
             names = [record.sample_id for record in batch.records]
-            blurred = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
-            baselines = self.network.normalize(blurred)
-            size = images.shape[-1]
-            truth = [
-                replace(known, boxes=input_boxes(known.boxes, record, size, batch.resize))
-                for known, record in zip(batch.truth, batch.records, strict=True)
-            ]
-            proposals = self.network.propose(images, truth)
-            targets = self.start.expand(proposals.targets)
-            at_once = max(1, _PIXELS_AT_ONCE // size**2)
+            made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
+            baselines = self.network.normalize(made)
+            proposed = self.network.propose(images, batch.truth_in_input())
+            targets = self.start.expand(proposed.targets)
+            at_once = max(1, _PIXELS_AT_ONCE // images.shape[-1] ** 2)
             parts = [
                 self._explain(images, baselines, targets.select(slice(start, start + at_once)), batch)
                 for start in range(0, len(targets), at_once)
             ]
         counts = torch.bincount(targets.image, minlength=len(names)).tolist()
         records = [
-            replace(record, targets=count, status="ok" if count else "no detection", message=note)
-            for record, count, note in zip(batch.records, counts, proposals.notes, strict=True)
+            record.explained(count, note)
+            for record, count, note in zip(batch.records, counts, proposed.notes, strict=True)
         ]
-        result = BatchResult([*records, *batch.failures], with_diversity(joined(parts)))
-        return with_localization(result, dict(zip(names, batch.truth, strict=True)), size, batch.resize)
+        return BatchResult([*records, *batch.failures], with_diversity(joined(parts)))
 
     def _explain(self, images: Tensor, baselines: Tensor, targets: Targets, batch: ImageBatch) -> Columns:
         """Optimise and judge the masks of some targets; returns their rows."""
         began = time.perf_counter()
-        records = [batch.records[image] for image in targets.image.tolist()]
-        labels = targets.label.tolist()
-        places = zip(records, targets.number.tolist(), labels, targets.cell.tolist(), strict=True)
-        keys = [key_of(self.seed, record.sample_id, *place) for record, *place in places]
-        size, count = images.shape[-1], self.method.masks
+        size, count = images.shape[-1], self._method.masks
         cells = curve_cells(targets, self.mask_size, size)
-        extent = cells / self.mask_size**2
-        problem = Problem(images, baselines, replace(targets, region=None), keys, extent)  # no score needs it
-        weights = replace(self.weights, noise=self.weights.noise * self.network.unit)
+        problem = Problem(
+            images,
+            baselines,
+            replace(targets, instance_mask=None),  # no score needs it
+            self._keys(targets, batch),
+            extent=cells / self.mask_size**2,
+        )
+        settings = replace(self._objective_settings, noise=self.noise * self.network.unit)
         micro_batches = self._sized_micro_batches(images.device)
-        objective = Objective(self.network, problem, self.method, weights, micro_batches)
+        objective = Objective(self.network, problem, self._method, settings, micro_batches)
         # The parameter is this call's own: nothing of it stays on the module, or reaches another batch.
         masks = nn.Parameter(self.start.masks(targets, count, self.mask_size, size))
-        optimizer = self.optimizer_factory([masks])
+        optimizer = self.optimizer([masks])
         solution = optimize(objective, masks, optimizer, self.iterations, self.average, self.on_iteration)
         counts = removal_counts(cells, CURVE_STEPS) if self.metrics else cells.new_zeros(len(cells), 1)
         curves = deletion_insertion_curves(self.network, problem, solution.masks, counts, micro_batches)
-        columns = explanation_columns(targets, solution, curves, objective)
-        rows = len(targets)
-        columns.update(
-            sample_id=text(record.sample_id for record in records),
-            label_name=text(self.network.label_name(label) for label in labels),
-            box=original_boxes(targets.box, records, size, batch.resize),
-            iterations=np.full(rows, self.iterations),
-            seconds=np.full(rows, (time.perf_counter() - began) / rows),
+        return explanation_columns(
+            targets,
+            batch,
+            solution,
+            curves,
+            objective,
+            label_names=[self.network.label_name(label) for label in targets.label.tolist()],
+            iterations=self.iterations,
+            seconds=time.perf_counter() - began,
         )
-        return columns
+
+    def _keys(self, targets: Targets, batch: ImageBatch) -> list[int]:
+        """For each row, the key of its random numbers: they belong to the image and the target alone."""
+        rows = zip(
+            (batch.records[image].sample_id for image in targets.image.tolist()),
+            targets.number.tolist(),
+            targets.label.tolist(),
+            targets.start_cell.tolist(),
+            strict=True,
+        )
+        return [key_of(self.seed, *row) for row in rows]
 
     def _sized_micro_batches(self, device: torch.device) -> MicroBatches:
         """The micro-batches of this run, which remember a size that memory forced upon them."""
@@ -222,14 +242,8 @@ class Explainer(LightningModule):
         return self._micro_batches
 
 
-def _describe_optimizer(factory: OptimizerFactory) -> Attributes:
+def _optimizer_facts(factory: OptimizerFactory) -> Attributes:
     """An optimiser's name and settings, read off one that is made for a mask of one cell."""
     optimizer = factory([nn.Parameter(torch.ones(1, 1, 1, 1))])
-    return {
-        "optimizer": type(optimizer).__name__,
-        **{
-            f"optimizer.{key}": value if isinstance(value, (int, float)) else str(value)
-            for key, value in optimizer.defaults.items()
-            if value is not None
-        },
-    }
+    settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
+    return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}

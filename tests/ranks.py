@@ -28,12 +28,9 @@ ROOT = Path(igos_pl.__file__).resolve().parents[1]
 class SlowNet(tiny.TinyNet):
     """Sleeps before it answers, so that a test has time to disturb it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = float(os.environ.get("SLOW_NET_SECONDS", "0"))
-
     def forward(self, images: Tensor) -> Tensor:
-        time.sleep(self.seconds)
+        # Not an attribute: those of a network's layers belong to the run's configuration.
+        time.sleep(float(os.environ.get("SLOW_NET_SECONDS", "0")))
         return super().forward(images)
 
 
@@ -137,7 +134,7 @@ def _serve() -> None:
     # Named here, so that forks find them imported.
     import torch
 
-    import igos_pl.predict  # noqa: F401
+    import igos_pl.cli.predict  # noqa: F401
 
     torch.set_num_threads(1)
     for line in sys.stdin:
@@ -158,7 +155,8 @@ def _fork(order: dict[str, Any], variables: dict[str, str]) -> int:
         return pid
     code = 1
     try:
-        from igos_pl import cli, coordination
+        from igos_pl.cli import main as cli
+        from igos_pl.run import coordination
 
         if order["patience"] is not None:
             coordination._BEAT_SECONDS, coordination._POLLS_PER_BEAT = 0.1, 2

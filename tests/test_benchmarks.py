@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import SIZE, pictures, tiny_classifier
+from tiny import SIZE, batch_of, pictures, tiny_classifier
 from torch import Tensor, nn
 
-from igos_pl import imagenet
-from igos_pl.baselines import make_baselines
+from igos_pl.data import imagenet
+from igos_pl.data.annotations import GroundTruth
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier
-from igos_pl.objective import Problem
-from igos_pl.optimizers import LineSearch
-from igos_pl.truth import GroundTruth
+from igos_pl.solver.baselines import make_baselines
+from igos_pl.solver.objective import Problem
 
 ROOT = Path(__file__).parents[1]
 CORNER = SIZE // 3
@@ -135,13 +134,13 @@ def test_paired_difference(evaluations: ModuleType) -> None:
 
 def test_table_is_of_shared_photos(evaluations: ModuleType) -> None:
     found = {
-        "default": {"a": figures(evaluations, 0.9, 0.1), "b": figures(evaluations, 0.5, 0.1)},
+        "igospp": {"a": figures(evaluations, 0.9, 0.1), "b": figures(evaluations, 0.5, 0.1)},
         "ig@30": {"a": figures(evaluations, 0.7, 0.2), "z": figures(evaluations, 1.0)},
         "rise@10": {},
     }
     lines = evaluations.table(found).splitlines()
     assert lines[1].split() == [
-        "default",
+        "igospp",
         "2",
         "30",
         "6",
@@ -155,13 +154,13 @@ def test_table_is_of_shared_photos(evaluations: ModuleType) -> None:
     assert lines[2].split() == ["ig@30", "1", "30", "6", "0.2000", "0.7000", "0.5000", "-0.3000", "±", "nan"]
     assert len(lines) == 3
     assert evaluations.curves_of(found) == {
-        "default": [(32, pytest.approx(0.8))],
+        "igospp": [(32, pytest.approx(0.8))],
         "ig": [(32, pytest.approx(0.5))],
     }
 
 
 def test_figure(evaluations: ModuleType, tmp_path: Path) -> None:
-    found = {name: {"a": figures(evaluations, 0.5)} for name in ("default@2", "default@4", "ig@30")}
+    found = {name: {"a": figures(evaluations, 0.5)} for name in ("igospp@2", "igospp@4", "ig@30")}
     evaluations.draw(found, tmp_path / "figure.png")
     assert Image.open(tmp_path / "figure.png").width > 500
     places = [(10.0, 0.0), (10.0, 1.0), (20.0, 0.05), (500.0, 0.05)]
@@ -169,30 +168,32 @@ def test_figure(evaluations: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "default@", "default@1x2x3x4"]
+    "name", ["nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "igospp@", "igospp@1x2x3x4"]
 )
 def test_names_of_methods(evaluations: ModuleType, name: str) -> None:
-    if name == "default@":
-        assert evaluations.split_name(name) == ("default", ())
+    if name == "igospp@":
+        assert evaluations.split_name(name) == ("igospp", ())
         return
     with pytest.raises(IgosError, match="method"):
         evaluations.split_name(name)
 
 
 def test_amounts_and_published_settings(evaluations: ModuleType) -> None:
-    assert evaluations.settings_of("default@7x3") == {"iterations": 7, "path_steps": 3}
-    assert evaluations.settings_of("default@7x3x9")["mask_size"] == 9
-    settings = evaluations.settings_of("published@5")
-    assert (settings["iterations"], settings["path_steps"], settings["l1"]) == (5, 20, 10)
-    factory = settings["optimizer"]
-    assert (factory.func, factory.keywords) == (LineSearch, {"alpha": 1000})
-    factory = evaluations.settings_of("fast")["optimizer"]
-    assert (factory.func, factory.keywords) == (torch.optim.Adam, {"lr": 0.1})
+    network = tiny_classifier(input_size=224)
+
+    def settings(method: str) -> tuple[int, ...]:
+        made = evaluations.explainer_of(network, method)
+        return made.iterations, made.path_steps, made.mask_size, made.l1
+
+    assert settings("igospp@7x3") == (7, 3, 28, 1)
+    assert settings("igospp@7x3x9") == (7, 3, 9, 1)
+    assert settings("published@5") == (5, 20, 224, 10)
+    assert settings("fast") == (20, 2, 28, 10)
 
 
 def samples_of(evaluations: ModuleType, number: int, size: int = SIZE) -> list[Any]:
     return [
-        evaluations.Sample(f"photo{i}", image.unsqueeze(0), str(i))
+        evaluations.Sample(f"photo{i}", batch_of(image.unsqueeze(0), [f"photo{i}"]), str(i))
         for i, image in enumerate(pictures(number, size))
     ]
 
@@ -234,10 +235,10 @@ def test_a_run_goes_on_where_it_stopped(
 def test_ours_and_its_description(evaluations: ModuleType) -> None:
     network = tiny_classifier(input_size=32)
     (sample,) = samples_of(evaluations, 1, 32)
-    explanation = evaluations.explain(network, "default@2x3", sample)
+    explanation = evaluations.explain(network, "igospp@2x3", sample)
     assert explanation.masks.shape[0] == 1
     assert explanation.evaluations == 4 * 2 * 3
-    assert evaluations.describe(network, "default@2x3") != evaluations.describe(network, "default@2x4")
+    assert evaluations.describe(network, "igospp@2x3") != evaluations.describe(network, "igospp@2x4")
 
 
 def test_judges(evaluations: ModuleType) -> None:

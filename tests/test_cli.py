@@ -20,12 +20,14 @@ from PIL import Image
 from torch import Tensor
 
 import igos_pl
-from igos_pl.baselines import make_baselines
-from igos_pl.cli import PREDICT_HELP, main
-from igos_pl.coordination import Coordinator
+from igos_pl.cli.help import PREDICT_HELP
+from igos_pl.cli.main import main
+from igos_pl.data.records import BatchResult
 from igos_pl.errors import RunError
-from igos_pl.predict import presets
-from igos_pl.store import BatchResult, MaskFile, RunFolder
+from igos_pl.run.coordination import Coordinator
+from igos_pl.solver.baselines import make_baselines
+from igos_pl.solver.presets import preset_names
+from igos_pl.store import MaskFile, RunFolder
 
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
 NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
@@ -96,9 +98,12 @@ def test_predict_from_end_to_end(photos: Path, capsys: pytest.CaptureFixture[str
         assert masks.images["sample_id"].tolist() == ["a.png", "b/c.jpg", "broken.png", "d.png", "e.png"]
         assert masks.images["status"].tolist() == ["ok", "ok", "unreadable", "ok", "ok"]
         assert masks.column("masks").shape == (4, 6, 6)
-        expected = {"network": "TinyNet", "method": "iGOS++", "optimizer": "NAG", "mask_size": 6, "seed": 63}
+        expected = {
+            "network": "Classifier", "network.name": "TinyNet", "method": "iGOS+", "optimizer": "Adam",
+            "mask_size": 6, "seed": 63,
+        }  # fmt: skip
         assert expected.items() <= masks.attributes.items()
-        assert masks.attributes["root"] == str(photos)
+        assert masks.attributes["data.root"] == str(photos)
     overlays = sorted(path.name for path in Path("run/overlays").iterdir())
     assert overlays == ["a.png-0.png", "b%2Fc.jpg-0.png", "d.png-0.png"]
     for name in overlays:
@@ -140,9 +145,9 @@ def test_changed_configuration_is_refused(photos: Path, capsys: pytest.CaptureFi
     assert main(words(photos, *changed)) == 2
     message = capsys.readouterr().err
     for part in (
-        "l1: there 1.0, now 0.5",
-        "method: there 'iGOS++', now 'I-GOS'",
-        "resize: there 'squash', now 'crop'",
+        "l1: there 10.0, now 0.5",
+        "method: there 'iGOS+', now 'I-GOS'",
+        "data.resize: there 'squash', now 'crop'",
         "--output",
     ):
         assert part in message
@@ -173,7 +178,7 @@ def test_dry_run_into_results_of_another_configuration(
     before = contents(Path("run"))
     capsys.readouterr()
     assert main(words(photos, "--dry_run=true", "--model.l1=0.5")) == 2
-    assert "l1: there 1.0, now 0.5" in capsys.readouterr().err
+    assert "l1: there 10.0, now 0.5" in capsys.readouterr().err
     assert main(words(photos, "--dry_run=true")) == 0
     assert "4 images, 3 not done" in capsys.readouterr().out
     assert contents(Path("run")) == before
@@ -281,7 +286,7 @@ def test_info(photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         assert main(["info", path, "--rows", "2"]) == 0
         outputs.append(capsys.readouterr().out)
     for output in outputs:
-        assert re.search(r"network\s+TinyNet", output)
+        assert re.search(r"network.name\s+TinyNet", output)
         assert "5 images (4 ok, 1 unreadable), 4 explanations" in output
         assert re.search(r"\b2 of .*4 explanations", output)
         assert "a.png" in output
@@ -306,8 +311,8 @@ def test_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Merged into run/masks.h5" in capsys.readouterr().out
     found = masks_by_id(Path("run/masks.h5"))
     assert list(found) == list(expected)
-    assert "no output folder of a run" in refused(["merge", "photos"], capsys, path="photos")
-    assert "no output folder of a run" in refused(["merge", "nowhere"], capsys, path="nowhere")
+    assert "not the output folder of a run" in refused(["merge", "photos"], capsys, path="photos")
+    assert "not the output folder of a run" in refused(["merge", "nowhere"], capsys, path="nowhere")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +412,7 @@ _ANY = {
     "data.limit": "5", "data.shard": "1/4", "model.network.targets": "[1,2]", "model.network.top_k": "2",
     "model.method": "igos", "model.optimizer": "LineSearch", "model.optimizer.step_size": "0.5",
     "model.optimizer.alpha": "2.5", "model.mask_size": "7", "model.iterations": "3",
-    "model.path_steps": "4", "model.path": "threshold", "model.average": "true",
+    "model.path_steps": "4", "model.path": "scaled", "model.average": "false",
     "model.l1": "0.3", "model.l2": "0.4", "model.noise": "0.1",
     "model.baseline": "mean", "model.start.k": "2", "model.start.init_val": "0.2",
     "model.start.cells": "[0,3]", "model.metrics": "false", "model.seed": "9",
@@ -421,9 +426,14 @@ _CLASSIFIER = {
 }  # fmt: skip
 _IMAGENET = {"data": "ImageNetDataModule", "data.ground_truth": "truth.txt"}
 _DETECTOR = {
-    "data": "COCODataModule", "data.annotations": "instances.json", "model.network": "TwoStageDetector",
-    "model.network.score_threshold": "0.4", "model.network.categories": "[dog]",
-    "model.network.max_per_image": "3",
+    "data": "COCODataModule", "data.annotations": "instances.json",
+    "model.network": "TorchvisionRCNNDetector", "model.network.score_threshold": "0.4",
+    "model.network.categories": "[dog]", "model.network.max_per_image": "3",
+}  # fmt: skip
+_OWN = {
+    "data": "ImageFolderDataModule", "model.network": "Classifier", "model.network.module": "tiny.TinyNet",
+    "model.network.input_size": "64", "model.network.mean": "[0.1,0.2,0.3]",
+    "model.network.class_names": "imagenet", "model.network.output": "sigmoid",
 }  # fmt: skip
 _NOT_OF_DETECTORS = {"model.network.targets", "model.network.top_k"}
 
@@ -440,7 +450,7 @@ def printed(settings: dict[str, str], capsys: pytest.CaptureFixture[str]) -> dic
 
     def flatten(value: object, key: str) -> None:
         if isinstance(value, dict) and "class_path" in value:
-            flat[key] = value["class_path"].rsplit(".", 1)[1]
+            flat[key] = value["class_path"].rsplit(".", 1)[1] if key in classes else value["class_path"]
             flatten(value.get("init_args", {}), key)
         elif isinstance(value, dict):
             for name, below in value.items():
@@ -452,7 +462,9 @@ def printed(settings: dict[str, str], capsys: pytest.CaptureFixture[str]) -> dic
     return flat
 
 
-@pytest.mark.parametrize("special", [_CLASSIFIER, _IMAGENET, _DETECTOR], ids=["folder", "imagenet", "coco"])
+@pytest.mark.parametrize(
+    "special", [_CLASSIFIER, _IMAGENET, _DETECTOR, _OWN], ids=["folder", "imagenet", "coco", "own"]
+)
 def test_options_of_the_help_are_real(special: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     without = _NOT_OF_DETECTORS if special is _DETECTOR else set()
     settings = {key: value for key, value in {**_ANY, **special}.items() if key not in without}
@@ -470,12 +482,26 @@ def test_help_names_the_options_that_are_tried_here() -> None:
         "help",
     }
     named = {"trainer.devices" if key == "trainer.KEY" else key for key in named if key != "KEY"}
-    tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR}
+    tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR, **_OWN}
     assert named <= set(tried)
     assert set(tried) <= named
-    (named_presets,) = re.findall(r"--preset NAME  +(.*)", PREDICT_HELP)
-    assert sorted(named_presets.split(", ")) == presets()
+    (named_presets,) = re.findall(r"--preset NAME  +(.*?);", PREDICT_HELP, re.DOTALL)
+    assert re.split(r",\s+", named_presets) == preset_names()
     assert max(map(len, PREDICT_HELP.splitlines())) <= 110
+
+
+def test_defaults_of_the_help_are_the_parsers(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = re.findall(r"^  --([a-z]\w*(?:\.\w+)*)(?: .*)\[([^\]]+)\]", PREDICT_HELP, re.MULTILINE)
+    told = dict(lines)
+    assert len(told) > 20
+    found = printed({"data.root": "photos"}, capsys)
+    for key, value in told.items():
+        expected = value.rpartition(".")[2] if key == "model.optimizer" else yaml.safe_load(value)
+        assert found[key] == expected, key
+    silent = {key for key, value in found.items() if value is not None} - set(told)
+    assert {key for key in silent if not key.startswith(("trainer.", "model.optimizer."))} == {
+        "data.root", "dry_run", "seed_everything", "writer.seconds_per_segment",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
@@ -492,9 +518,9 @@ def test_shipped_configurations_are_understood(config: Path, capsys: pytest.Capt
     [
         (
             torch.OutOfMemoryError("CUDA out of memory.\nMuch more"),
-            "Out of memory beside the network (CUDA out",
+            "Out of memory outside of the network (CUDA out",
         ),
-        (MemoryError(), "Out of memory beside the network (MemoryError)"),
+        (MemoryError(), "Out of memory outside of the network (MemoryError)"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "reads images died"),
     ],
 )
@@ -538,7 +564,7 @@ def test_long_help_comes_from_the_code(capsys: pytest.CaptureFixture[str]) -> No
 def test_help_is_instant(arguments: list[str]) -> None:
     code = (
         "import sys\n"
-        "from igos_pl.cli import main\n"
+        "from igos_pl.cli.main import main\n"
         "try:\n"
         f"    code = main({arguments})\n"
         "except SystemExit as end:\n"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import igos_pl
-from igos_pl.cli import main
+from igos_pl.cli.main import main
 
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "configs" / "slurm").glob("*.sbatch"))

@@ -11,7 +11,7 @@ import torchvision
 import yaml
 from PIL import Image
 
-from igos_pl.cli import main
+from igos_pl.cli.main import main
 from igos_pl.demo.shapes import write_shapes_dataset
 from igos_pl.models.yolov3_spp import YOLOv3SPP
 from igos_pl.store import MaskFile
@@ -24,7 +24,8 @@ DETECTORS = ("coco_maskrcnn", "coco_fasterrcnn", "coco_yolov3spp", "coco_maskrcn
 
 def test_all_configurations_are_known_here() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*NETWORKS, *DETECTORS}
-    assert {path.stem for path in CONFIGS.glob("presets/*.yaml")} == {"fast", *PUBLISHED}
+    presets = {"fast", "igospp", "published_coco", *PUBLISHED}
+    assert {path.stem for path in CONFIGS.glob("presets/*.yaml")} == presets
 
 
 def settings(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
@@ -55,6 +56,16 @@ def test_published_settings(preset: str, capsys: pytest.CaptureFixture[str]) -> 
     assert optimizer["init_args"]["alpha"] == 1000
 
 
+@pytest.mark.parametrize("preset", ["igospp", "published_coco", *PUBLISHED])
+def test_presets_leave_no_setting_of_fast(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """But for the mask size: what a preset does not name would be the default, which is fast."""
+    stated = {path.stem: yaml.safe_load(path.read_text())["model"] for path in CONFIGS.glob("presets/*.yaml")}
+    assert stated["fast"].keys() <= stated[preset].keys()
+    model = settings(["--preset", preset], capsys)["model"]
+    assert isinstance(model["optimizer"], dict)
+    assert model["optimizer"]["class_path"].startswith("igos_pl.")
+
+
 def test_fast_settings(capsys: pytest.CaptureFixture[str]) -> None:
     model = settings(["--preset=fast"], capsys)["model"]
     assert (model["method"], model["path"], model["average"]) == ("igos+", "threshold", True)
@@ -81,13 +92,13 @@ def test_presets_win_over_files_and_options_over_both(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--preset", "quick"], "preset is 'quick', but must be one of: fast, published, published_igos,"),
+        (["--preset", "quick"], "preset is 'quick', but must be one of: fast, igospp, published,"),
         (
             ["--data.root", "x", "--preset=fast", "--model.optimizer.step_size", "0.1"],
             "torch.optim.Adam has no setting 'step_size'",
         ),
-        (["--preset"], "expected one argument; presets are fast, published"),
-        (["--preset=fast", "--preset=published"], "can be one --preset, but these are fast, published"),
+        (["--preset"], "expected one argument; presets are fast, igospp, published"),
+        (["--preset=fast", "--preset=published"], "Give --preset once, not: fast, published"),
     ],
 )
 def test_wrong_presets_are_refused(
@@ -99,10 +110,11 @@ def test_wrong_presets_are_refused(
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_published_detector_settings(detector: str, capsys: pytest.CaptureFixture[str]) -> None:
-    model = settings(configuration(detector), capsys)["model"]
-    found = {key: model[key] for key in ("method", "mask_size", "iterations", "path_steps", "l1", "l2")}
-    assert found == {
-        "method": "igos++", "mask_size": 100, "iterations": 5, "path_steps": 5, "l1": 0.1, "l2": 20,
+    model = settings([*configuration(detector), "--preset=published_coco"], capsys)["model"]
+    names = ("method", "mask_size", "iterations", "path_steps", "path", "average", "l1", "l2", "noise")
+    assert {key: model[key] for key in names} == {
+        "method": "igos++", "mask_size": 100, "iterations": 5, "path_steps": 5, "path": "scaled",
+        "average": False, "l1": 0.1, "l2": 20, "noise": 0.2,
     }  # fmt: skip
     network, optimizer, start = model["network"], model["optimizer"], model["start"]
     assert isinstance(network, dict)
@@ -111,6 +123,8 @@ def test_published_detector_settings(detector: str, capsys: pytest.CaptureFixtur
     assert optimizer["init_args"]["alpha"] == 10
     diverse = {"k": 2, "cells": [2], "init_val": 0.2}
     assert start == (diverse if "diverse" in detector else {"k": 1, "cells": None, "init_val": 0.0})
+    alone = settings(configuration(detector), capsys)["model"]
+    assert (alone["method"], alone["path"], alone["mask_size"]) == ("igos+", "threshold", 100)
 
 
 def random_classifier(name: str, folder: Path) -> Path:
@@ -162,7 +176,8 @@ def test_classifiers_run(network: str, preset: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_detectors_run(detector: str, tmp_path: Path) -> None:
     annotations = write_shapes_dataset(tmp_path / "data", images=1, seed=5)
-    words = [*configuration(detector), "--data.root", str(annotations.parent / "images")]
+    words = [*configuration(detector), "--preset", "published_coco"]
+    words += ["--data.root", str(annotations.parent / "images")]
     words += ["--data.annotations", str(annotations), "--output", str(tmp_path / "run")]
     words += ["--model.network.weights", str(random_detector(detector, tmp_path))]
     short = ["--model.iterations", "1", "--model.path_steps", "1", "--model.metrics", "false"]
@@ -170,7 +185,7 @@ def test_detectors_run(detector: str, tmp_path: Path) -> None:
     with MaskFile(tmp_path / "run" / "masks.h5") as masks:
         assert len(masks) == 2
         assert masks[0].mask.shape == (100, 100)
-        assert masks.column("cell").tolist() == ([2, 2] if "diverse" in detector else [-1, -1])
+        assert masks.column("start_cell").tolist() == ([2, 2] if "diverse" in detector else [-1, -1])
         width, height = masks.images["width"][0], masks.images["height"][0]
         assert (masks.column("box") <= [width, height, width, height]).all()
         assert set(masks.column("label_name")) == {"person"}

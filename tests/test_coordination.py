@@ -23,11 +23,12 @@ import torch
 from pytorch_lightning import Callback
 from torch.distributed import HashStore, TCPStore
 
-from igos_pl.callbacks import MaskWriter, PreemptionHandler
-from igos_pl.coordination import Coordinator, QueueBatchSampler, alone, balanced, connect
+from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
+from igos_pl.run.coordination import Coordinator, QueueSampler, alone, balanced, connect
+from igos_pl.run.run import Ending, Run
 from igos_pl.store import MaskFile, RunFolder
 from igos_pl.store.schema import EXPLANATIONS, IMAGES
 
@@ -139,11 +140,11 @@ def pair() -> tuple[TCPStore, TCPStore]:
 
 
 def test_one_rank_gets_the_batches_in_order() -> None:
-    sampler = QueueBatchSampler(alone(), 7, 3)
+    sampler = QueueSampler(alone(), 7, 3)
     assert len(sampler) == 3
     assert list(sampler) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(sampler) == []
-    assert len(QueueBatchSampler(alone(), 0, 3)) == 0
+    assert len(QueueSampler(alone(), 0, 3)) == 0
 
 
 def test_ranks_share_the_queue() -> None:
@@ -151,7 +152,7 @@ def test_ranks_share_the_queue() -> None:
     taken: list[list[list[int]]] = [[], []]
 
     def work(rank: int, store: TCPStore) -> None:
-        for batch in QueueBatchSampler(Coordinator(store, rank), 101, 4):
+        for batch in QueueSampler(Coordinator(store, rank), 101, 4):
             taken[rank].append(batch)
             time.sleep(0.001 * (1 + 4 * rank))
 
@@ -168,11 +169,11 @@ def test_processes_share_the_queue() -> None:
     store = pair()[0]
     program = (
         "import sys; from torch.distributed import TCPStore\n"
-        "from igos_pl.coordination import Coordinator, QueueBatchSampler\n"
+        "from igos_pl.run.coordination import Coordinator, QueueSampler\n"
         "store = TCPStore('127.0.0.1', int(sys.argv[1]), is_master=False)\n"
-        "for batch in QueueBatchSampler(Coordinator(store, 1), 500, 3): print(*batch)\n"
+        "for batch in QueueSampler(Coordinator(store, 1), 500, 3): print(*batch)\n"
     )
-    mine = QueueBatchSampler(Coordinator(store), 500, 3)
+    mine = QueueSampler(Coordinator(store), 500, 3)
     command = [sys.executable, "-c", program, str(store.port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as process:
         while not store.check(["taken"]) and process.poll() is None:
@@ -256,8 +257,8 @@ def test_failed_rank_is_not_waited_for() -> None:
 
 
 def test_dead_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("igos_pl.coordination._POLLS_PER_BEAT", 1)
-    monkeypatch.setattr("igos_pl.coordination._PATIENCE", 2)
+    monkeypatch.setattr("igos_pl.run.coordination._POLLS_PER_BEAT", 1)
+    monkeypatch.setattr("igos_pl.run.coordination._PATIENCE", 2)
     with pytest.raises(IgosError, match=r"Rank 1 of 2 died.*same command"):
         Coordinator(HashStore(), 0, 2).finish()
 
@@ -275,29 +276,30 @@ def test_lost_store_is_explained() -> None:
 
 
 class Trained:
-    """As much of a trainer as the data need."""
+    """As much of a trainer as processes need to find each other."""
 
-    def __init__(self, folder: Path, world_size: int = 1, devices: int = 1, sampler: bool = False) -> None:
+    def __init__(self, folder: Path, world_size: int = 1, devices: int = 1) -> None:
         self.default_root_dir = str(folder)
         self.world_size, self.num_devices, self.num_nodes = world_size, devices, 1
         self.is_global_zero, self.global_rank = True, 0
-        self._accelerator_connector = SimpleNamespace(use_distributed_sampler=sampler)
         self.strategy = SimpleNamespace(
             broadcast=lambda value: value, cluster_environment=SimpleNamespace(main_address="127.0.0.1")
         )
 
 
-def set_up(photos: Path, folder: Path, shard: str | None = None, **options: Any) -> ImageFolderDataModule:
-    data = ImageFolderDataModule(str(photos), shard=shard)
-    data.trainer = Trained(folder, **options)  # type: ignore[assignment]
-    data.setup("predict")
-    return data
+def assigned(photos: Path, folder: Path, shard: str) -> list[str]:
+    """The images of a run that explains none of them."""
+    trainer = tiny.quiet_trainer(folder, callbacks=[RunCallback()], limit_predict_batches=0)
+    trainer.predict(
+        Explainer(tiny.tiny_classifier(), mask_size=6), ImageFolderDataModule(str(photos), shard=shard)
+    )
+    return list(Run.of(trainer).assigned)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 20, 23])
 def test_shards_are_a_partition(photos: Path, tmp_path: Path, parts: int) -> None:
-    shards = [set_up(photos, tmp_path, f"{part}/{parts}").assigned for part in range(parts)]
-    assert sorted(sample.id for shard in shards for sample in shard) == NAMES
+    shards = [assigned(photos, tmp_path, f"{part}/{parts}") for part in range(parts)]
+    assert sorted(name for shard in shards for name in shard) == NAMES
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
@@ -320,13 +322,10 @@ def test_number_of_shards_may_change(start: Callable[..., Ranks], tmp_path: Path
 
 
 def test_too_few_processes(photos: Path, tmp_path: Path) -> None:
+    data = ImageFolderDataModule(str(photos))
+    data.trainer = Trained(tmp_path, devices=2)  # type: ignore[assignment]
     with pytest.raises(IgosError, match="1 nodes with 2 devices need 2 processes, but 1 started.*srun"):
-        set_up(photos, tmp_path, devices=2)
-
-
-def test_distributed_sampler_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(IgosError, match="use_distributed_sampler=False"):
-        set_up(photos, tmp_path, world_size=2, devices=2, sampler=True)
+        data.setup("predict")
 
 
 def test_connecting(tmp_path: Path) -> None:
@@ -368,19 +367,18 @@ def test_stop_iteration_ends_predict(photos: Path, tmp_path: Path) -> None:
     assert happened == ["start", "end", "start", "predict end", "teardown"]
 
 
-def test_handler_listens_by_itself_where_no_command_does(photos: Path, tmp_path: Path) -> None:
+def test_run_listens_by_itself_where_no_command_does(photos: Path, tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
 
     class Signalled(Callback):
         def on_predict_batch_end(self, *arguments: Any, **more: Any) -> None:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    handler = PreemptionHandler()
-    trainer = tiny.quiet_trainer(tmp_path, callbacks=[MaskWriter(), Signalled(), handler])
+    trainer = tiny.quiet_trainer(tmp_path, callbacks=[MaskWriter(), Signalled()])
     explainer = Explainer(tiny.tiny_classifier(), mask_size=6, iterations=1, metrics=False)
     data = ImageFolderDataModule(str(photos), num_workers=0, batch_size=3)
     trainer.predict(explainer, data, return_predictions=False)
-    assert handler.stopped
+    assert Run.of(trainer).ending is Ending.STOPPED
     assert len(RunFolder(tmp_path).done()) == 3
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 

@@ -11,21 +11,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import CLASSES, SIZE, NanOnBright, TinyNet, batch_of, pictures, quiet_trainer, tiny_classifier
+from pytorch_lightning import Callback, LightningModule, Trainer
+from tiny import (
+    CLASSES,
+    SIZE,
+    NanOnBright,
+    TinyNet,
+    batch_of,
+    pictures,
+    quiet_trainer,
+    tiny_classifier,
+    write_pictures,
+)  # fmt: skip
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from igos_pl.baselines import BASELINES, make_baselines
-from igos_pl.batches import ImageBatch
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.records import BatchResult, ImageRecord
+from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
+from igos_pl.evaluation.deletion_insertion import CURVE_STEPS
 from igos_pl.explainer import Explainer
-from igos_pl.metrics import CURVE_STEPS
 from igos_pl.models import Classifier
-from igos_pl.models.base import ExplainableNetwork, Proposals
-from igos_pl.objective import Objective, Problem, Scorer
-from igos_pl.optimizers import NAG, LineSearch
-from igos_pl.store import BatchResult, ImageRecord
-from igos_pl.truth import GroundTruth
+from igos_pl.models.base import ExplainableNetwork, ProposedTargets
+from igos_pl.run.run import ReportsIterations
+from igos_pl.solver.baselines import BASELINES, make_baselines
+from igos_pl.solver.objective import Objective, Problem, Scorer
+from igos_pl.solver.optimizers import NAG, LineSearch
+from igos_pl.solver.presets import preset_names
 
 OPTIMIZERS: dict[str, Any] = {
     "NAG": NAG,
@@ -38,7 +51,7 @@ SAME = ("masks", "score", "baseline_score", "deletion", "insertion", "deletion_c
 
 def explainer_of(network: ExplainableNetwork | None = None, **options: Any) -> Explainer:
     quick = {"mask_size": 8, "iterations": 3, "path_steps": 2, "noise": 0.1}
-    return Explainer(network or tiny_classifier(), **{**quick, **options})
+    return Explainer.from_preset(network or tiny_classifier(), "igospp", **{**quick, **options})
 
 
 def one_by_one(explainer: Explainer, images: Tensor, names: Sequence[str]) -> list[BatchResult]:
@@ -132,21 +145,44 @@ def test_network_is_frozen_and_stays_in_evaluation_mode() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def predicted(folder: Path, batches: list[ImageBatch], **options: Any) -> list[BatchResult]:
-    trainer = quiet_trainer(folder, **options)
-    loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    results = trainer.predict(explainer_of(), loader)
+class Direct(Callback):
+    """Explains each batch again, outside of the trainer's own step."""
+
+    def __init__(self) -> None:
+        self.results: list[BatchResult] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        with torch.inference_mode(False):
+            batch = replace(batch, images=batch.images.clone())
+            self.results.append(explainer_of().predict_step(batch))
+
+
+def predicted(
+    photos: Path, folder: Path, inference_mode: bool
+) -> tuple[list[BatchResult], list[BatchResult]]:
+    """What a trainer returns, and what the step itself does."""
+    direct = Direct()
+    trainer = quiet_trainer(folder, inference_mode=inference_mode, callbacks=[direct])
+    data = ImageFolderDataModule(str(photos), batch_size=3, num_workers=0)
+    results = trainer.predict(explainer_of(), data)
     assert results is not None
-    return list(results)
+    return list(results), direct.results
 
 
 @pytest.mark.filterwarnings("ignore:.*many workers.*")
 def test_trainers_inference_mode_does_not_matter(tmp_path: Path) -> None:
-    images = pictures(5)
-    batches = [batch_of(images[:3], ["a", "b", "c"]), batch_of(images[3:], ["d", "e"])]
-    with_it = predicted(tmp_path, batches, inference_mode=True)
-    without = predicted(tmp_path, batches, inference_mode=False)
-    direct = [explainer_of().predict_step(batch) for batch in batches]
+    photos = write_pictures(tmp_path / "photos", [f"{name}.png" for name in "abcde"], SIZE, SIZE)
+    with_it, direct = predicted(photos, tmp_path / "with", True)
+    without, _ = predicted(photos, tmp_path / "without", False)
+    assert [len(result.images) for result in direct] == [3, 2]
     for results in (with_it, without):
         for found, expected in zip(results, direct, strict=True):
             np.testing.assert_array_equal(found.explanations["masks"], expected.explanations["masks"])
@@ -158,7 +194,7 @@ def test_predict_step_inside_inference_mode() -> None:
     explainer = explainer_of()
     expected = explainer.predict_step(batch)
     with torch.inference_mode():
-        inside = ImageBatch(batch.images.clone(), batch.records, batch.truth, batch.resize)
+        inside = ImageBatch(batch.images.clone(), batch.records, batch.truth)
         found = explainer.predict_step(inside)
     np.testing.assert_array_equal(found.explanations["masks"], expected.explanations["masks"])
 
@@ -177,7 +213,7 @@ def test_path_and_average_reach_the_solver() -> None:
 
 def test_path_takes_as_much_of_a_mask_as_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     class Boxed(Classifier):
-        def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> Proposals:
+        def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
             found = super().propose(images, truth)
             boxes = torch.tensor([[0.0, 0, SIZE / 2, SIZE / 4], [0, 0, SIZE, SIZE]])
             return replace(found, targets=replace(found.targets, box=boxes))
@@ -364,7 +400,7 @@ def test_metrics_can_be_switched_off() -> None:
 
 def test_batch_without_a_readable_image() -> None:
     failure = ImageRecord("x", "/nowhere/x.png", status="unreadable", message="damaged")
-    empty = ImageBatch(torch.empty(0, 3, SIZE, SIZE, dtype=torch.uint8), [], [], "squash", [failure])
+    empty = ImageBatch(torch.empty(0, 3, SIZE, SIZE, dtype=torch.uint8), [], [], [failure])
     result = explainer_of().predict_step(empty)
     assert list(result.images) == [failure]
     assert not result.explanations
@@ -372,6 +408,7 @@ def test_batch_without_a_readable_image() -> None:
 
 def test_progress_is_told() -> None:
     explainer, told = explainer_of(), []
+    assert isinstance(explainer, ReportsIterations)
     explainer.on_iteration = lambda done, total: told.append((done, total))
     explainer.predict_step(batch_of(pictures(1)))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -416,3 +453,48 @@ def test_bad_classifiers_are_named(options: dict[str, Any], message: str) -> Non
 def test_module_that_returns_no_logits() -> None:
     with pytest.raises(IgosError, match=r"Identity must return logits.*\(1, 3, 24, 24\)"):
         explainer_of(tiny_classifier(nn.Identity())).predict_step(batch_of(pictures(1)))
+
+
+def test_defaults_are_the_preset_fast() -> None:
+    network = tiny_classifier(input_size=32)
+    assert Explainer(network).describe() == Explainer.from_preset(network, "fast").describe()
+    assert Explainer(network).describe() == Explainer.from_preset(network).describe()
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_presets_from_python(preset: str) -> None:
+    network = tiny_classifier(input_size=224)
+    explainer = Explainer.from_preset(network, preset, l2=7, mask_size=9)
+    assert (explainer.l2, explainer.mask_size) == (7, 9)
+    rows = Explainer.from_preset(
+        tiny_classifier(), preset, iterations=2, path_steps=1, mask_size=6
+    ).predict_step(batch_of(pictures(2)))
+    assert rows.explanations["masks"].shape == (2, 6, 6)
+    assert (rows.explanations["masks"] < 1).any()
+    with pytest.raises(IgosError, match="preset is 'quick', but must be one of: fast, igospp, published"):
+        Explainer.from_preset(network, "quick")
+
+
+def test_the_explainer_freezes_its_network() -> None:
+    network = Classifier(TinyNet(), input_size=SIZE)
+    assert network.module.training
+    explainer_of(network)
+    assert not network.module.training
+    assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_masks_are_the_trainable_parameter_of_a_batch() -> None:
+    given: list[list[Tensor]] = []
+
+    def noting(parameters: Any) -> torch.optim.Optimizer:
+        masks = list(parameters)
+        given.append(masks)
+        return torch.optim.Adam(masks, lr=0.1)
+
+    explainer = explainer_of(optimizer=noting)
+    given.clear()
+    explainer.predict_step(batch_of(pictures(3)))
+    ((masks,),) = given
+    assert isinstance(masks, nn.Parameter)
+    assert masks.requires_grad
+    assert masks.shape == (3, 2, 8, 8)

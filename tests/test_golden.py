@@ -10,12 +10,12 @@ import torch
 from tiny import GoldenClassifier
 from torch import Tensor, nn
 
-from igos_pl.methods import METHODS
-from igos_pl.micro_batches import MicroBatches
-from igos_pl.objective import Objective, Problem, Weights
-from igos_pl.optimizers import NAG, LineSearch
-from igos_pl.solver import optimize
-from igos_pl.targets import class_targets
+from igos_pl.data.targets import class_targets
+from igos_pl.solver.methods import METHODS
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
+from igos_pl.solver.optimize import optimize
+from igos_pl.solver.optimizers import NAG, LineSearch
 
 GOLDEN = Path(__file__).parent / "golden"
 METHOD_KEYS = {"igos": "igos", "igosp": "igos+", "igospp": "igos++"}
@@ -50,7 +50,7 @@ def test_every_iteration(name: str, method: str, opt: str, micro_batch: int) -> 
         GoldenClassifier(case),
         problem_of(case, rows),
         table,
-        Weights(l1, l2, int(steps), noise=0.0),
+        ObjectiveSettings(l1, l2, int(steps), noise=0.0),
         MicroBatches(micro_batch),
     )
     masks = nn.Parameter(case["init_mask"].float().repeat(rows, table.masks, 1, 1))

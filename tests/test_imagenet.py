@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from igos_pl.imagenet import class_names, index_of_ilsvrc2012_id, index_of_wordnet_id
+from igos_pl.data.imagenet import class_names, index_of_ilsvrc2012_id, index_of_wordnet_id
 
 # The labels of validation images 1 to 20: each as the ILSVRC2012 devkit gives it, then as
 # class index, which is how Caffe's val.txt gives it.
@@ -92,7 +92,7 @@ def test_devkit_ids_of_wordnet_ids(label: int, wnid: str) -> None:
 
 
 def test_table_has_a_header_and_counts_its_lines() -> None:
-    text = files("igos_pl").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
+    text = files("igos_pl.data").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     header, *lines = text.splitlines()
     assert header.split("\t") == ["index", "wordnet_id", "ilsvrc2012_id", "name"]
     assert [int(line.split("\t")[0]) for line in lines] == list(range(1000))

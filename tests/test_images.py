@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, features
 
+from igos_pl.data.geometry import Frame
+from igos_pl.data.images import find_images, read_image, to_input
 from igos_pl.errors import IgosError
-from igos_pl.images import find_images, frame_of, read_image, to_input
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
@@ -194,33 +196,48 @@ def test_no_damage_escapes_as_another_error(tmp_path: Path, ending: str) -> None
     assert refused > 20
 
 
+def scaled(picture: Image.Image, size: tuple[int, int], resize: str) -> NDArray[np.uint8]:
+    return to_input(picture, Frame.of(*picture.size, size, resize))
+
+
 def test_frames() -> None:
-    assert frame_of(640, 480, "squash") == (0, 0, 640, 480)
-    assert frame_of(640, 480, "crop") == (110, 30, 530, 450)
-    assert frame_of(100, 400, "crop") == (6.25, 156.25, 93.75, 243.75)
+    assert Frame.of(640, 480, (224, 224), "squash").box == (0, 0, 640, 480)
+    assert Frame.of(640, 480, (224, 224), "crop").box == (110, 30, 530, 450)
+    assert Frame.of(100, 400, (224, 224), "crop").box == (6.25, 156.25, 93.75, 243.75)
+    frame = Frame.of(640, 480, (32, 64), "crop")
+    assert (frame.width, frame.height, frame.input_size) == (640, 480, (32, 64))
     with pytest.raises(IgosError, match="resize is 'pad'.*squash, crop"):
-        frame_of(640, 480, "pad")
+        Frame.of(640, 480, (224, 224), "pad")
 
 
 def test_squash_shows_all_and_crop_the_middle() -> None:
     picture = Image.new("RGB", (80, 40), WHITE)
     picture.paste(RED, (0, 0, 20, 40))
     picture.paste(GREEN, (60, 0, 80, 40))
-    squashed = to_input(picture, 16, "squash")
+    squashed = scaled(picture, (16, 16), "squash")
     assert squashed.shape == (3, 16, 16)
     assert squashed.dtype == np.uint8
     assert tuple(squashed[:, 8, 0]) == RED
     assert tuple(squashed[:, 8, 15]) == GREEN
     assert tuple(squashed[:, 8, 8]) == WHITE
-    cropped = to_input(picture, 16, "crop")  # x from 22.5 to 57.5
+    cropped = scaled(picture, (16, 16), "crop")  # x from 22.5 to 57.5
     assert (cropped == 255).all()
+
+
+def test_input_may_have_unequal_sides() -> None:
+    picture = Image.new("RGB", (80, 40), WHITE)
+    picture.paste(RED, (0, 0, 80, 20))
+    found = scaled(picture, (8, 24), "squash")
+    assert found.shape == (3, 8, 24)
+    assert tuple(found[:, 1, 22]) == RED
+    assert tuple(found[:, 6, 1]) == WHITE
 
 
 def test_input_is_right_side_up() -> None:
     picture = Image.new("RGB", (30, 60), WHITE)
     picture.paste(RED, (0, 0, 15, 30))  # left above
     for resize in ("squash", "crop"):
-        found = to_input(picture, 16, resize)
+        found = scaled(picture, (16, 16), resize)
         assert tuple(found[:, 2, 2]) == RED
         for row, column in ((2, 13), (13, 2), (13, 13)):
             assert tuple(found[:, row, column]) == WHITE
@@ -229,7 +246,7 @@ def test_input_is_right_side_up() -> None:
 def test_input_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    found = to_input(Image.fromarray(stripes), 16, "squash")
+    found = scaled(Image.fromarray(stripes), (16, 16), "squash")
     assert found[:, :, 2:-2].min() > 110
     assert found[:, :, 2:-2].max() < 145
 

@@ -6,16 +6,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
+from igos_pl.data.annotations import GroundTruth, Rle
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import Frame
+from igos_pl.data.records import ImageRecord
+from igos_pl.data.targets import Targets
 from igos_pl.datamodules import COCODataModule
 from igos_pl.demo.shapes import write_shapes_dataset
 from igos_pl.errors import IgosError
-from igos_pl.localization import box_region, energy_pointing_game, localize, mask_region, pointing_game
-from igos_pl.truth import GroundTruth, Rle
+from igos_pl.evaluation.columns import localization_columns
+from igos_pl.evaluation.localization import (
+    box_region,
+    energy_pointing_game,
+    localize,
+    mask_region,
+    nothing_to_localize,
+    pointing_game,
+)
 
 HEIGHT, WIDTH = 6, 10
-KEYS = {"object", "pointing_box", "energy_box", "pointing_mask", "energy_mask"}
+KEYS = {"pointing_box", "energy_box", "pointing_mask", "energy_mask"}
 
 
 def saliency_at(*pixels: tuple[int, int, float]) -> Any:
@@ -111,22 +124,20 @@ def test_bad_mask(rle: Any) -> None:
         mask_region(rle)
 
 
-# --- matching -------------------------------------------------------------------------------------------
+# --- an object that was detected ------------------------------------------------------------------------
 
 DOG, CAT = [1, 1, 5, 5], [5, 0, 9, 4]
 TRUTH = GroundTruth(
     boxes=np.array([DOG, CAT, CAT], np.float32),
     names=("dog", "dog", "cat"),
     ids=(101, 102, 103),
-    masks=(encoded(region_at((1, 1), (2, 2))), None, None),
+    instance_masks=(encoded(region_at((1, 1), (2, 2))), None, None),
 )
 
 
 def test_localize() -> None:
     saliency = saliency_at((2, 2, 0.5), (1, 3, 0.25), (5, 9, 0.25))
-    found = localize(saliency, TRUTH, "dog", np.array([1, 1, 5, 4.5], np.float32))
-    assert found == {
-        "object": 101,
+    assert localize(saliency, TRUTH, 0) == {
         "pointing_box": 1.0,
         "energy_box": 0.75,
         "pointing_mask": 1.0,
@@ -135,84 +146,87 @@ def test_localize() -> None:
 
 
 def test_a_miss() -> None:
-    found = localize(saliency_at((1, 3, 0.75), (5, 9, 1)), TRUTH, "dog", np.array(DOG))
+    found = localize(saliency_at((1, 3, 0.75), (5, 9, 1)), TRUTH, 0)
     assert (found["pointing_box"], found["pointing_mask"], found["energy_mask"]) == (0, 0, 0)
     assert found["energy_box"] == pytest.approx(0.75 / 1.75)
 
 
 def test_object_without_mask() -> None:
-    found = localize(saliency_at((2, 6, 1)), TRUTH, "cat", np.array(CAT))
-    assert (found["object"], found["pointing_box"], found["energy_box"]) == (103, 1, 1)
+    found = localize(saliency_at((2, 6, 1)), TRUTH, 2)
+    assert (found["pointing_box"], found["energy_box"]) == (1, 1)
     assert np.isnan([found["pointing_mask"], found["energy_mask"]]).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "box", "expected"),
-    [
-        ("dog", CAT, 102),
-        ("cat", DOG, -1),
-        ("bird", DOG, -1),
-        ("dog", [1, 1, 5, 3], 101),  # an IoU of exactly 0.5
-        ("dog", [1, 1, 5, 2.9], -1),
-        ("dog", [2, 2, 2, 2], -1),
-        ("dog", [float("nan")] * 4, -1),
-    ],
-    ids=str,
-)
-def test_matching(name: str, box: list[float], expected: int) -> None:
-    found = localize(saliency_at((2, 2, 1)), TRUTH, name, np.array(box))
-    assert found.keys() == KEYS
-    assert found["object"] == expected
-    assert np.isnan(found["pointing_box"]) == (expected == -1)
-
-
-def test_the_best_overlap_matches() -> None:
-    boxes = np.array([[0, 0, 4, 4], [0, 0, 5, 4], [0, 0, 6, 4]], np.float32)
-    truth = GroundTruth(boxes=boxes, names=("dog",) * 3, ids=(1, 2, 3), masks=(None,) * 3)
-    assert localize(saliency_at((0, 0, 1)), truth, "dog", np.array([0, 0, 5, 4]))["object"] == 2
-
-
-def test_nothing_known() -> None:
-    found = localize(saliency_at((0, 0, 1)), GroundTruth(), "dog", np.array(DOG))
-    assert found["object"] == -1
-    assert sum(np.isnan(value) for value in found.values()) == 4
 
 
 def test_boxes_alone() -> None:
     truth = GroundTruth(boxes=np.array([DOG], np.float32), names=("dog",), ids=(4,))
-    found = localize(saliency_at((2, 2, 1)), truth, "dog", np.array(DOG))
-    assert (found["object"], found["pointing_box"]) == (4, 1)
+    found = localize(saliency_at((2, 2, 1)), truth, 0)
+    assert found["pointing_box"] == 1
     assert np.isnan(found["pointing_mask"])
 
 
-def test_annotations_of_a_turned_image_do_not_match() -> None:
-    found = localize(saliency_at((2, 2, 1)).T, TRUTH, "dog", np.array(DOG))
-    assert found["object"] == -1
+def test_nothing_detected() -> None:
+    figures = nothing_to_localize()
+    assert figures.keys() == KEYS
+    assert np.isnan(list(figures.values())).all()
 
 
 def test_saliency_that_is_not_finite() -> None:
-    found = localize(saliency_at((2, 2, np.nan)), TRUTH, "dog", np.array(DOG))
-    assert found["object"] == 101
-    assert sum(np.isnan(value) for value in found.values()) == 4
+    found = localize(saliency_at((2, 2, np.nan)), TRUTH, 0)
+    assert found.keys() == KEYS
+    assert np.isnan(list(found.values())).all()
 
 
 def test_nothing_is_changed() -> None:
     saliency = saliency_at((2, 2, 1))
     before, boxes = saliency.copy(), TRUTH.boxes.copy()
-    localize(saliency, TRUTH, "dog", np.array(DOG))
+    localize(saliency, TRUTH, 0)
     np.testing.assert_array_equal(saliency, before)
     np.testing.assert_array_equal(TRUTH.boxes, boxes)
 
 
-def test_generated_objects_find_themselves(tmp_path: Any) -> None:
-    """Saliency that is an object's mask gets full marks for it, in non-square pictures."""
+def test_generated_objects_get_full_marks(tmp_path: Any) -> None:
+    """Saliency that is an object's mask, in non-square pictures."""
     path = write_shapes_dataset(tmp_path, 3, seed=8)
     for sample in COCODataModule(str(tmp_path / "images"), str(path)).find_samples():
         truth = sample.truth
         assert truth.ids
-        for number, box, name, rle in zip(truth.ids, truth.boxes, truth.names, truth.masks, strict=True):
+        for place, rle in enumerate(truth.instance_masks):
             assert rle is not None
-            found = localize(mask_region(rle).astype(np.float32), truth, name, box)
-            assert found["object"] == number
-            assert found["pointing_mask"] == found["energy_mask"] == 1
-            assert found["pointing_box"] == found["energy_box"] == 1
+            found = localize(mask_region(rle).astype(np.float32), truth, place)
+            assert set(found.values()) == {1.0}
+
+
+# --- the columns ----------------------------------------------------------------------------------------
+
+
+def rows_of(images: list[int], objects: list[int], boxes: list[list[float]]) -> Targets:
+    image, place = torch.tensor(images), torch.tensor(objects)
+    score = torch.ones(len(images))
+    return Targets(image, image, image, score, torch.tensor(boxes).float(), -image, place, -image)
+
+
+def test_columns_are_of_the_object_that_the_target_names() -> None:
+    """Not of the one that the row's box overlaps: who has found what was decided with the targets."""
+    frame = Frame.of(WIDTH, HEIGHT, (20, 20), "squash")
+    records = [ImageRecord(name, f"{name}.png", frame) for name in "ab"]
+    batch = ImageBatch(torch.zeros(2, 3, 20, 20, dtype=torch.uint8), records, [GroundTruth(), TRUTH])
+    on_dog = np.pad([[0.0]], ((1, 2), (1, 2)), constant_values=1)  # a cell at a third of width and height
+    box = frame.boxes_to_input(np.array([DOG], np.float32))[0].tolist()
+    targets = rows_of([0, 1, 1, 1, 1], [-1, 0, 1, 2, -1], [box] * 5)
+    columns = localization_columns(np.stack([on_dog] * 5), targets, batch)
+    assert columns["object"].tolist() == [-1, 101, 102, 103, -1]
+    assert columns["object"].dtype == np.int64
+    saliency = frame.saliency_on_original(1 - on_dog.astype(np.float32))
+    for row, place in enumerate([-1, 0, 1, 2, -1]):
+        expected = nothing_to_localize() if place < 0 else localize(saliency, TRUTH, place)
+        np.testing.assert_equal({name: columns[name][row] for name in KEYS}, expected)
+    assert columns["pointing_box"][1:4].tolist() == [1, 0, 0]
+
+
+def test_ids_of_objects_may_be_long() -> None:
+    """COCO's have 12 digits and more: they must not pass through a float."""
+    truth = GroundTruth(boxes=np.array([DOG], np.float32), names=("dog",), ids=(2**60 + 1,))
+    record = ImageRecord("a", "a.png", Frame.of(WIDTH, HEIGHT, (20, 20), "squash"))
+    batch = ImageBatch(torch.zeros(1, 3, 20, 20, dtype=torch.uint8), [record], [truth])
+    columns = localization_columns(np.zeros((1, 4, 4)), rows_of([0], [0], [[0, 0, 9, 9]]), batch)
+    assert columns["object"].tolist() == [2**60 + 1]

@@ -10,10 +10,15 @@ import torch
 from tiny import GoldenClassifier
 from torch import Tensor
 
-from igos_pl.metrics import area_under_curve, deletion_insertion_curves, ranks, removal_counts
-from igos_pl.micro_batches import MicroBatches
-from igos_pl.objective import Problem
-from igos_pl.targets import Targets, class_targets
+from igos_pl.data.targets import Targets, class_targets
+from igos_pl.evaluation.deletion_insertion import (
+    area_under_curve,
+    deletion_insertion_curves,
+    ranks,
+    removal_counts,
+)
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Problem
 
 GOLDEN = Path(__file__).parent / "golden"
 

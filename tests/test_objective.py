@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny import (
     FACTORIES,
+    SETTINGS,
     SIZE,
-    WEIGHTS,
     Counting,
     objective_of,
     problem_of,
@@ -23,17 +23,17 @@ from tiny import (
 )
 from torch import Tensor, nn
 
+from igos_pl.data.geometry import upsample
+from igos_pl.data.targets import Targets, class_targets
 from igos_pl.errors import IgosError
-from igos_pl.methods import METHODS
-from igos_pl.metrics import deletion_insertion_curves
-from igos_pl.micro_batches import MicroBatches
-from igos_pl.objective import Objective, Problem, Scorer, Weights
-from igos_pl.optimizers import NAG, LineSearch
-from igos_pl.paths import PATHS
-from igos_pl.perturbation import upsample
-from igos_pl.regularizers import bilateral_total_variation, edge_weights, total_variation
-from igos_pl.solver import optimize
-from igos_pl.targets import Targets, class_targets
+from igos_pl.evaluation.deletion_insertion import deletion_insertion_curves
+from igos_pl.solver.integration_paths import PATHS
+from igos_pl.solver.methods import METHODS
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem, Scorer
+from igos_pl.solver.optimize import optimize
+from igos_pl.solver.optimizers import NAG, LineSearch
+from igos_pl.solver.regularizers import bilateral_total_variation, edge_weights, total_variation
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -84,10 +84,10 @@ def test_score_scale_is_of_the_scores_gradient_alone() -> None:
     problem, masks = problem_of([0], [2]), random_masks(1, 2)
     whole = replace(METHODS["igos++"], score_gradient_scale=1.0)
 
-    def gradient(method: Any, weights: Weights) -> tuple[Tensor, Tensor]:
-        return objective_of(problem, method=method, weights=weights).value_and_gradient(masks)
+    def gradient(method: Any, settings: ObjectiveSettings) -> tuple[Tensor, Tensor]:
+        return objective_of(problem, method=method, settings=settings).value_and_gradient(masks)
 
-    bare = Weights(l1=0, l2=0, path_steps=3, noise=0.0)
+    bare = ObjectiveSettings(l1=0, l2=0, path_steps=3, noise=0.0)
     full_value, full = gradient(whole, bare)
     half_value, half = gradient(METHODS["igos++"], bare)
     torch.testing.assert_close(half, full / 2)
@@ -149,7 +149,7 @@ def test_probes_of_the_path_scores(case: dict[str, Tensor], micro_batch: int) ->
         network,
         Problem(case["image"], case["baseline"], targets, [0]),
         METHODS["igos+"],
-        Weights(l1=0, l2=0, path_steps=steps, noise=0),
+        ObjectiveSettings(l1=0, l2=0, path_steps=steps, noise=0),
         MicroBatches(micro_batch),
     )
     values, _ = objective.value_and_gradient(case["probe_mask"])
@@ -203,7 +203,7 @@ def test_line_search_evaluates_only_rows_that_search() -> None:
         trials.append((torch.log(optimizer.accepted / 500.0) / math.log(0.2)).round().long() + 1)
 
     optimize(objective, masks, optimizer, 3, on_iteration=count)
-    path = 4 * WEIGHTS.path_steps  # terms x positions
+    path = 4 * SETTINGS.path_steps  # terms x positions
     tried = torch.stack(trials)
     assert any(len(row.unique()) > 1 for row in tried), "all rows stopped together: nothing is shown"
     assert torch.equal(objective.forwards, tried.sum(0) * path)
@@ -242,7 +242,7 @@ def test_nan_of_one_row_leaves_the_others_alone(optimizer: str, after: int) -> N
 
 
 def test_failed_row_keeps_its_last_good_mask() -> None:
-    path = 4 * WEIGHTS.path_steps
+    path = 4 * SETTINGS.path_steps
     once = solve(objective_of(problem_of([1], [4])), "NAG", iterations=1)
     broken = solve(objective_of(problem_of([1], [4]), NanAfter(4, path)), "NAG", iterations=4)
     assert broken.failed.all()
@@ -253,7 +253,7 @@ def test_failed_row_keeps_its_last_good_mask() -> None:
 def test_row_that_failed_once_stays_as_it_was() -> None:
     class NanOnce(NanAfter):
         def score(self, images: Tensor, targets: Targets) -> Tensor:
-            if self.left <= -4 * WEIGHTS.path_steps:
+            if self.left <= -4 * SETTINGS.path_steps:
                 return self.network.score(images, targets)
             return super().score(images, targets)
 
@@ -266,8 +266,7 @@ def seen(problem: Problem, iteration: int = 0, micro_batch: int = 1000) -> Tenso
     """The images of each row, ``(R, T * K, ...)``, that the network is shown for plain masks."""
     network = Counting(tiny_classifier())
     objective = objective_of(problem, network, micro_batch=micro_batch)
-    objective.iteration = iteration
-    objective.value_and_gradient(torch.full((len(problem.targets), 2, 4, 4), 0.5))
+    objective.value_and_gradient(torch.full((len(problem.targets), 2, 4, 4), 0.5), iteration)
     return network.images.reshape(len(problem.targets), -1, 3, SIZE, SIZE)
 
 
@@ -283,16 +282,16 @@ def test_noise_depends_on_key_and_iteration_only() -> None:
     for other in (seen(both, iteration=1), seen(replace(both, keys=[7, 8]))):
         assert (first - other).abs().flatten(2).amax(2).gt(0.05).all()
     noise = seen(both) - seen(replace(both, keys=[7, 8]))
-    assert noise.std().item() == pytest.approx(WEIGHTS.noise * math.sqrt(2), rel=0.05)
+    assert noise.std().item() == pytest.approx(SETTINGS.noise * math.sqrt(2), rel=0.05)
 
 
 def test_trials_of_a_line_search_see_the_same_noise() -> None:
-    objective = objective_of(problem_of([0, 1], [1, 3]), weights=replace(WEIGHTS, noise=1.0))
+    objective = objective_of(problem_of([0, 1], [1, 3]), settings=replace(SETTINGS, noise=1.0))
     masks = random_masks(2, 2)
     values, _ = objective.value_and_gradient(masks)
     torch.testing.assert_close(objective.value(masks, torch.tensor([0, 1])), values)
     torch.testing.assert_close(objective.value(masks[1:], torch.tensor([1])), values[1:])
-    objective.iteration = 1
+    objective.value_and_gradient(masks, iteration=1)
     assert (objective.value(masks, torch.tensor([0, 1])) - values).abs().max() > 1e-3
 
 
@@ -351,15 +350,15 @@ def test_pieces_are_equal(items: int, pieces: list[int]) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_no_value_is_asked_for_on_the_way(name: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device nothing has a value: whatever would make a GPU's queue run dry is an error."""
-    monkeypatch.setattr("igos_pl.objective.generator_of", lambda *_: None)
+    monkeypatch.setattr("igos_pl.solver.objective.generator_of", lambda *_: None)
     real, meta = problem_of([0, 0, 1], [1, 3, 0]), torch.device("meta")
     columns = real.targets.image, real.targets.label, real.targets.score
     targets = class_targets(*(column.to(meta) for column in columns))
     problem = Problem(real.images.to(meta), real.baselines.to(meta), targets, real.keys)
     network = tiny_classifier().to(meta)
     masks = random_masks(3, METHODS[name].masks).to(meta)
-    weights = replace(WEIGHTS, path=path)
-    objective = objective_of(problem, network, method=METHODS[name], weights=weights)
+    settings = replace(SETTINGS, path=path)
+    objective = objective_of(problem, network, method=METHODS[name], settings=settings)
     values, gradient = objective.value_and_gradient(masks)
     assert values.shape == (3,)
     assert gradient.shape == masks.shape
@@ -387,7 +386,7 @@ def test_out_of_memory_without_a_word_has_a_message() -> None:
 )
 def test_bad_weights_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(IgosError, match=message):
-        replace(WEIGHTS, **options)
+        replace(SETTINGS, **options)
 
 
 @pytest.mark.parametrize("iterations", [0, -1])

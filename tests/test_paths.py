@@ -6,28 +6,29 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import SIZE, WEIGHTS, Counting, objective_of, problem_of, random_masks, solve, tiny_classifier
+from tiny import SETTINGS, SIZE, Counting, objective_of, problem_of, random_masks, solve, tiny_classifier
 from torch import Tensor
 
+from igos_pl.data.geometry import upsample
 from igos_pl.errors import IgosError
-from igos_pl.methods import METHODS
-from igos_pl.paths import Course, Ramps, scaled, threshold
-from igos_pl.perturbation import upsample
+from igos_pl.randomness import key_of
+from igos_pl.solver.integration_paths import LinearCoverage, PathSampling, scaled, threshold
+from igos_pl.solver.methods import METHODS
 
-COURSE = Course(torch.tensor([0.0, 0.3]), torch.ones(2))
+SAMPLING = PathSampling(torch.tensor([0.0, 0.3]), torch.ones(2))
 
 
 def test_scaled_path_is_the_published_one() -> None:
-    ramps = scaled(torch.rand(2, 3, 9), COURSE, iteration=5, steps=4)
-    assert ramps.slope.shape == (2, 3, 4)
-    assert ramps.slope[1, 2].tolist() == [0.25, 0.5, 0.75, 1.0]
-    assert not ramps.shift.any()
+    coverage = scaled(torch.rand(2, 3, 9), SAMPLING, iteration=5, steps=4)
+    assert coverage.slope.shape == (2, 3, 4)
+    assert coverage.slope[1, 2].tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert not coverage.shift.any()
 
 
 def test_cover_and_its_derivative() -> None:
     maps = torch.tensor([[[0.0, 0.5, 1.0 + 1e-6]], [[0.2, 0.5, 0.8]]]).double().requires_grad_()
-    ramps = Ramps(torch.tensor([1.0, 5.0]).double(), torch.tensor([0.0, -2.0]).double())
-    coverage, slope = ramps.cover(maps)
+    coverage = LinearCoverage(torch.tensor([1.0, 5.0]).double(), torch.tensor([0.0, -2.0]).double())
+    coverage, slope = coverage.cover(maps)
     torch.testing.assert_close(
         coverage, torch.tensor([[[0.0, 0.5, 1.0]], [[0.0, 0.5, 1.0]]], dtype=torch.float64)
     )
@@ -35,21 +36,21 @@ def test_cover_and_its_derivative() -> None:
     assert slope.tolist() == [[[1, 1, 1]], [[0, 5, 0]]]
 
 
-def positions(course: Course, iteration: int, steps: int, terms: int = 2) -> Tensor:
+def positions(sampling: PathSampling, iteration: int, steps: int, terms: int = 2) -> Tensor:
     """Where the threshold path is, ``(n, T, K)``: read off cells that are their own quantiles."""
-    cells = torch.linspace(0, 1, 1001).expand(len(course.offset), terms, -1)
-    ramps = threshold(cells, course, iteration, steps)
-    return (0.5 - ramps.shift) / ramps.slope
+    cells = torch.linspace(0, 1, 1001).expand(len(sampling.offset), terms, -1)
+    coverage = threshold(cells, sampling, iteration, steps)
+    return (0.5 - coverage.shift) / coverage.slope
 
 
 def test_threshold_has_a_position_in_each_interval() -> None:
     for iteration in range(7):
-        found = positions(COURSE, iteration, 4)
+        found = positions(SAMPLING, iteration, 4)
         assert torch.equal((found * 4 + 1e-4).floor().long(), torch.arange(4).expand(2, 2, 4))
 
 
 def test_threshold_positions_fill_the_path_over_the_iterations() -> None:
-    found = torch.cat([positions(COURSE, iteration, 2) for iteration in range(40)], 2)
+    found = torch.cat([positions(SAMPLING, iteration, 2) for iteration in range(40)], 2)
     for row in found.flatten(0, 1):
         gaps = row.sort().values.diff()
         assert gaps.max() < 3 / len(row)
@@ -58,8 +59,8 @@ def test_threshold_positions_fill_the_path_over_the_iterations() -> None:
 
 
 def test_threshold_stays_within_the_extent_of_the_curves() -> None:
-    whole = positions(COURSE, 3, 4)
-    part = positions(Course(COURSE.offset, torch.tensor([1.0, 0.25])), 3, 4)
+    whole = positions(SAMPLING, 3, 4)
+    part = positions(PathSampling(SAMPLING.offset, torch.tensor([1.0, 0.25])), 3, 4)
     torch.testing.assert_close(part, whole * torch.tensor([1.0, 0.25]).reshape(2, 1, 1))
 
 
@@ -67,10 +68,10 @@ def test_threshold_uncovers_the_lowest_cells() -> None:
     cells = torch.rand(2, 1, 49, generator=torch.Generator().manual_seed(0))
     cells = cells.round()  # full contrast: the ramp is as narrow as the mask is wide
     share = float((cells[0, 0] == 0).float().mean())
-    ramps = threshold(cells, COURSE, iteration=0, steps=100)
-    for step, (slope, shift) in enumerate(zip(ramps.slope[0, 0], ramps.shift[0, 0], strict=True)):
-        coverage = (slope * cells[0, 0] + shift).clamp(0, 1)
-        low, high = coverage[cells[0, 0] == 0].unique(), coverage[cells[0, 0] == 1].unique()
+    coverage = threshold(cells, SAMPLING, iteration=0, steps=100)
+    for step, (slope, shift) in enumerate(zip(coverage.slope[0, 0], coverage.shift[0, 0], strict=True)):
+        covered = (slope * cells[0, 0] + shift).clamp(0, 1)
+        low, high = covered[cells[0, 0] == 0].unique(), covered[cells[0, 0] == 1].unique()
         assert len(low) == len(high) == 1
         assert low < high
         if (step + 1) / 100 < share:  # the quantile is 0: half of the low cells' image is shown
@@ -78,9 +79,10 @@ def test_threshold_uncovers_the_lowest_cells() -> None:
 
 
 def test_threshold_of_a_flat_mask_covers_half_and_has_a_gradient() -> None:
-    ramps = threshold(torch.ones(1, 2, 16), COURSE.select(torch.tensor([0])), iteration=0, steps=3)
-    coverage, slope = ramps.flat(torch.arange(6)).cover(torch.ones(6, 4, 4))
-    assert torch.equal(coverage, torch.full((6, 4, 4), 0.5))
+    first = PathSampling(*(column[:1] for column in SAMPLING))
+    coverage = threshold(torch.ones(1, 2, 16), first, iteration=0, steps=3)
+    covered, slope = coverage.flat(torch.arange(6)).cover(torch.ones(6, 4, 4))
+    assert torch.equal(covered, torch.full((6, 4, 4), 0.5))
     assert (slope > 0).all()
 
 
@@ -90,12 +92,11 @@ def test_gradient_is_that_of_the_blend(name: str, path: str) -> None:
     """Against a plain loop under autograd, with quantiles and widths held."""
     method = replace(METHODS[name], score_gradient_scale=1.0)
     problem = problem_of([0, 1], [1, 3], torch.float64)
-    weights = replace(WEIGHTS, path=path, l1=0.0, l2=0.0, noise=0.0)
+    settings = replace(SETTINGS, path=path, l1=0.0, l2=0.0, noise=0.0)
     network = tiny_classifier().double()
-    objective = objective_of(problem, network, method=method, weights=weights)
-    objective.iteration = 3
+    objective = objective_of(problem, network, method=method, settings=settings)
     masks = random_masks(2, method.masks, 5, torch.float64)
-    values, gradient = objective.value_and_gradient(masks)
+    values, gradient = objective.value_and_gradient(masks, iteration=3)
 
     leaf = masks.clone().requires_grad_()
     make = {"scaled": scaled, "threshold": threshold}[path]
@@ -104,20 +105,22 @@ def test_gradient_is_that_of_the_blend(name: str, path: str) -> None:
         image, baseline = problem.images[row : row + 1], problem.baselines[row : row + 1]
         products = [leaf[row, list(term.masks)].prod(0) for term in method.terms]
         cells = torch.stack([product.detach().flatten() for product in products]).unsqueeze(0)
-        ramps = make(cells, objective._course.select(torch.tensor([row])), 3, WEIGHTS.path_steps)
+        offset = torch.tensor([key_of(problem.keys[row], "path") / 2**63], dtype=torch.float64)
+        sampling = PathSampling(offset, torch.ones_like(offset))
+        coverage = make(cells, sampling, 3, SETTINGS.path_steps)
         maps = [
             upsample(leaf[row : row + 1], (SIZE, SIZE))[:, list(term.masks)].prod(1) for term in method.terms
         ]
         for number, term in enumerate(method.terms):
-            for step in range(WEIGHTS.path_steps):
-                shown = (maps[number] * ramps.slope[0, number, step] + ramps.shift[0, number, step]).clamp(
-                    0, 1
-                )
+            for step in range(SETTINGS.path_steps):
+                shown = (
+                    maps[number] * coverage.slope[0, number, step] + coverage.shift[0, number, step]
+                ).clamp(0, 1)
                 shown = shown if term.kind == "deletion" else 1 - shown
                 sign = 1 if term.kind == "deletion" else -1
                 blended = shown * image + (1 - shown) * baseline
                 score = network.score(blended, problem.targets.select(torch.tensor([row])))
-                expected[row] = expected[row] + sign * score.sum() / WEIGHTS.path_steps
+                expected[row] = expected[row] + sign * score.sum() / SETTINGS.path_steps
     torch.testing.assert_close(values, expected.detach())
     (slope,) = torch.autograd.grad(expected.sum(), leaf)
     torch.testing.assert_close(gradient, slope)
@@ -125,13 +128,12 @@ def test_gradient_is_that_of_the_blend(name: str, path: str) -> None:
 
 
 def test_trials_of_a_line_search_are_at_the_same_positions() -> None:
-    weights = replace(WEIGHTS, path="threshold", noise=0.0)
-    objective = objective_of(problem_of([0, 1], [1, 3]), weights=weights)
+    settings = replace(SETTINGS, path="threshold", noise=0.0)
+    objective = objective_of(problem_of([0, 1], [1, 3]), settings=settings)
     masks = random_masks(2, 2)
     values, _ = objective.value_and_gradient(masks)
     torch.testing.assert_close(objective.value(masks[1:], torch.tensor([1])), values[1:])
-    objective.iteration = 1
-    moved, _ = objective.value_and_gradient(masks)
+    moved, _ = objective.value_and_gradient(masks, iteration=1)
     assert (moved - values).abs().min() > 1e-5
 
 
@@ -140,8 +142,8 @@ def test_trials_of_a_line_search_fall_as_the_gradient_says(path: str) -> None:
     """Quantiles and widths are held from the gradient to its trials."""
     method = replace(METHODS["igos+"], score_gradient_scale=1.0)
     problem = problem_of([0, 1], [1, 3], torch.float64)
-    weights = replace(WEIGHTS, path=path)
-    objective = objective_of(problem, tiny_classifier().double(), method=method, weights=weights)
+    settings = replace(SETTINGS, path=path)
+    objective = objective_of(problem, tiny_classifier().double(), method=method, settings=settings)
     masks, rows = random_masks(2, 1, 5, torch.float64), torch.arange(2)
     _, gradient = objective.value_and_gradient(masks)
     for way in (gradient, torch.ones_like(gradient)):
@@ -152,10 +154,10 @@ def test_trials_of_a_line_search_fall_as_the_gradient_says(path: str) -> None:
 
 @pytest.mark.parametrize("optimizer", ["Adam", "NAG"])
 def test_threshold_rows_together_equal_rows_alone(optimizer: str) -> None:
-    weights = replace(WEIGHTS, path="threshold")
-    together = solve(objective_of(problem_of([0, 1, 1], [1, 3, 0]), weights=weights), optimizer)
+    settings = replace(SETTINGS, path="threshold")
+    together = solve(objective_of(problem_of([0, 1, 1], [1, 3, 0]), settings=settings), optimizer)
     for row, (image, label) in enumerate([(0, 1), (1, 3), (1, 0)]):
-        alone = solve(objective_of(problem_of([image], [label]), weights=weights), optimizer)
+        alone = solve(objective_of(problem_of([image], [label]), settings=settings), optimizer)
         torch.testing.assert_close(together.masks[row], alone.masks[0], atol=1e-4, rtol=0)
     assert not together.masks.eq(1).flatten(1).all(1).any()
 
@@ -164,15 +166,15 @@ def test_iterations_cost_the_same_on_both_paths() -> None:
     seen = []
     for path in ("scaled", "threshold"):
         network = Counting(tiny_classifier())
-        objective = objective_of(problem_of([0], [1]), network, weights=replace(WEIGHTS, path=path))
+        objective = objective_of(problem_of([0], [1]), network, settings=replace(SETTINGS, path=path))
         solve(objective, "Adam")
         seen.append(len(network.images))
-    assert seen == [4 * 4 * WEIGHTS.path_steps] * 2
+    assert seen == [4 * 4 * SETTINGS.path_steps] * 2
 
 
 def test_unknown_paths_are_refused() -> None:
     with pytest.raises(IgosError, match="path is 'bent', but must be one of: scaled, threshold"):
-        replace(WEIGHTS, path="bent")
+        replace(SETTINGS, path="bent")
 
 
 @pytest.mark.parametrize(("path", "factor"), [("scaled", 1.0), ("threshold", 4.0)])
@@ -180,7 +182,7 @@ def test_area_counts_by_the_extent_of_the_threshold_path(path: str, factor: floa
     problem = replace(problem_of([0, 1], [1, 3]), extent=torch.tensor([1.0, 0.25]))
     masks = random_masks(2, 2)
     with_area, without = (
-        objective_of(problem, weights=replace(WEIGHTS, path=path, l1=l1)).value_and_gradient(masks)[0]
+        objective_of(problem, settings=replace(SETTINGS, path=path, l1=l1)).value_and_gradient(masks)[0]
         for l1 in (1.0, 0.0)
     )
     removed = 1 - masks.prod(1).flatten(1).mean(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -10,52 +10,40 @@ import numpy as np
 import pytest
 import torch
 
-from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT, SHAPES_THRESHOLD, run_demo
-from igos_pl.models import RCNN, EfficientNetLite0
-from igos_pl.models.shapes_detectors import CATEGORIES, shapes_mask_rcnn
+from igos_pl.demo.run import SHAPES_INPUT, run_demo
 from igos_pl.store import MaskFile
 
 pytestmark = pytest.mark.slow
 
 
-def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "quality.py"
-    spec = importlib.util.spec_from_file_location("quality", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def quality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark: a script that imports others by name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module("quality")
 
 
-SETTINGS = pytest.mark.parametrize("how", [(), ("--preset", "fast")])
+PRESETS = pytest.mark.parametrize("preset", ["fast", "igospp"])
 
 
-@SETTINGS
-def test_photos(how: tuple[str, ...], tmp_path: Path) -> None:
-    quality, network = benchmark(), EfficientNetLite0()
-    run_demo(tmp_path, how=how)
+@PRESETS
+def test_photos(preset: str, quality: ModuleType, tmp_path: Path) -> None:
+    network = quality.demo_network(detector=False)
+    run_demo(tmp_path, how=("--preset", preset))
     with MaskFile(tmp_path / "masks.h5") as masks:
         ours = float((masks.column("insertion") - masks.column("deletion")).mean())
         problem = quality.problem_of(network, masks)
     blob = quality.judge(network, problem, quality.gaussian_blob(problem.targets, 28))
     cells = quality.judge(network, problem, quality.random_cells(problem.targets, 28))
-    assert ours > (0.60 if how else 0.45)
+    assert ours > {"fast": 0.60, "igospp": 0.45}[preset]
     assert ours > float(blob.mean()) + 0.20
     assert ours > float(cells.mean()) + 0.20
 
 
-@SETTINGS
-def test_detections(how: tuple[str, ...], tmp_path: Path) -> None:
-    quality = benchmark()
-    network = RCNN(
-        shapes_mask_rcnn(),
-        str(CHECKPOINTS / "shapes_maskrcnn.pth"),
-        list(CATEGORIES),
-        input_size=SHAPES_INPUT,
-        score_threshold=SHAPES_THRESHOLD,
-    )
-    run_demo(tmp_path, detector=True, how=how)
+@PRESETS
+def test_detections(preset: str, quality: ModuleType, tmp_path: Path) -> None:
+    network = quality.demo_network(detector=True)
+    run_demo(tmp_path, detector=True, how=("--preset", preset))
     with MaskFile(tmp_path / "masks.h5") as masks:
         columns = {name: masks.column(name) for name in ("pointing_box", "energy_box", "box", "object")}
         ours = float((masks.column("insertion") - masks.column("deletion")).mean())

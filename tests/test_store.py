@@ -17,12 +17,15 @@ import h5py
 import numpy as np
 import pytest
 
+from igos_pl.cli.status import print_status
+from igos_pl.data.explanation import Explanation, explanations_of
+from igos_pl.data.geometry import Frame
+from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.errors import IgosError
-from igos_pl.status import print_status
-from igos_pl.store import BatchResult, Explanation, ImageRecord, MaskFile, RunFolder, explanations_of, merge
-from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, Columns, write_table
+from igos_pl.store import MaskFile, RunFolder, merge
+from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, write_table
 
-ATTRIBUTES = {"method": "iGOS++", "l1": 0.1, "mask_size": 4, "input_size": 24, "resize": "squash"}
+ATTRIBUTES = {"method": "iGOS++", "l1": 0.1, "mask_size": 4, "data.resize": "squash"}
 TEXTS = ("sample_id", "label_name", "status")
 SHAPES = {"masks": (4, 4), "box": (4,), "deletion_curve": (51,), "insertion_curve": (51,)}
 
@@ -33,8 +36,9 @@ def result_of(ids: Sequence[str], targets: int = 1, seed: int = 0, **sizes: int)
     good = [name for name in ids if not name.startswith("bad")]
     rows = len(good) * targets
     size = {"width": 40, "height": 30, **sizes}
+    frame = Frame.of(size["width"], size["height"], (24, 24), "squash")
     records = [
-        ImageRecord(name, f"/photos/{name}", **size, ground_truth=3, targets=targets)
+        ImageRecord(name, f"/photos/{name}", frame, ground_truth=3, targets=targets)
         if name in good
         else ImageRecord(name, f"/photos/{name}", status="unreadable", message="damaged: ü")
         for name in ids
@@ -48,7 +52,7 @@ def result_of(ids: Sequence[str], targets: int = 1, seed: int = 0, **sizes: int)
     }
     columns["sample_id"] = np.repeat(np.array(good, object), targets)
     columns["target"] = np.tile(np.arange(targets), len(good))
-    columns["cell"] = np.full(rows, -1)
+    columns["start_cell"] = np.full(rows, -1)
     columns["label_name"] = np.array([f"class {label} é" for label in columns["label"]], object)
     columns["status"] = np.array(["ok"] * rows, object)
     return BatchResult(records, columns if rows else {})
@@ -282,7 +286,7 @@ def test_incomplete_runs_are_not_merged(tmp_path: Path) -> None:
     assert not run.merged.exists()
     run.expect(["a", "b"])
     assert merge(run) == run.merged
-    with pytest.raises(IgosError, match=r"no output folder of a run: samples.txt is missing"):
+    with pytest.raises(IgosError, match=r"is not the output folder of a run: it has no samples.txt"):
         merge(run_of(tmp_path / "other", ["a"]))
 
 
@@ -373,7 +377,7 @@ def test_another_configuration_names_the_keys(tmp_path: Path, merged: bool) -> N
         run.segments()[0].unlink()
     run.check_configuration(ATTRIBUTES)
     changed = {**ATTRIBUTES, "l1": 0.2, "seed": 3}
-    del changed["resize"]
+    del changed["data.resize"]
     with pytest.raises(IgosError) as caught:
         run.check_configuration(changed)
     message = str(caught.value)
@@ -526,8 +530,8 @@ def corner(width: int, height: int, resize: str) -> np.ndarray[Any, Any]:
     """The saliency, on the original, of a mask whose upper left quarter is important."""
     mask = np.ones((8, 8), np.float32)
     mask[:4, :4] = 0
-    image = {"width": width, "height": height}
-    return Explanation({"masks": mask}, image, {"input_size": 24, "resize": resize}).saliency_on_original()
+    image = ImageRecord("a", "a.png", Frame.of(width, height, (24, 24), resize)).row()
+    return Explanation({"masks": mask}, image, {}).saliency_on_original()
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 20), (20, 60), (31, 17)])

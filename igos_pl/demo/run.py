@@ -48,16 +48,16 @@ def copy_photos(folder: Path) -> None:
             shutil.copy(Path(spec.origin).parent / name, folder)
 
 
-def run_demo(output: Path, detector: bool = False, how: Sequence[str] = ("--preset", "fast")) -> None:
+def run_demo(output: Path, detector: bool = False, how: Sequence[str] = ()) -> None:
     """Explain photos with EfficientNet-Lite0, or shapes with a small Mask R-CNN, and print what came out.
 
     Args:
         output: folder of the pictures and the results. A second run goes on with the first.
         detector: explain detections on generated pictures instead of photos.
-        how: the explainer's settings, as on the command line.
+        how: the explainer's settings, as on the command line; the preset ``fast`` by default.
     """
-    from igos_pl.info import explanations_table
-    from igos_pl.predict import predict
+    from igos_pl.cli.info import explanations_table
+    from igos_pl.cli.predict import predict
     from igos_pl.store import MaskFile, RunFolder
 
     what = _detector_settings(output) if detector else _classifier_settings(output)
@@ -77,15 +77,15 @@ def _classifier_settings(output: Path) -> list[str]:
 
 def _detector_settings(output: Path) -> list[str]:
     from igos_pl.demo.shapes import write_shapes_dataset
-    from igos_pl.models.shapes_detectors import CATEGORIES
+    from igos_pl.demo.shapes_detectors import CATEGORIES
 
     annotations = write_shapes_dataset(output / "shapes", images=_SHAPES_IMAGES, seed=_SHAPES_SEED)
     return [
         *("--data", "COCODataModule"),
         *("--data.root", str(annotations.parent / "images")),
         *("--data.annotations", str(annotations)),
-        *("--model.network", "RCNN"),
-        *("--model.network.module", "igos_pl.models.shapes_detectors.shapes_mask_rcnn"),
+        *("--model.network", "RCNNDetector"),
+        *("--model.network.module", "igos_pl.demo.shapes_detectors.shapes_mask_rcnn"),
         *("--model.network.weights", str(CHECKPOINTS / "shapes_maskrcnn.pth")),
         *("--model.network.class_names", f"[{','.join(CATEGORIES)}]"),
         *("--model.network.input_size", str(SHAPES_INPUT)),

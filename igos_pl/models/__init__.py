@@ -1,23 +1,29 @@
-"""Networks that can be explained; each is a class with ``propose`` and ``score``."""
+"""Networks that can be explained: each family is one class with ``propose`` and ``score``.
+
+A family takes anyone's own module (``Classifier``, ``RCNNDetector``, ...). Its subclasses build a known
+network by its name (``TorchvisionClassifier``, ``TorchvisionRCNNDetector``, ...).
+"""
 
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.models.classifier import Classifier, EfficientNetLite0, TorchvisionClassifier
-from igos_pl.models.detection import Detections, Detector
-from igos_pl.models.one_stage import DenseDetector, OneStageDetector
-from igos_pl.models.two_stage import RCNN, TwoStageDetector
-from igos_pl.models.yolo import YOLO, YOLOv3SPPDetector
+from igos_pl.models.classifier import Classifier
+from igos_pl.models.dense import DenseDetector, TorchvisionDenseDetector
+from igos_pl.models.detector import Detections, Detector
+from igos_pl.models.packaged import EfficientNetLite0Classifier
+from igos_pl.models.rcnn import RCNNDetector, TorchvisionRCNNDetector
+from igos_pl.models.torchvision_classifier import TorchvisionClassifier
+from igos_pl.models.yolo import YOLODetector, YOLOv3SPPDetector
 
 __all__ = [
-    "RCNN",
-    "YOLO",
     "Classifier",
     "DenseDetector",
     "Detections",
     "Detector",
-    "EfficientNetLite0",
+    "EfficientNetLite0Classifier",
     "ExplainableNetwork",
-    "OneStageDetector",
+    "RCNNDetector",
     "TorchvisionClassifier",
-    "TwoStageDetector",
+    "TorchvisionDenseDetector",
+    "TorchvisionRCNNDetector",
+    "YOLODetector",
     "YOLOv3SPPDetector",
 ]

@@ -4,83 +4,107 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from igos_pl.checks import check_at_least
-from igos_pl.targets import Proposals, Targets
-from igos_pl.truth import GroundTruth
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.targets import ProposedTargets, Targets
+from igos_pl.models.weights import layers_digest, load_weights, module_sha256
+from igos_pl.settings import Attributes, Configurable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Attributes = dict[str, str | int | float]
 
+class ExplainableNetwork(Configurable, nn.Module, ABC):
+    """A module with a fixed input size that proposes targets and scores them.
 
-class ExplainableNetwork(nn.Module, ABC):
-    """A frozen network with a fixed input size: proposes targets and scores them.
-
-    A new family of networks is a subclass with `propose` and `score`.
+    A new family of networks is a subclass with `propose` and `score`. All parameters of its constructor are
+    settings of the run, see `igos_pl.settings.Configurable`.
 
     Args:
+        module: the network. It is switched to evaluation and frozen when an `Explainer` takes it.
+        weights: a state dict file for it; None if the module comes with its weights.
         input_size: side of the square input in pixels.
         mean: per channel, of images in [0, 1]; subtracted first.
         std: per channel; divides afterwards.
-        class_names: in label order.
+        class_names: in label order; labels without a name are shown as numbers.
+        name: what results call the network; the class name of the module by default.
     """
 
-    mean: Tensor
-    std: Tensor
+    not_settings = frozenset({"module", "weights"})  # told by their digests
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
-        input_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        class_names: Sequence[str],
+        module: nn.Module,
+        weights: str | None = None,
+        input_size: int = 224,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        class_names: Sequence[str] | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         check_at_least("input_size", input_size, 2)
+        self.name = name or type(module).__name__
         self.input_size = input_size
-        self.class_names = tuple(class_names)
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.class_names = tuple(class_names or ())
+        self.module = module
+        self.register_buffer("pixel_mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+        if weights:
+            self.weights_sha256 = self._load_weights(weights)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the weight file, or of the module's tensors if it came without a file."""
+        return module_sha256(self.module)
+
+    def _load_weights(self, path: str) -> str:
+        """Load a weight file into the module; returns the file's SHA-256."""
+        return load_weights(self.module, path, self.name)
+
+    def facts(self) -> Attributes:
+        """The digests of the weights and of the layers' own settings."""
+        return {"weights_sha256": self.weights_sha256, "layers": layers_digest(self.module)}
 
     def freeze(self) -> None:
-        """Evaluation mode, no gradients for weights, channels last: what every explanation wants."""
+        """Evaluation mode, no gradients for weights, channels last: called by the explainer."""
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)
 
     def normalize(self, images: Tensor) -> Tensor:
         """8-bit images ``(B, 3, H, W)`` as this network wants them, float32."""
-        return ((images.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        scaled = (images.float() / 255 - self.pixel_mean) / self.pixel_std
+        return scaled.contiguous(memory_format=torch.channels_last)
 
     @property
     def unit(self) -> float:
         """How large one unit of an ImageNet-normalised image is in this network's input.
 
-        The papers state noise for ImageNet-normalised images; a network that is fed [0, 1] gets it scaled.
+        The papers state noise for ImageNet-normalised images. It is scaled for a network that is fed [0, 1].
         """
-        return sum(IMAGENET_STD) / 3 / float(self.std.mean())
+        return sum(IMAGENET_STD) / 3 / float(self.pixel_std.mean())
 
     def label_name(self, label: int) -> str:
         """The class's name, or its number where the name is unknown."""
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
     @abstractmethod
-    def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> Proposals:
+    def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
         """Choose what is explained.
 
         Args:
             images: ``(B, 3, H, W)``, normalised, unmasked.
-            truth: what is known of the B images, boxes in pixels of ``images``.
+            truth: the annotations of the B images, boxes in pixels of ``images``.
         """
 
     @abstractmethod
     def score(self, images: Tensor, targets: Targets) -> Tensor:
         """The score ``(B,)`` in [0, 1] of one target on each of the images ``(B, 3, H, W)``."""
-
-    @abstractmethod
-    def describe(self) -> Attributes:
-        """Everything that decides what this network answers: names, sizes, the weights' SHA-256."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from igos_pl.errors import IgosError
-from igos_pl.models.weights import fetch_weights, load_weights
+from igos_pl.models.detector import Detector
+from igos_pl.models.weights import fetch_weights, layer_settings, load_weights
+from igos_pl.settings import Attributes, nested, plain
 
 # Of these, torchvision runs its COCO_V1 weights with a batch norm of eps 0 (`overwrite_eps` in its builders).
 _EPS_0 = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
@@ -47,7 +50,7 @@ def prepare_images(transform: Any, images: Tensor) -> tuple[Tensor, tuple[int, i
 def scale_boxes(boxes: Tensor, size: Sequence[int], new_size: Sequence[int]) -> Tensor:
     """Boxes ``(n, 4)`` x1 y1 x2 y2 of an image of (height, width) ``size``, in one of ``new_size``."""
     down, across = (new / old for new, old in zip(new_size, size, strict=True))
-    # By plain numbers: a tensor made of them would have to be copied to the device, which waits for it.
+    # By plain numbers: copying a tensor of them to the device would synchronise with it.
     return torch.stack((boxes[:, 0::2] * across, boxes[:, 1::2] * down), 2).flatten(1)
 
 
@@ -57,15 +60,50 @@ def feature_maps(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return {"0": features} if isinstance(features, Tensor) else features
 
 
-def describe_module(module: Any) -> dict[str, str | int | float]:
-    """How one of torchvision's detectors resizes its input, and the eps of its batch norms."""
-    transform = module.transform
-    if transform.fixed_size is not None:
-        size = "x".join(str(side) for side in reversed(transform.fixed_size))
-    else:
-        size = f"{transform.min_size[-1]} to {transform.max_size}"
-    eps = {layer.eps for layer in module.modules() if isinstance(layer, (nn.BatchNorm2d, FrozenBatchNorm2d))}
-    return {"internal_size": size, "batch_norm_eps": ",".join(f"{value:g}" for value in sorted(eps))}
+class TorchvisionModuleDetector(Detector, ABC):
+    """A detector around one of torchvision's detection modules.
+
+    Args:
+        module: the network.
+        input_size: side of the square input in pixels; the module resizes it further.
+        **detector: see `Detector`.
+    """
+
+    module: Any
+
+    def __init__(self, module: nn.Module, input_size: int = 800, **detector: Any) -> None:
+        super().__init__(module, input_size=input_size, **detector)
+
+    def _load_weights(self, path: str) -> str:
+        return load_detector_weights(self.module, path, self.name)
+
+    def facts(self) -> Attributes:
+        """What all networks say, and every threshold and size that the module was built with.
+
+        The names of submodules are part of the keys, as in ``module.roi_heads.nms_thresh``.
+        """
+        told = {**layer_settings(self.module), **_box_coders(self.module)}
+        shown = {key: plain(value) for key, value in told.items() if _decides_detections(key)}
+        return {**super().facts(), **nested("module", shown)}
+
+
+# The parts of a name by which torchvision calls what decides its detections.
+_DECISIVE = ("thresh", "per_img", "top_n", "topk", "min_size", "max_size", "fixed_size", "box_coder")
+
+
+def _decides_detections(key: str) -> bool:
+    return any(part in key for part in _DECISIVE)
+
+
+def _box_coders(module: nn.Module) -> dict[str, Any]:
+    """The settings of the box coders, which are no modules themselves."""
+    return {
+        f"{prefix}.box_coder.{key}" if prefix else f"box_coder.{key}": value
+        for prefix, layer in module.named_modules()
+        if hasattr(layer, "box_coder")
+        for key, value in vars(layer.box_coder).items()
+        if isinstance(value, bool | int | float | list | tuple)
+    }
 
 
 class Built(NamedTuple):
@@ -103,7 +141,7 @@ def build_detector(
         if model.startswith(families)
     ]
     if name not in known:
-        raise IgosError(f"{name!r} is none of torchvision's detectors of this kind: {', '.join(known)}")
+        raise IgosError(f"torchvision has no detector {name!r} of this kind, but: {', '.join(known)}")
     enum = torchvision.models.get_model_weights(name)
     is_file = weights not in enum.__members__
     if is_file and Path(weights).suffix not in (".pth", ".pt"):

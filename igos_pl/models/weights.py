@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
+from igos_pl.settings import digest
 
-# torch.hub's convention, which torchvision follows: the name ends in the first digits of the SHA-256.
 _COUNTER = ".num_batches_tracked"
 
+# torch.hub's convention, which torchvision follows: the name ends in the first digits of the SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 
 
@@ -53,6 +56,38 @@ def module_sha256(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+# What every module has, whatever its settings.
+_COMMON_TO_MODULES = frozenset(vars(nn.Module()))
+
+
+def layer_settings(module: nn.Module) -> dict[str, Any]:
+    """Every plain value that a module's layers hold, by its dotted name: strides, thresholds, eps, sizes.
+
+    Values are text, numbers, None, and lists, tuples and dicts of them. Tensors are not among them; they are
+    told by `module_sha256`.
+    """
+    found: dict[str, Any] = {}
+    for prefix, layer in module.named_modules():
+        for key, value in vars(layer).items():
+            if key not in _COMMON_TO_MODULES and _is_plain(value):
+                found[f"{prefix}.{key}" if prefix else key] = value
+    return found
+
+
+def layers_digest(module: nn.Module) -> str:
+    """A digest of the classes of a module's layers and of their settings."""
+    classes = {name: type(layer).__qualname__ for name, layer in module.named_modules()}
+    return digest(json.dumps([classes, layer_settings(module)], sort_keys=True, default=str))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def fetch_weights(url: str, folder: Path) -> str:
@@ -109,7 +144,8 @@ def _read(path: Path) -> object:
                 " state dict alone, torch.save(module.state_dict(), path)"
             ) from error
         raise IgosError(
-            f"{path} is no readable weight file, or cut off ({path.stat().st_size:,} bytes): fetch it again"
+            f"{path} cannot be read as a weight file, or is cut off ({path.stat().st_size:,} bytes): fetch it"
+            " again"
         ) from error
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
 
+from igos_pl.checks import check_share
+from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
-from igos_pl.models.base import Attributes
-from igos_pl.models.detection import Detections, Detector, label_scores, prediction_rows
-from igos_pl.models.weights import load_weights, module_sha256
+from igos_pl.models.detector import Detections, Detector, label_scores, select_rows
 from igos_pl.models.yolov3_spp import MAX_STRIDE, YOLOv3SPP
-from igos_pl.targets import Targets
 
 _NOT_COCO = ("__background__", "N/A")
 
@@ -25,7 +24,7 @@ def coco_names() -> list[str]:
     return [str(name) for name in categories if name not in _NOT_COCO]
 
 
-class YOLO(Detector):
+class YOLODetector(Detector):
     """Any module that maps RGB images ``(B, 3, H, W)`` in [0, 1] to rows ``(B, R, 5 + classes)``.
 
     A row is center x, center y, width, height in input pixels, objectness and class probabilities in [0, 1].
@@ -33,43 +32,17 @@ class YOLO(Detector):
 
     Args:
         module: the network.
-        weights: a state dict file for it; None if the module comes with its weights.
-        class_names: in label order.
         input_size: side of the square input in pixels.
         nms_iou: of two candidates of a class that overlap by more, only the better one is a detection.
-        targets: see `Detector`.
-        score_threshold: see `Detector`.
-        categories: see `Detector`.
-        max_per_image: see `Detector`.
-        name: what results call the network; its class's name by default.
+        **detector: see `Detector`.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        weights: str | None = None,
-        class_names: list[str] | None = None,
-        input_size: int = 512,
-        nms_iou: float = 0.5,
-        targets: Literal["detected", "ground_truth"] = "detected",
-        score_threshold: float = 0.2,
-        categories: list[str] | None = None,
-        max_per_image: int = 100,
-        name: str | None = None,
+        self, module: nn.Module, input_size: int = 512, nms_iou: float = 0.5, **detector: Any
     ) -> None:
-        name = name or type(module).__name__
-        if not 0 <= nms_iou <= 1:
-            raise IgosError(f"nms_iou is {nms_iou}, but must be between 0 and 1")
-        super().__init__(
-            input_size, class_names or (), name, targets, score_threshold, categories, max_per_image
-        )
-        self.module = module
+        check_share("nms_iou", nms_iou)
+        super().__init__(module, input_size=input_size, **detector)
         self.nms_iou = nms_iou
-        if weights:
-            self.sha256 = load_weights(module, weights, name)
-        else:
-            self.sha256 = module_sha256(module)
-        self.freeze()
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> list[Detections]:
@@ -79,12 +52,8 @@ class YOLO(Detector):
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
         """Objectness times probability of each row's label in its own prediction row."""
-        chosen = prediction_rows(self._predict(images), targets.proposal, self.name)
+        chosen = select_rows(self._predict(images), targets.prediction_row, self.name)
         return chosen[:, 4] * label_scores(chosen[:, 5:], targets.label, self.name)
-
-    def describe(self) -> Attributes:
-        """What all detectors say, and the non-maximum suppression."""
-        return {**super().describe(), "nms_iou": self.nms_iou}
 
     def _predict(self, images: Tensor) -> Tensor:
         """All prediction rows ``(B, R, 5 + classes)``."""
@@ -107,7 +76,7 @@ class YOLO(Detector):
         return Detections(clip_boxes_to_image(boxes, size), labels, values, rows).select(keep)
 
 
-class YOLOv3SPPDetector(YOLO):
+class YOLOv3SPPDetector(YOLODetector):
     """YOLOv3-SPP on COCO with the published weights.
 
     They expect RGB in [0, 1]. Images are squashed to a square of the input size by default, not
@@ -116,22 +85,14 @@ class YOLOv3SPPDetector(YOLO):
     Args:
         weights: the published file, whose entry ``model`` is the state dict.
         input_size: side of the square input in pixels, a multiple of 32.
-        nms_iou: see `YOLO`.
-        targets: see `Detector`.
-        score_threshold: see `Detector`.
-        categories: see `Detector`.
-        max_per_image: see `Detector`.
+        **detector: see `YOLODetector`.
     """
 
     def __init__(
         self,
         weights: str = "weight/yolov3-spp-ultralytics-512.pt",
         input_size: int = 512,
-        nms_iou: float = 0.5,
-        targets: Literal["detected", "ground_truth"] = "detected",
-        score_threshold: float = 0.2,
-        categories: list[str] | None = None,
-        max_per_image: int = 100,
+        **detector: Any,
     ) -> None:
         if input_size < MAX_STRIDE or input_size % MAX_STRIDE:
             raise IgosError(
@@ -139,13 +100,9 @@ class YOLOv3SPPDetector(YOLO):
             )
         super().__init__(
             YOLOv3SPP(),
-            weights,
-            coco_names(),
-            input_size,
-            nms_iou,
-            targets,
-            score_threshold,
-            categories,
-            max_per_image,
+            weights=weights,
+            input_size=input_size,
+            class_names=coco_names(),
             name="yolov3_spp",
+            **detector,
         )

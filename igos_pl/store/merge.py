@@ -39,9 +39,9 @@ _BLOCK_BYTES = 1 << 28
 def merge(run: RunFolder, partial: bool = False) -> Path:
     """Copy all segments of a run into its ``masks.h5``.
 
-    Rows are sorted by sample id, target and cell, so that the file does not depend on how the work was split.
-    A second call gives the same tables. An existing file is replaced only once the new one is complete. Of an
-    image that is in several segments, the first one's rows are taken; how many were left out is logged.
+    Rows are sorted by sample id, target and start cell, so that the file does not depend on how the work was
+    split. A second call gives the same tables. An existing file is replaced once the new one is complete. Of
+    an image that is in several segments, the first one's rows are taken; how many were left out is logged.
 
     Args:
         run: the output folder.
@@ -72,7 +72,7 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
             write_attributes(target, {**configuration_of(dict(first.attrs)), **provenance})
         images = target.create_group("images")
         _merge_table(paths, owner, images, "images", IMAGES, ("sample_id",))
-        _merge_table(paths, owner, target, "/", EXPLANATIONS, ("sample_id", "target", "cell"))
+        _merge_table(paths, owner, target, "/", EXPLANATIONS, ("sample_id", "target", "start_cell"))
     if twice := sum(map(len, ids)) - len(owner):
         logging.getLogger(__name__).warning(
             "%s: %d images were explained by two runs at the same time; the first results were taken",

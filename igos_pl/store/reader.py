@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,61 +12,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.data.explanation import Explanation
+from igos_pl.data.records import Columns
 from igos_pl.errors import IgosError
-from igos_pl.images import frame_of
-from igos_pl.store.schema import EXPLANATIONS, IMAGES, BatchResult, Columns, read_column
+from igos_pl.store.schema import EXPLANATIONS, IMAGES, read_column
 from igos_pl.store.segments import RunFolder, image_ids, open_result, owned_rows, owners
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One explained target. Attributes of the file's columns (``score``, ``label``, ...) by their names.
-
-    Attributes:
-        values: the row's columns; see `igos_pl.store.schema.EXPLANATIONS`.
-        image: the image's columns; see `igos_pl.store.schema.IMAGES`.
-        attributes: of the file.
-    """
-
-    values: dict[str, Any]
-    image: dict[str, Any]
-    attributes: dict[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        # Not by self.values, which an explanation lacks while it is being copied or unpickled.
-        try:
-            return self.__dict__["values"][name]
-        except KeyError:
-            raise AttributeError(f"an explanation has no column {name!r}") from None
-
-    @property
-    def mask(self) -> NDArray[np.float32]:
-        """``(s, s)`` in [0, 1], low = important."""
-        return np.asarray(self.values["masks"], dtype=np.float32)
-
-    @property
-    def saliency(self) -> NDArray[np.float32]:
-        """``(s, s)`` in [0, 1], high = important."""
-        return 1 - self.mask
-
-    def saliency_on_original(self) -> NDArray[np.float32]:
-        """Saliency of every pixel of the upright original, ``(height, width)``; 0 outside of a crop."""
-        import torch
-        import torch.nn.functional as F
-
-        from igos_pl.perturbation import upsample
-
-        width, height = int(self.image["width"]), int(self.image["height"])
-        size = int(self.attributes["input_size"])
-        frame = frame_of(width, height, str(self.attributes["resize"]))
-        left, top = round(frame.x1), round(frame.y1)
-        right, bottom = max(left + 1, round(frame.x2)), max(top + 1, round(frame.y2))
-        grid = upsample(torch.from_numpy(self.saliency)[None, None], (size, size))
-        # Pixels of the input and of the original cover the same area: their corners, not centres, agree.
-        inside = F.interpolate(grid, (bottom - top, right - left), mode="bilinear", align_corners=False)
-        whole = np.zeros((height, width), np.float32)
-        whole[top:bottom, left:right] = inside[0, 0].numpy()
-        return whole
 
 
 class MaskFile:
@@ -179,17 +128,3 @@ def _results_in(folder: Path) -> list[Path]:
     if run.merged.exists() and (not segments or run.is_merged()):
         return [run.merged]
     return segments
-
-
-def explanations_of(result: BatchResult, attributes: dict[str, Any]) -> list[Explanation]:
-    """The rows of a batch as the reader would give them, before they are written."""
-    images = {record.sample_id: asdict(record) for record in result.images}
-    columns = result.explanations
-    return [
-        Explanation(
-            {name: column[row] for name, column in columns.items()},
-            images[columns["sample_id"][row]],
-            attributes,
-        )
-        for row in range(len(columns.get("sample_id", ())))
-    ]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.data.records import Columns, ImageRecord
 from igos_pl.errors import IgosError
+from igos_pl.settings import Attributes
 
-SCHEMA_VERSION = 1
-
-Columns = dict[str, NDArray[Any]]
-Attributes = Mapping[str, str | int | float]
+SCHEMA_VERSION = 2
 
 # Attributes that may differ between parts of one run; all others are its configuration.
 PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "device")
@@ -30,17 +29,24 @@ class DamagedFileError(IgosError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column's type; rows are of any shape that is the same throughout a run."""
+    """A column's type.
+
+    Attributes:
+        dtype: of its values; ``f`` for the one that they come in.
+        about: what it holds.
+        shape: of a row. Other rows than those of images may have any shape, the same throughout a run.
+    """
 
     dtype: Any
     about: str
+    shape: tuple[int, ...] = ()
 
 
 EXPLANATIONS = {
     "masks": Column("f", "(s, s) in [0, 1], low = important"),
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
     "target": Column("i4", "number of the target within its image"),
-    "cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
+    "start_cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
     "label": Column("i4", "class that is explained"),
     "label_name": Column(_TEXT, "its name"),
     "score": Column("f4", "of the class, or of the detection, as the network gives it for the image"),
@@ -50,7 +56,7 @@ EXPLANATIONS = {
     "insertion": Column("f4", "area under the insertion curve, high is good; NaN if not computed"),
     "deletion_curve": Column("f4", "scores from nothing removed to all removed"),
     "insertion_curve": Column("f4", "scores from nothing shown to all shown"),
-    "object": Column("i8", "annotation id of the ground-truth object that was detected; -1 if none"),
+    "object": Column("i8", "annotation id of the object that was detected, paired one to one; -1 if none"),
     "pointing_box": Column("f4", "1 if the most salient pixel is in the object's box; NaN without object"),
     "pointing_mask": Column("f4", "the same for its instance mask"),
     "energy_box": Column("f4", "share of the saliency in the object's box; NaN without object"),
@@ -70,8 +76,10 @@ EXPLANATIONS = {
 IMAGES = {
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
     "path": Column(_TEXT, "where it was read"),
-    "width": Column("i4", "upright, in pixels; 0 if unreadable"),
-    "height": Column("i4", "upright, in pixels; 0 if unreadable"),
+    "width": Column("i4", "of the upright original, in pixels; 0 if unreadable"),
+    "height": Column("i4", "of the upright original, in pixels; 0 if unreadable"),
+    "frame": Column("f8", "x1 y1 x2 y2 of what the network sees, in pixels of the upright original", (4,)),
+    "input_size": Column("i4", "height and width to which that was scaled for the network", (2,)),
     "ground_truth": Column("i4", "label, -1 if unknown"),
     "status": Column(_TEXT, "ok, no detection, or unreadable"),
     "message": Column(_TEXT, "why it is not ok, or what to know of its targets"),
@@ -79,36 +87,11 @@ IMAGES = {
 }
 
 
-@dataclass(frozen=True)
-class ImageRecord:
-    """A row of the table of images; see `IMAGES`."""
-
-    sample_id: str
-    path: str
-    width: int = 0
-    height: int = 0
-    ground_truth: int = -1
-    status: str = "ok"
-    message: str = ""
-    targets: int = 0
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """Some finished images: their records and the rows that explain them (see `EXPLANATIONS`)."""
-
-    images: Sequence[ImageRecord]
-    explanations: Columns = field(default_factory=dict)
-
-    def to(self, device: object) -> BatchResult:
-        """Itself: its columns are in main memory already. Lightning calls this on what it returns."""
-        return self
-
-
 def image_columns(records: Sequence[ImageRecord]) -> Columns:
     """Records as columns."""
+    rows = [record.row() for record in records]
     return {
-        name: np.array([getattr(record, name) for record in records], dtype=column.dtype)
+        name: np.array([row[name] for row in rows], column.dtype).reshape(len(rows), *column.shape)
         for name, column in IMAGES.items()
     }
 
@@ -165,7 +148,7 @@ def check_version(file: h5py.File, path: object) -> None:
     """Raise unless this program can read the file.
 
     Raises:
-        IgosError: if it is none of ours or of another schema version.
+        IgosError: if igos-pl did not write it, or wrote it with another schema version.
     """
     version = file.attrs.get("schema_version")
     if version is None or "images" not in file:

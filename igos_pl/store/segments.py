@@ -15,13 +15,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.data.records import BatchResult
 from igos_pl.errors import IgosError, RunError
+from igos_pl.settings import Attributes
 from igos_pl.store.schema import (
     EXPLANATIONS,
     IMAGES,
     SCHEMA_VERSION,
-    Attributes,
-    BatchResult,
     DamagedFileError,
     check_version,
     configuration_of,
@@ -99,10 +99,12 @@ class RunFolder:
             done: what is published, where the caller has read that.
 
         Raises:
-            IgosError: if the folder is none of a run.
+            IgosError: if the folder is not the output folder of a run.
         """
         if not self.expected_path.is_file():
-            raise IgosError(f"{self.path} is no output folder of a run: {self.expected_path.name} is missing")
+            raise IgosError(
+                f"{self.path} is not the output folder of a run: it has no {self.expected_path.name}"
+            )
         done = self.done() if done is None else done
         expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
         return [name for name in expected if name not in done]
@@ -228,8 +230,8 @@ def image_ids(path: Path) -> list[str]:
 def owners(ids: Iterable[Iterable[str]]) -> dict[str, int]:
     """The number of the file that each image is taken from: the first one that has it.
 
-    Several have it if two runs were at work on the same images. Its rows are the same in all of them, or
-    nearly so, but must be there once.
+    Several files have it if two runs worked on the same images. Its rows are equal or nearly equal in all of
+    them, and are taken from one file only.
 
     Args:
         ids: of the images of each file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,35 +14,30 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from torch import Tensor
+from pytorch_lightning import LightningModule
+from tiny import quiet_trainer, tiny_classifier
 
-from igos_pl.batches import ImageBatch
+from igos_pl.data.batches import ImageBatch
 from igos_pl.datamodules import COCODataModule
 from igos_pl.demo.shapes import CATEGORY_IDS, write_shapes_dataset
 from igos_pl.errors import IgosError
-from igos_pl.localization import box_region, mask_region
-from igos_pl.models.base import Attributes, ExplainableNetwork
-from igos_pl.targets import Proposals, Targets
-from igos_pl.truth import GroundTruth
+from igos_pl.evaluation.localization import box_region, mask_region
+from igos_pl.run.run import Run
+from igos_pl.settings import Configurable
 
 WIDTH, HEIGHT = 40, 20
 SQUARE = [5.0, 5.0, 15.0, 5.0, 15.0, 15.0, 5.0, 15.0]
 
 
-class NoNetwork(ExplainableNetwork):
-    """Has an input size, and is asked for nothing else."""
+class Collector(Configurable, LightningModule):
+    """Hands back the batches that it is given."""
 
     def __init__(self) -> None:
-        super().__init__(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ())
+        super().__init__()
+        self.network = tiny_classifier(input_size=16)
 
-    def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> Proposals:
-        raise NotImplementedError
-
-    def score(self, images: Tensor, targets: Targets) -> Tensor:
-        raise NotImplementedError
-
-    def describe(self) -> Attributes:
-        return {}
+    def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> ImageBatch:
+        return batch
 
 
 def an_image(number: Any = 7, **changes: Any) -> dict[str, Any]:
@@ -79,17 +74,8 @@ def data_of(tmp_path: Path) -> Writer:
 
 
 def batches_of(data: COCODataModule, folder: Path) -> list[ImageBatch]:
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        default_root_dir=str(folder),
-        is_global_zero=True,
-        world_size=1,
-        num_devices=1,
-        num_nodes=1,
-        strategy=SimpleNamespace(broadcast=lambda value: value),
-        lightning_module=SimpleNamespace(network=NoNetwork()),
-    )
-    data.setup("predict")
-    return list(data.predict_dataloader())
+    batches: Any = quiet_trainer(folder).predict(Collector(), data)
+    return list(batches)
 
 
 # --- what is read -----------------------------------------------------------------------------------------
@@ -103,7 +89,7 @@ def test_images_objects_and_ids(data_of: Writer, tmp_path: Path) -> None:
     assert first.truth.boxes.dtype == np.float32
     assert first.truth.names == ("dog", "toothbrush")
     assert first.truth.ids == (11, 5)
-    assert first.truth.masks == (None, None)
+    assert first.truth.instance_masks == (None, None)
     assert first.truth.label == -1
     assert second.id == "3"
     assert second.truth.boxes.shape == (0, 4)
@@ -131,10 +117,15 @@ def test_without_annotations_all_images_are_taken(tmp_path: Path) -> None:
 
 def test_description_names_the_file(data_of: Writer, tmp_path: Path) -> None:
     described = data_of(content(), resize="crop").describe()
-    assert described["data"] == "COCODataModule"
     assert described["resize"] == "crop"
     assert described["annotations"] == str((tmp_path / "instances.json").resolve())
-    assert COCODataModule(str(tmp_path)).describe()["annotations"] == ""
+    assert COCODataModule(str(tmp_path)).describe()["annotations"] == "none"
+    trainer = quiet_trainer(tmp_path / "run")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "7.png")
+    trainer.predict(Collector(), data_of(content(), resize="crop"))
+    configuration = Run.of(trainer).configuration
+    assert configuration["data"] == "COCODataModule"
+    assert {f"data.{key}": value for key, value in described.items()}.items() <= configuration.items()
 
 
 # --- masks ------------------------------------------------------------------------------------------------
@@ -158,7 +149,7 @@ COUNTS = [30 * HEIGHT + 2] + [7, 13] * 7 + [7, 2 * HEIGHT + 11]
     ids=["polygon", "two polygons", "short polygon", "compressed RLE", "counts"],
 )
 def test_masks(data_of: Writer, segmentation: Any, expected: Any) -> None:
-    (mask,) = data_of(content(an_object(segmentation=segmentation))).find_samples()[0].truth.masks
+    (mask,) = data_of(content(an_object(segmentation=segmentation))).find_samples()[0].truth.instance_masks
     assert mask is not None
     assert mask["size"] == [HEIGHT, WIDTH]
     np.testing.assert_array_equal(mask_region(mask), expected)
@@ -189,7 +180,7 @@ def test_bad_masks_leave_the_box(
     data_of: Writer, segmentation: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     truth = data_of(content(an_object(segmentation=segmentation))).find_samples()[0].truth
-    assert truth.masks == (None,)
+    assert truth.instance_masks == (None,)
     assert len(truth.boxes) == 1
     assert "1 masks (not the boxes)" in caplog.text
 
@@ -197,7 +188,7 @@ def test_bad_masks_leave_the_box(
 @pytest.mark.parametrize("segmentation", [[], None])
 def test_no_mask_is_no_mistake(data_of: Writer, segmentation: Any, caplog: pytest.LogCaptureFixture) -> None:
     truth = data_of(content(an_object(segmentation=segmentation))).find_samples()[0].truth
-    assert truth.masks == (None,)
+    assert truth.instance_masks == (None,)
     assert not caplog.records
 
 
@@ -225,7 +216,7 @@ def test_left_out_objects_are_said_once(data_of: Writer, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         truth = data.find_samples()[0].truth
     assert truth.ids == (9,)
-    assert len(truth.boxes) == len(truth.names) == len(truth.masks) == 1
+    assert len(truth.boxes) == len(truth.names) == len(truth.instance_masks) == 1
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -320,6 +311,27 @@ def test_missing_pictures_do_not_stop_the_run(data_of: Writer, tmp_path: Path) -
     assert failure.path == str(tmp_path / "7.png")
 
 
+def test_objects_of_a_turned_image_are_left_out(data_of: Writer, tmp_path: Path) -> None:
+    """Their masks show it: they are of the stored pixels, which an EXIF tag turns by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "7.png", exif=exif)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "3.png")
+    objects = an_object(1, segmentation=[SQUARE]), an_object(2, segmentation=[SQUARE]), an_object(3)
+    upright = an_object(4, image_id=3, segmentation=[SQUARE])
+    (batch,) = batches_of(data_of(content(*objects, upright), num_workers=0), tmp_path)
+    found = {
+        record.sample_id: (record, truth) for record, truth in zip(batch.records, batch.truth, strict=True)
+    }
+    record, truth = found["7"]
+    assert (record.seen().width, record.seen().height) == (HEIGHT, WIDTH)
+    assert (truth.ids, truth.instance_masks) == ((3,), (None,))
+    assert record.message == "2 objects left out: their masks have another size than the image"
+    assert record.explained(0, "no annotated object").message.startswith(f"{record.message}; no annotated")
+    record, truth = found["3"]
+    assert (truth.ids, record.message) == ((4,), "")
+
+
 def test_no_image_is_opened_at_the_start(
     data_of: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,13 +359,14 @@ def test_generated_data_set(tmp_path: Path, workers: int) -> None:
         annotations = coco.imgToAnns[int(record.sample_id)]
         assert list(truth.ids) == [item["id"] for item in annotations]
         assert [CATEGORY_IDS[name] for name in truth.names] == [item["category_id"] for item in annotations]
-        assert record.width != record.height
-        for item, box, mask in zip(annotations, truth.boxes, truth.masks, strict=True):
+        frame = record.seen()
+        assert frame.width != frame.height
+        for item, box, mask in zip(annotations, truth.boxes, truth.instance_masks, strict=True):
             x, y, width, height = item["bbox"]
             np.testing.assert_allclose(box, [x, y, x + width, y + height])
             assert mask is not None
             np.testing.assert_array_equal(mask_region(mask), coco.annToMask(item))
-            assert mask["size"] == [record.height, record.width]
+            assert mask["size"] == [frame.height, frame.width]
 
 
 def test_limit(tmp_path: Path) -> None:

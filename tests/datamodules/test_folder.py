@@ -12,12 +12,14 @@ import torch
 from pytorch_lightning import Callback
 from tiny import SIZE, quiet_trainer, tiny_classifier, write_pictures
 
-from igos_pl.batches import ImageBatch
 from igos_pl.callbacks import MaskWriter
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import Frame
+from igos_pl.data.images import read_image, to_input
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
-from igos_pl.images import read_image, to_input
+from igos_pl.run.run import Run
 from igos_pl.store import MaskFile, RunFolder
 
 
@@ -28,7 +30,7 @@ def samples_of(root: Path, **options: Any) -> dict[str, int]:
 
 def run(root: Path, output: Path, **options: Any) -> tuple[ImageFolderDataModule, int]:
     """Predict; returns the data and how many batches were explained."""
-    callbacks = options.pop("callbacks", [])
+    callbacks = options.pop("callbacks", [MaskWriter()])
     data = ImageFolderDataModule(str(root), **{"num_workers": 0, "batch_size": 2, **options})
     explainer = Explainer(tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
     batches = 0
@@ -38,7 +40,7 @@ def run(root: Path, output: Path, **options: Any) -> tuple[ImageFolderDataModule
         batches += 1
 
     explainer.on_iteration = count
-    trainer = quiet_trainer(output, callbacks=[MaskWriter(), *callbacks])
+    trainer = quiet_trainer(output, callbacks=callbacks)
     trainer.predict(explainer, data, return_predictions=False)
     return data, batches
 
@@ -147,16 +149,27 @@ def test_folder_of_nothing_but_unreadable_images(tmp_path: Path) -> None:
         assert masks.images["status"].tolist() == ["unreadable"] * 3
 
 
+def assert_run(data: ImageFolderDataModule, expected: list[str], pending: list[str]) -> None:
+    assert data.trainer is not None
+    run = Run.of(data.trainer)
+    assert list(run.expected) == list(run.assigned) == expected
+    assert list(run.pending) == pending
+
+
 def test_only_what_is_missing_is_explained_again(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(5)])
+    names = [f"{i}.png" for i in range(5)]
     data, batches = run(root, tmp_path / "run", limit=2)
-    assert ([sample.id for sample in data.samples], batches) == (["0.png", "1.png"], 1)
+    assert ([sample.id for sample in data.pending], batches) == (names[:2], 1)
+    assert_run(data, expected=names[:2], pending=names[:2])
     data, batches = run(root, tmp_path / "run")
-    assert ([sample.id for sample in data.pending], batches) == (["2.png", "3.png", "4.png"], 2)
+    assert ([sample.id for sample in data.pending], batches) == (names[2:], 2)
+    assert_run(data, expected=names, pending=names[2:])
     data, batches = run(root, tmp_path / "run")
     assert (data.pending, batches) == ([], 0)
+    assert_run(data, expected=names, pending=[])
     with MaskFile(RunFolder(tmp_path / "run").merged) as masks:
-        assert masks.column("sample_id").tolist() == [f"{i}.png" for i in range(5)]
+        assert masks.column("sample_id").tolist() == names
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
@@ -168,9 +181,11 @@ def test_images_reach_the_network_as_they_lie_on_disk(tmp_path: Path, resize: st
         def on_predict_batch_start(self, trainer: Any, module: Any, batch: ImageBatch, *_: Any) -> None:
             seen.append(batch)
 
-    run(root, tmp_path / "run", resize=resize, callbacks=[Watch()])
+    run(root, tmp_path / "run", resize=resize, callbacks=[MaskWriter(), Watch()])
     assert [len(batch.images) for batch in seen] == [2, 1]
+    frames = {record.sample_id: record.frame for batch in seen for record in batch.records}
     for image, name in zip(torch.cat([batch.images for batch in seen]), "abc", strict=True):
-        expected = to_input(read_image(root / f"{name}.png"), SIZE, resize)
-        np.testing.assert_array_equal(image.numpy(), expected)
-    assert {batch.resize for batch in seen} == {resize}
+        picture = read_image(root / f"{name}.png")
+        frame = Frame.of(*picture.size, (SIZE, SIZE), resize)
+        np.testing.assert_array_equal(image.numpy(), to_input(picture, frame))
+        assert frames[f"{name}.png"] == frame

@@ -1,4 +1,4 @@
-"""The generated shapes set is valid COCO, and the packaged detectors find its objects."""
+"""The generated shapes set is valid COCO, and the small detectors find its objects."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pycocotools.coco import COCO
 from torch import nn
 from torchvision.ops import box_iou
 
-import igos_pl.demo
+from igos_pl.demo.run import CHECKPOINTS
 from igos_pl.demo.shapes import CATEGORY_IDS, write_shapes_dataset
-from igos_pl.models.shapes_detectors import (
+from igos_pl.demo.shapes_detectors import (
     CATEGORIES,
     shapes_faster_rcnn,
     shapes_mask_rcnn,
     shapes_retinanet,
 )
 
-CHECKPOINTS = Path(igos_pl.demo.__file__).parent / "checkpoints"
-DETECTORS: dict[str, Callable[[], nn.Module]] = {
-    "shapes_maskrcnn": shapes_mask_rcnn,
-    "shapes_fasterrcnn": shapes_faster_rcnn,
-    "shapes_retinanet": shapes_retinanet,
+FOR_TESTS = Path(__file__).parents[1] / "checkpoints"
+DETECTORS: dict[Path, Callable[[], nn.Module]] = {
+    CHECKPOINTS / "shapes_maskrcnn.pth": shapes_mask_rcnn,
+    FOR_TESTS / "shapes_fasterrcnn.pth": shapes_faster_rcnn,
+    FOR_TESTS / "shapes_retinanet.pth": shapes_retinanet,
 }
 IMAGES = 12
 FRESH_SEED = 987_654  # far from the training script's seeds
@@ -124,12 +124,11 @@ def test_png_and_object_numbers_can_be_chosen(tmp_path: Path) -> None:
     assert max(owners.count(owner) for owner in owners) == 2
 
 
-@pytest.mark.parametrize("name", sorted(DETECTORS))
-def test_packaged_detector_finds_fresh_objects(name: str, dataset: Path, coco: COCO) -> None:
-    path = CHECKPOINTS / f"{name}.pth"
+@pytest.mark.parametrize("path", DETECTORS, ids=lambda path: path.stem)
+def test_detector_finds_fresh_objects(path: Path, dataset: Path, coco: COCO) -> None:
     assert path.stat().st_size < 5_000_000
     checkpoint = torch.load(path, weights_only=True)
-    model = DETECTORS[name]()
+    model = DETECTORS[path]()
     model.load_state_dict(checkpoint["model"])
     model.eval()
     assert checkpoint["log"]["ap50_box"] > 0.8

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
 from igos_pl.models import Detections, Detector
-from igos_pl.models.detection import label_scores, match_objects, prediction_rows
+from igos_pl.models.detector import label_scores, select_rows
 from igos_pl.models.torchvision_detection import scale_boxes
-from igos_pl.targets import Targets
-from igos_pl.truth import GroundTruth
 
 NAMES = ["__background__", "person", "dog", "cat"]
 PERSON, DOG, CAT = 1, 2, 3
@@ -29,8 +29,8 @@ def found(rows: Sequence[tuple[int, float, Sequence[float]]], masks: bool = Fals
         boxes=torch.tensor([box for _, _, box in rows]).reshape(-1, 4).float(),
         labels=torch.tensor([label for label, _, _ in rows], dtype=torch.int64),
         scores=torch.tensor([score for _, score, _ in rows]).float(),
-        proposals=torch.arange(len(rows)) + 100,
-        regions=torch.ones(len(rows), SIZE, SIZE, dtype=torch.bool) if masks else None,
+        prediction_rows=torch.arange(len(rows)) + 100,
+        instance_masks=torch.ones(len(rows), SIZE, SIZE, dtype=torch.bool) if masks else None,
     )
 
 
@@ -38,7 +38,7 @@ class Prepared(Detector):
     """Finds what it is told to; the images' brightness numbers them."""
 
     def __init__(self, detections: list[Detections], **options: Any) -> None:
-        super().__init__(SIZE, NAMES, "prepared", **options)
+        super().__init__(nn.Identity(), class_names=NAMES, input_size=SIZE, name="prepared", **options)
         self.detections = detections
 
     def detect(self, images: Tensor) -> list[Detections]:
@@ -74,9 +74,9 @@ def test_best_first_above_the_threshold() -> None:
     assert targets.image.tolist() == [0, 0, 0, 2]
     assert targets.number.tolist() == [0, 1, 2, 0]
     assert targets.label.tolist() == [CAT, DOG, DOG, PERSON]
-    assert targets.proposal.tolist() == [102, 100, 103, 100]
+    assert targets.prediction_row.tolist() == [102, 100, 103, 100]
     assert targets.box[0].tolist() == list(THIRD)
-    assert targets.region is None
+    assert targets.instance_mask is None
     assert list(notes) == ["", "", ""]
 
 
@@ -85,14 +85,15 @@ def test_no_detection_at_all(masks: bool) -> None:
     targets, notes = proposed(Prepared([found([], masks)] * 2))
     assert len(targets) == 0
     assert targets.box.shape == (0, 4)
-    for column in (targets.image, targets.number, targets.label, targets.proposal, targets.cell):
+    for name in ("image", "number", "label", "prediction_row", "object", "start_cell"):
+        column = getattr(targets, name)
         assert column.shape == (0,)
         assert column.dtype == torch.int64
     assert targets.score.dtype == targets.box.dtype == torch.float32
     if masks:
-        assert targets.region is not None
-        assert targets.region.shape == (0, SIZE, SIZE)
-        assert targets.region.dtype == torch.bool
+        assert targets.instance_mask is not None
+        assert targets.instance_mask.shape == (0, SIZE, SIZE)
+        assert targets.instance_mask.dtype == torch.bool
     assert list(notes) == ["", ""]
 
 
@@ -105,8 +106,8 @@ def test_300_detections_and_at_most_so_many() -> None:
     targets, notes = proposed(Prepared([many]))
     assert len(targets) == 100
     assert targets.score.min() > 0.49
-    assert targets.region is not None
-    assert len(targets.region) == 100
+    assert targets.instance_mask is not None
+    assert len(targets.instance_mask) == 100
     assert list(notes) == ["200 of 300 detections left out (max_per_image)"]
 
 
@@ -126,7 +127,7 @@ def test_categories() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"categories": ["dogg"]}, "'dogg', which is no class of prepared; classes that it has: dog"),
+        ({"categories": ["dogg"]}, "'dogg', but prepared has no such class; classes that it has: dog"),
         ({"categories": []}, "categories is an empty list"),
         ({"targets": "all"}, "targets is 'all', but must be one of: detected, ground_truth"),
         ({"score_threshold": 20}, "score_threshold is 20, but must be between 0 and 1"),
@@ -178,15 +179,31 @@ def test_images_without_annotations() -> None:
     assert list(notes) == ["no annotated object"]
 
 
-def test_largest_overlaps_are_matched_first_and_once() -> None:
-    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 8]]).float()
-    # The first object overlaps both detections, the second one only the first well enough.
-    truth = torch.tensor([[0, 0, 10, 9], [0, 0, 10, 11], [0, 0, 0, 0], [50, 50, 40, 40]]).float()
-    assert match_objects(truth, ["a"] * 4, boxes, ["a", "a"]) == [1, 0, -1, -1]
-    assert match_objects(truth, ["a"] * 4, boxes, ["b", "a"]) == [1, -1, -1, -1]
-    assert match_objects(truth, ["a"] * 4, boxes[:0], []) == [-1] * 4
-    half = torch.tensor([[0, 0, 10, 5.0]])
-    assert match_objects(half, ["a"], boxes[:1], ["a"]) == [0]
+@pytest.mark.parametrize("choice", ["detected", "ground_truth"])
+def test_two_overlapping_dogs_are_two_objects(choice: Any) -> None:
+    """Both detections overlap the first dog most, but each dog is found once."""
+    exact, between = (1, 1, 11, 11), (1.5, 1, 11.5, 11)
+    truth = objects([("dog", 7, (3, 1, 13, 11)), ("cat", 8, exact), ("dog", 9, exact)])
+    detector = Prepared([found([(DOG, 0.9, between), (DOG, 0.8, exact)])], targets=choice)
+    targets, notes = proposed(detector, [truth])
+    assert targets.box.tolist() == [list(between), list(exact)]
+    assert targets.object.tolist() == [0, 2]
+    assert list(notes) == ["" if choice == "detected" else "1 of 3 objects not detected: cat (id 8)"]
+
+
+def test_objects_go_with_their_detections() -> None:
+    """Also where some detections are left out, and others found nothing."""
+    rows = [(CAT, 0.3, OTHER), (DOG, 0.9, THIRD), (PERSON, 0.8, BOX), (DOG, 0.7, OTHER)]
+    truth = [objects([("dog", 1, OTHER), ("unicorn", 2, BOX), ("person", 3, BOX)]), GroundTruth()]
+    targets, _ = proposed(Prepared([found(rows)] * 2), truth)
+    assert targets.label.tolist() == [DOG, PERSON, DOG, CAT] * 2
+    assert targets.object.tolist() == [-1, 2, 0, -1, -1, -1, -1, -1]
+    targets, _ = proposed(Prepared([found(rows)] * 2, categories=["person"]), truth)
+    assert targets.object.tolist() == [2, -1]
+    targets, _ = proposed(Prepared([found(rows)] * 2, targets="ground_truth"), truth)
+    assert (targets.label.tolist(), targets.object.tolist()) == ([PERSON, DOG], [2, 0])
+    targets, _ = proposed(Prepared([found(rows)] * 2, max_per_image=2), truth)
+    assert targets.object.tolist() == [-1, 2, -1, -1]
 
 
 def test_label_outside_the_head() -> None:
@@ -198,16 +215,16 @@ def test_label_outside_the_head() -> None:
 
 def test_prediction_row_outside_the_head() -> None:
     predictions = torch.arange(12.0).reshape(2, 3, 2)
-    assert prediction_rows(predictions, torch.tensor([2, 0]), "it").tolist() == [[4, 5], [6, 7]]
+    assert select_rows(predictions, torch.tensor([2, 0]), "it").tolist() == [[4, 5], [6, 7]]
     for row in (-1, 3):
         with pytest.raises(IgosError, match=f"Prediction row {row} is outside of the 3 rows of it"):
-            prediction_rows(predictions, torch.tensor([0, row]), "it")
+            select_rows(predictions, torch.tensor([0, row]), "it")
 
 
 def test_scores_and_boxes_are_found_without_asking_the_device() -> None:
     meta = torch.empty(2, 3, 4, device="meta")
     rows = torch.zeros(2, dtype=torch.long, device="meta")
-    assert label_scores(prediction_rows(meta, rows, "it"), rows, "it").shape == (2,)
+    assert label_scores(select_rows(meta, rows, "it"), rows, "it").shape == (2,)
     assert scale_boxes(meta[:, 0], (2, 3), (4, 9)).shape == (2, 4)
 
 
@@ -219,10 +236,12 @@ def test_boxes_scale_by_each_side_of_their_own() -> None:
 
 def test_describe_has_the_selection() -> None:
     described = Prepared([], categories=["dog", "cat"], score_threshold=0.4, max_per_image=7).describe()
-    assert described["categories"] == "dog,cat"
+    assert described["categories"] == '["dog", "cat"]'
     assert described["score_threshold"] == 0.4
     assert described["max_per_image"] == 7
     assert described["targets"] == "detected"
+    assert described["name"] == "prepared"
+    assert Prepared([]).describe()["categories"] == "none"
 
 
 def test_images_stay_in_0_1() -> None:

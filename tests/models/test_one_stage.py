@@ -16,11 +16,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import FrozenBatchNorm2d
 
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.targets import Targets
+from igos_pl.demo.shapes_detectors import shapes_retinanet
 from igos_pl.errors import IgosError
-from igos_pl.models import DenseDetector, OneStageDetector
-from igos_pl.models.shapes_detectors import shapes_retinanet
-from igos_pl.targets import Targets
-from igos_pl.truth import GroundTruth
+from igos_pl.models import DenseDetector, TorchvisionDenseDetector
 
 CLASSES = 4
 NAMES = ["nothing", "disc", "ring", "star"]
@@ -70,18 +70,19 @@ def tiny_module(kind: str, seed: int = 0) -> Any:
 
 
 def tiny_detector(kind: str, **options: Any) -> DenseDetector:
-    return DenseDetector(tiny_module(kind), class_names=NAMES, input_size=64, **options)
+    detector = DenseDetector(tiny_module(kind), class_names=NAMES, input_size=64, **options)
+    detector.freeze()
+    return detector
 
 
 def images_of(count: int, height: int = 64, width: int = 80) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(7))
 
 
-def targets_of(proposals: Tensor, labels: Tensor) -> Targets:
-    none = torch.full_like(labels, -1)
-    zeros = torch.zeros_like(labels)
-    boxes = torch.zeros(len(labels), 4)
-    return Targets(zeros, torch.arange(len(labels)), labels, torch.ones(len(labels)), boxes, proposals, none)
+def targets_of(prediction_rows: Tensor, labels: Tensor) -> Targets:
+    count, none = len(labels), torch.full_like(labels, -1)
+    boxes, scores, zeros = torch.zeros(count, 4), torch.ones(count), torch.zeros_like(labels)
+    return Targets(zeros, torch.arange(count), labels, scores, boxes, prediction_rows, none, none)
 
 
 @pytest.mark.parametrize("size", [(64, 80), (64, 64), (50, 120)])
@@ -98,7 +99,7 @@ def test_detections_are_torchvisions_own(kind: str, topk: int, size: tuple[int, 
         torch.testing.assert_close(mine.boxes, found["boxes"], atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(mine.scores, found["scores"], atol=1e-5, rtol=1e-5)
         assert torch.equal(mine.labels, found["labels"])
-        assert mine.regions is None
+        assert mine.instance_masks is None
 
 
 @pytest.mark.parametrize("size", [(64, 80), (50, 120)])
@@ -179,6 +180,7 @@ def test_the_retinanet_of_shapes() -> None:
         module = shapes_retinanet()
     nn.init.constant_(module.head.classification_head.cls_logits.bias, -1.0)
     detector = DenseDetector(module, input_size=192)
+    detector.freeze()
     images = images_of(1, 192, 224)
     with torch.no_grad():
         expected = detector.module(list(images))[0]
@@ -198,9 +200,9 @@ def test_wrong_weights(tmp_path: Path) -> None:
     del state["backbone.first.weight"]
     torch.save(state, tmp_path / "ssd.pth")
     with pytest.raises(IgosError, match=re.escape("1 missing (backbone.first.weight)")):
-        DenseDetector(tiny_module("ssd"), str(tmp_path / "ssd.pth"))
-    with pytest.raises(IgosError, match="none of torchvision's detectors of this kind: fcos_resnet50_fpn"):
-        OneStageDetector("maskrcnn_resnet50_fpn", str(tmp_path / "ssd.pth"))
+        DenseDetector(tiny_module("ssd"), weights=str(tmp_path / "ssd.pth"))
+    with pytest.raises(IgosError, match="no detector 'maskrcnn.*' of this kind, but: fcos_resnet50_fpn"):
+        TorchvisionDenseDetector("maskrcnn_resnet50_fpn", str(tmp_path / "ssd.pth"))
 
 
 def random_state(name: str, image: Tensor) -> dict[str, Tensor]:
@@ -261,7 +263,7 @@ def test_detections_are_those_of_torchvisions_own_builder(
     image = image.double()
     expected = small(get_model(name, weights=enum.COCO_V1)).double()(list(image))[0]
     assert len(expected["scores"].unique()) > 3
-    detector = OneStageDetector(name, str(tmp_path / "state.pth"), input_size=320).double()
+    detector = TorchvisionDenseDetector(name, str(tmp_path / "state.pth"), input_size=320).double()
     small(detector.module)
     layers = [layer for layer in detector.modules() if isinstance(layer, FrozenBatchNorm2d)]
     assert {layer.eps for layer in layers} == ({eps} if eps is not None else set())
@@ -273,6 +275,9 @@ def test_detections_are_those_of_torchvisions_own_builder(
 
 def test_describe() -> None:
     described = tiny_detector("ssd").describe()
-    assert described["network"] == "SSD"
-    assert described["internal_size"] == "64x96"
-    assert described["nms_iou"] == 0.45
+    assert described["name"] == "SSD"
+    assert described["module.transform.fixed_size"] == "[96, 64]"
+    assert described["module.nms_thresh"] == 0.45
+    assert described["module.topk_candidates"] == 400
+    described = tiny_detector("fcos").describe()
+    assert (described["module.transform.min_size"], described["module.transform.max_size"]) == ("[64]", 96)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,20 @@ from torch import Tensor, nn
 from torchvision.models import detection, get_model, get_model_weights
 from torchvision.ops import FrozenBatchNorm2d
 
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.targets import Targets
 from igos_pl.demo.shapes import draw_shapes
+from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_faster_rcnn, shapes_mask_rcnn
 from igos_pl.errors import IgosError
-from igos_pl.models import RCNN, TwoStageDetector
-from igos_pl.models.shapes_detectors import CATEGORIES, shapes_faster_rcnn, shapes_mask_rcnn
+from igos_pl.models import RCNNDetector, TorchvisionRCNNDetector
+from igos_pl.models.rcnn import fixed_proposal_scores
 from igos_pl.models.torchvision_detection import prepare_images
-from igos_pl.models.two_stage import fixed_proposal_scores
-from igos_pl.targets import Targets
-from igos_pl.truth import GroundTruth
 
 ROOT = Path(__file__).parents[1]
-CHECKPOINTS = ROOT.parent / "igos_pl" / "demo" / "checkpoints"
+CHECKPOINTS = {
+    "maskrcnn": ROOT.parent / "igos_pl" / "demo" / "checkpoints" / "shapes_maskrcnn.pth",
+    "fasterrcnn": ROOT / "checkpoints" / "shapes_fasterrcnn.pth",
+}
 
 
 class Remembering(nn.Module):
@@ -78,25 +82,27 @@ def shapes_images(count: int, height: int = 192, width: int = 224) -> Tensor:
     return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
 
 
-def trained(kind: str, **options: Any) -> RCNN:
+def trained(kind: str, **options: Any) -> RCNNDetector:
     module = shapes_mask_rcnn() if kind == "maskrcnn" else shapes_faster_rcnn()
-    weights = str(CHECKPOINTS / f"shapes_{kind}.pth")
-    return RCNN(module, weights, list(CATEGORIES), input_size=224, **options)
+    detector = RCNNDetector(
+        module, weights=str(CHECKPOINTS[kind]), class_names=list(CATEGORIES), input_size=224, **options
+    )
+    detector.freeze()
+    return detector
 
 
 @pytest.fixture(scope="module")
-def masks() -> RCNN:
+def masks() -> RCNNDetector:
     return trained("maskrcnn")
 
 
 def targets_of(boxes: Tensor, labels: Tensor) -> Targets:
-    none = torch.full_like(labels, -1)
-    zeros = torch.zeros_like(labels)
-    return Targets(zeros, torch.arange(len(labels)), labels, torch.ones(len(labels)), boxes, none, none)
+    count, none, zeros = len(labels), torch.full_like(labels, -1), torch.zeros_like(labels)
+    return Targets(zeros, torch.arange(count), labels, torch.ones(count), boxes, none, none, none)
 
 
 @pytest.mark.parametrize("size", [(192, 224), (160, 120), (100, 333)])
-def test_input_is_prepared_as_by_torchvision(masks: RCNN, size: tuple[int, int]) -> None:
+def test_input_is_prepared_as_by_torchvision(masks: RCNNDetector, size: tuple[int, int]) -> None:
     images = torch.rand(2, 3, *size)
     prepared, inner = prepare_images(masks.module.transform, images)
     expected, _ = masks.module.transform(list(images))
@@ -104,7 +110,7 @@ def test_input_is_prepared_as_by_torchvision(masks: RCNN, size: tuple[int, int])
     torch.testing.assert_close(prepared, expected.tensors, atol=1e-6, rtol=0)
 
 
-def test_proposals_are_the_networks_own_detections(masks: RCNN) -> None:
+def test_proposals_are_the_networks_own_detections(masks: RCNNDetector) -> None:
     images = masks.normalize(shapes_images(2))
     before = images.clone()
     proposals = masks.propose(images, [GroundTruth()] * 2)
@@ -119,15 +125,17 @@ def test_proposals_are_the_networks_own_detections(masks: RCNN) -> None:
         torch.testing.assert_close(mine.box, found["boxes"][:count], atol=1e-3, rtol=1e-5)
         torch.testing.assert_close(mine.score, found["scores"][:count], atol=1e-5, rtol=1e-5)
         assert mine.label.tolist() == found["labels"][:count].tolist()
-        assert mine.region is not None
-        assert (mine.region != (found["masks"][:count, 0] > 0.5)).float().mean() < 1e-4
-        assert mine.region.flatten(1).any(1).all()
+        assert mine.instance_mask is not None
+        assert (mine.instance_mask != (found["masks"][:count, 0] > 0.5)).float().mean() < 1e-4
+        assert mine.instance_mask.flatten(1).any(1).all()
     assert torch.equal(images, before)
     assert not masks.module.training
 
 
 @pytest.mark.parametrize("size", [(192, 224), (150, 100)])
-def test_score_is_the_softmax_at_the_networks_own_proposals(masks: RCNN, size: tuple[int, int]) -> None:
+def test_score_is_the_softmax_at_the_networks_own_proposals(
+    masks: RCNNDetector, size: tuple[int, int]
+) -> None:
     """The class head of an unmodified pass, proposal by proposal; the second size is resized inside."""
     image = masks.normalize(shapes_images(1, *size))
     seen: dict[str, Any] = {}
@@ -150,7 +158,7 @@ def test_score_is_the_softmax_at_the_networks_own_proposals(masks: RCNN, size: t
         torch.testing.assert_close(scores, expected[:, label], atol=2e-5, rtol=1e-4)
 
 
-def test_annotated_shapes_are_found_by_their_names(masks: RCNN) -> None:
+def test_annotated_shapes_are_found_by_their_names(masks: RCNNDetector) -> None:
     images = masks.normalize(shapes_images(2))
     detected = masks.propose(images, [GroundTruth()] * 2).targets
     truth = []
@@ -189,7 +197,7 @@ def test_gradient_is_the_central_difference() -> None:
         assert float(ahead - behind) / 2 == pytest.approx(float((gradient * step).sum()), rel=tolerance)
 
 
-def test_one_at_a_time_equals_all_together(masks: RCNN) -> None:
+def test_one_at_a_time_equals_all_together(masks: RCNNDetector) -> None:
     images = masks.normalize(shapes_images(3))
     boxes = torch.tensor([[10.0, 20, 90, 80], [3, 3, 4, 4], [0, 0, 224, 192]])  # the second is one pixel
     targets = targets_of(boxes, torch.tensor([1, 2, 0]))
@@ -207,7 +215,7 @@ def test_one_at_a_time_equals_all_together(masks: RCNN) -> None:
         assert slope.isfinite().all()
 
 
-def test_no_rows_at_all(masks: RCNN) -> None:
+def test_no_rows_at_all(masks: RCNNDetector) -> None:
     empty = targets_of(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     assert masks.score(torch.zeros(0, 3, 192, 224), empty).shape == (0,)
 
@@ -219,13 +227,13 @@ def test_300_detections_and_none() -> None:
     images = detector.normalize(shapes_images(1))
     targets = detector.propose(images, [GroundTruth()]).targets
     assert len(targets) == 300
-    assert targets.region is not None
-    assert targets.region.shape == (300, 192, 224)
+    assert targets.instance_mask is not None
+    assert targets.instance_mask.shape == (300, 192, 224)
     detector.score_threshold = 1.0
     targets = detector.propose(images, [GroundTruth()]).targets
     assert len(targets) == 0
-    assert targets.region is not None
-    assert targets.region.shape == (0, 192, 224)
+    assert targets.instance_mask is not None
+    assert targets.instance_mask.shape == (0, 192, 224)
 
 
 def test_a_network_of_nans_detects_nothing() -> None:
@@ -237,7 +245,7 @@ def test_a_network_of_nans_detects_nothing() -> None:
     assert len(detector.propose(images, [GroundTruth()]).targets) == 0
 
 
-def test_label_outside_the_head(masks: RCNN) -> None:
+def test_label_outside_the_head(masks: RCNNDetector) -> None:
     targets = targets_of(torch.tensor([[10.0, 20, 90, 80]]), torch.tensor([17]))
     with pytest.raises(IgosError, match="Label 17 is outside of the 6 classes"):
         masks.score(torch.rand(1, 3, 192, 224), targets)
@@ -245,15 +253,15 @@ def test_label_outside_the_head(masks: RCNN) -> None:
 
 def test_another_kind_of_module() -> None:
     with pytest.raises(IgosError, match="Linear has no transform and no backbone and no roi_heads"):
-        RCNN(nn.Linear(2, 2))
+        RCNNDetector(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("saved", ["frozen", "trainable"])
 @pytest.mark.parametrize("built", [FrozenBatchNorm2d, nn.BatchNorm2d])
 def test_batch_counters_may_be_there_or_not(
-    tmp_path: Path, masks: RCNN, saved: str, built: type[nn.Module]
+    tmp_path: Path, masks: RCNNDetector, saved: str, built: type[nn.Module]
 ) -> None:
-    state = torch.load(CHECKPOINTS / "shapes_maskrcnn.pth", weights_only=True)["model"]
+    state = torch.load(CHECKPOINTS["maskrcnn"], weights_only=True)["model"]
     if saved == "trainable":
         state |= {
             key.replace("running_mean", "num_batches_tracked"): torch.tensor(3)
@@ -261,7 +269,9 @@ def test_batch_counters_may_be_there_or_not(
             if key.endswith("running_mean")
         }
     torch.save(state, tmp_path / "weights.pth")
-    detector = RCNN(shapes_mask_rcnn(built), str(tmp_path / "weights.pth"), list(CATEGORIES))
+    weights = str(tmp_path / "weights.pth")
+    detector = RCNNDetector(shapes_mask_rcnn(built), weights=weights, class_names=list(CATEGORIES))
+    detector.freeze()
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in detector.modules())
     image = masks.normalize(shapes_images(1))
     with torch.no_grad():
@@ -270,7 +280,7 @@ def test_batch_counters_may_be_there_or_not(
 
 
 def test_wrong_weights(tmp_path: Path) -> None:
-    good = CHECKPOINTS / "shapes_fasterrcnn.pth"
+    good = CHECKPOINTS["fasterrcnn"]
     state = torch.load(good, weights_only=True)["model"]
     lacking = dict(state)
     del lacking["roi_heads.box_predictor.cls_score.weight"], lacking["backbone.stem.0.weight"]
@@ -279,27 +289,31 @@ def test_wrong_weights(tmp_path: Path) -> None:
     (tmp_path / "shapes-0123abcd.pth").write_bytes(good.read_bytes())
     for file, message in {
         "lacking.pth": r"2 missing \(backbone.stem.0.weight, roi_heads.box_predictor.cls_score.weight\)",
-        "cut.pth": r"no readable weight file, or cut off \(100,000 bytes\)",
+        "cut.pth": r"cannot be read as a weight file, or is cut off \(100,000 bytes\)",
         "shapes-0123abcd.pth": "its SHA-256 begins with .*, not with 0123abcd",
         "nowhere.pth": "No weight file at .*nowhere.pth",
     }.items():
         with pytest.raises(IgosError, match=message):
-            RCNN(shapes_faster_rcnn(), str(tmp_path / file))
+            RCNNDetector(shapes_faster_rcnn(), weights=str(tmp_path / file))
     with pytest.raises(IgosError, match=r"8 not known to it \(roi_heads.mask_head"):
-        RCNN(shapes_faster_rcnn(), str(CHECKPOINTS / "shapes_maskrcnn.pth"))
+        RCNNDetector(shapes_faster_rcnn(), weights=str(CHECKPOINTS["maskrcnn"]))
 
 
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("retinanet_resnet50_fpn", "x.pth", "none of torchvision's detectors of this kind: fasterrcnn_"),
+        (
+            "retinanet_resnet50_fpn",
+            "x.pth",
+            "no detector 'retinanet_resnet50_fpn' of this kind, but: fasterrcnn_",
+        ),
         ("fasterrcnn_resnet50_fpn", "COCO", "neither a .pth file nor one of .* weights: COCO_V1"),
         ("fasterrcnn_mobilenet_v3_large_320_fpn", "nowhere.pth", "No weight file at nowhere.pth"),
     ],
 )
 def test_wrong_names(name: str, weights: str, message: str) -> None:
     with pytest.raises(IgosError, match=message):
-        TwoStageDetector(name, weights)
+        TorchvisionRCNNDetector(name, weights)
 
 
 def random_state(name: str, image: Tensor) -> dict[str, Tensor]:
@@ -359,9 +373,12 @@ def test_detections_are_those_of_torchvisions_own_builder(
     image = image.double()
     expected = small(get_model(name, weights=weights)).double()(list(image))[0]
     assert len(expected["scores"].unique()) > 3
-    detectors = [TwoStageDetector(name, "COCO_V1", str(tmp_path)), TwoStageDetector(name, str(path))]
+    detectors = [
+        TorchvisionRCNNDetector(name, "COCO_V1", str(tmp_path)),
+        TorchvisionRCNNDetector(name, str(path)),
+    ]
     for detector in detectors:
-        assert detector.sha256 == sha256
+        assert detector.weights_sha256 == sha256
         assert detector.class_names[1] == "person"
         layers = [layer for layer in detector.modules() if isinstance(layer, FrozenBatchNorm2d)]
         assert {layer.eps for layer in layers} == {eps}
@@ -378,13 +395,13 @@ def test_weights_of_ones_own(tmp_path: Path) -> None:
     torch.save(
         get_model(name, weights=None, weights_backbone=None, num_classes=3).state_dict(), tmp_path / "own.pth"
     )
-    detector = TwoStageDetector(
-        name, str(tmp_path / "own.pth"), class_names=names, categories=["spore"], batch_norm_eps=1e-3
-    )
+    make = partial(TorchvisionRCNNDetector, name, str(tmp_path / "own.pth"), class_names=names)
+    detector = make(categories=["spore"], batch_norm_eps=1e-3)
     assert detector.label_name(2) == "spore"
     assert {layer.eps for layer in detector.modules() if isinstance(layer, FrozenBatchNorm2d)} == {1e-3}
     described = detector.describe()
-    assert described["network"] == name
-    assert described["internal_size"] == "320 to 640"
-    assert described["batch_norm_eps"] == "0.001"
+    assert described["name"] == name
+    assert described["module.transform.min_size"] == "[320]"
+    assert described["module.transform.max_size"] == 640
+    assert described["layers"] != make().describe()["layers"]  # another eps
     assert len(str(described["weights_sha256"])) == 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
-from igos_pl.models import YOLO, YOLOv3SPPDetector
+from igos_pl.models import YOLODetector, YOLOv3SPPDetector
 from igos_pl.models.yolo import coco_names
 from igos_pl.models.yolov3_spp import decode_predictions
-from igos_pl.targets import Targets
-from igos_pl.truth import GroundTruth
 
 NAMES = ["disc", "ring", "star"]
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -49,11 +50,13 @@ class TinyYOLO(nn.Module):
         return decode_predictions(raw, ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)), 8)[..., :8]
 
 
-def yolo(module: nn.Module, **options: Any) -> YOLO:
-    return YOLO(module, class_names=NAMES, input_size=64, **options)
+def yolo(module: nn.Module, **options: Any) -> YOLODetector:
+    detector = YOLODetector(module, class_names=NAMES, input_size=64, **options)
+    detector.freeze()
+    return detector
 
 
-def propose(detector: YOLO, count: int = 1, height: int = 64, width: int = 96) -> Targets:
+def propose(detector: YOLODetector, count: int = 1, height: int = 64, width: int = 96) -> Targets:
     return detector.propose(torch.zeros(count, 3, height, width), [GroundTruth()] * count).targets
 
 
@@ -72,10 +75,10 @@ def test_every_class_of_a_row_is_a_candidate() -> None:
     assert targets.image.tolist() == [0] * 4 + [1] * 4
     targets = targets.select(slice(4))
     assert targets.label.tolist() == [0, 1, 2, 2]
-    assert targets.proposal.tolist() == [0, 1, 0, 2]
+    assert targets.prediction_row.tolist() == [0, 1, 0, 2]
     torch.testing.assert_close(targets.score, torch.tensor([0.72, 0.54, 0.45, 0.205]))
     assert targets.box[0].tolist() == [25, 16, 35, 24]
-    assert targets.region is None
+    assert targets.instance_mask is None
 
 
 def test_overlap_that_suppresses() -> None:
@@ -101,7 +104,7 @@ def test_300_detections_one_and_none() -> None:
     rows = [[4 + 3 * (i % 30), 2 + 6 * (i // 30), 2, 4, 0.9, 0.5 + i / 1000, 0, 0] for i in range(300)]
     targets = propose(yolo(Rows(rows), max_per_image=300))
     assert len(targets) == 300
-    assert targets.proposal.tolist() == list(range(299, -1, -1))
+    assert targets.prediction_row.tolist() == list(range(299, -1, -1))
     assert len(propose(yolo(Rows(rows[:1])))) == 1
     assert len(propose(yolo(Rows(rows), score_threshold=0.99))) == 0
     pixel = propose(yolo(Rows([[10.5, 10.5, 1, 1, 0.9, 0.8, 0, 0]])))
@@ -138,12 +141,10 @@ def test_gradient_is_the_central_difference() -> None:
 def test_label_or_row_outside_the_head() -> None:
     detector = yolo(TinyYOLO())
     targets = detector.propose(images_of(1), [GroundTruth()]).targets.select(slice(1))
-    one = torch.ones(1, dtype=torch.int64)
-    columns = (targets.image, targets.number, targets.label, targets.score, targets.box, targets.proposal)
     with pytest.raises(IgosError, match="Label 3 is outside of the 3 classes of TinyYOLO"):
-        detector.score(images_of(1), Targets(*columns[:2], 3 * one, *columns[3:], cell=-one))
+        detector.score(images_of(1), replace(targets, label=torch.tensor([3])))
     with pytest.raises(IgosError, match="Prediction row 999 is outside of the 288 rows of TinyYOLO"):
-        detector.score(images_of(1), Targets(*columns[:5], 999 * one, cell=-one))
+        detector.score(images_of(1), replace(targets, prediction_row=torch.tensor([999])))
 
 
 def test_wrong_modules_and_options() -> None:
@@ -185,14 +186,15 @@ def test_the_published_files_layout(tmp_path: Path) -> None:
     path = tmp_path / "yolov3-spp-ultralytics-512.pt"
     torch.save(content, path)
     detector = YOLOv3SPPDetector(str(path), input_size=64)
-    assert len(detector.sha256) == 64
+    detector.freeze()
+    assert len(detector.weights_sha256) == 64
     targets = detector.propose(torch.rand(1, 3, 64, 64), [GroundTruth()]).targets
     assert len(targets) > 0
     assert targets.label.max() < 80
     scores = detector.score(torch.rand(1, 3, 64, 64).expand(len(targets), -1, -1, -1), targets)
     torch.testing.assert_close(scores, targets.score)
     described = detector.describe()
-    assert described["network"] == "yolov3_spp"
+    assert described["name"] == "yolov3_spp"
     assert described["nms_iou"] == 0.5
 
 
@@ -204,7 +206,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
     for file, message in {
         "few.pt": r"does not fit yolov3_spp: of its 444 tensors, 370 missing \(module_list.0.BatchNorm2d",
         "code.pt": "holds more than tensors and was refused",
-        "cut.pt": "no readable weight file, or cut off",
+        "cut.pt": "cannot be read as a weight file, or is cut off",
         "nowhere.pt": "No weight file at",
     }.items():
         with pytest.raises(IgosError, match=message):

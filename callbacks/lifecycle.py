@@ -1,0 +1,81 @@
+"""What begins a run, stops it and ends it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from igos_pl.errors import IgosError
+from igos_pl.run.coordination import QueueSampler
+from igos_pl.run.run import Run, other_data
+from igos_pl.run.signals import StopSignals
+
+
+class RunCallback(Callback):
+    """The life of a run: a trainer has exactly one of these, and the explainer brings one if it is missing.
+
+    On SIGTERM or SIGUSR1 of any rank, all ranks stop after the batch that they are in. The same command goes
+    on with the rest later.
+    """
+
+    def __init__(self) -> None:
+        self._listening = ExitStack()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse other data and folders of another configuration; listen to the signals instead of Lightning.
+
+        Lightning would go on to the end of the data, talk to all ranks from within its handler, and give the
+        signals back before callbacks are torn down: while ranks wait for each other, and results are merged.
+        """
+        run = Run.of(trainer)
+        trainer._signal_connector.register_signal_handlers = _leave_signals_alone  # type: ignore[method-assign]
+        run.coordinator.signals = self._listening.enter_context(StopSignals())
+        run.folder.check_configuration(run.configuration)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a loader that takes the place of the data module's: a trainer keeps its last data module."""
+        if not isinstance(getattr(trainer.predict_dataloaders, "sampler", None), QueueSampler):
+            raise other_data()
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """End the loop if any rank was told to stop."""
+        if Run.of(trainer).must_stop():
+            raise StopIteration  # Lightning's loop takes this for the end of the data
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Tell all ranks of the batch's images."""
+        Run.of(trainer).count(batch_idx, outputs)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait for all ranks, and give the signals back."""
+        Run.of(trainer).finish()
+        self._listening.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Tell the other ranks not to wait for this one, and give the signals back."""
+        run = Run.find(trainer)
+        if run is not None:
+            with suppress(IgosError):  # the first rank may be gone
+                run.fail()
+        self._listening.close()
+
+
+def _leave_signals_alone() -> None:
+    """Takes the place of what Lightning does with signals."""

@@ -1,0 +1,94 @@
+"""The command line: ``igos-pl predict | status | merge | info | demo``.
+
+Torch and Lightning are imported only by the commands that need them, so that all help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from igos_pl import __version__
+from igos_pl.cli.help import PREDICT_HELP
+from igos_pl.errors import IgosError
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        args: the words after the program's name; those of this process by default.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        if words[:1] == ["predict"]:
+            return _predict(words[1:])
+        return _dispatch(words)
+    except IgosError as error:
+        print(f"igos-pl: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 141
+
+
+def _predict(words: list[str]) -> int:
+    if "-h" in words or "--help" in words:
+        print(PREDICT_HELP, end="")
+        return 0
+    from igos_pl.run.signals import StopSignals
+
+    with StopSignals():  # from here on: importing alone takes seconds
+        from igos_pl.cli.predict import predict
+
+        return predict(["--help" if word == "--help_all" else word for word in words])
+
+
+def _dispatch(words: list[str]) -> int:
+    options = _parser().parse_args(words)
+    if options.command == "merge":
+        from igos_pl.store import RunFolder, merge
+
+        print(f"Merged into {merge(RunFolder(options.run), options.partial)}")
+    elif options.command == "status":
+        from igos_pl.cli.status import print_status
+
+        print_status(options.run)
+    elif options.command == "info":
+        from igos_pl.cli.info import print_info
+
+        print_info(options.file, options.rows)
+    elif options.command == "demo":
+        from igos_pl.demo.run import run_demo
+
+        run_demo(
+            options.output or Path("runs/demo-detector" if options.detector else "runs/demo"),
+            options.detector,
+        )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "igos-pl",
+        description="Optimised saliency masks (I-GOS, iGOS+, iGOS++) for whole data sets.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"igos-pl {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("predict", help="explain every image of a data set", add_help=False)
+    add = partial(commands.add_parser, allow_abbrev=False)
+    merge = add("merge", help="copy a run's segments into its masks.h5")
+    merge.add_argument("run", type=Path, help="output folder of a run")
+    merge.add_argument("--partial", action="store_true", help="though images are missing")
+    status = add("status", help="say how far a run is")
+    status.add_argument("run", type=Path, help="output folder of a run")
+    info = add("info", help="say what is in a result")
+    info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
+    info.add_argument("--rows", type=int, default=20, help="explanations to list (default 20)")
+    demo = add("demo", help="explain some real photos with a real network")
+    demo.add_argument("--detector", action="store_true", help="objects of generated pictures instead")
+    demo.add_argument("--output", type=Path, help="default runs/demo, or runs/demo-detector")
+    return parser

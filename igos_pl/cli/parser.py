@@ -1,0 +1,129 @@
+"""``igos-pl predict`` as Lightning's command line: explainer, data and trainer from files and options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import ArgumentError
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
+from igos_pl.cli.messages import explained, own_error
+from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
+from igos_pl.errors import IgosError
+from igos_pl.explainer import Explainer
+from igos_pl.run.run import Run
+from igos_pl.solver.optimizers import LineSearch, MaskOptimizer  # noqa: F401
+from igos_pl.store.segments import publishing
+
+
+class PredictCLI(LightningCLI):
+    """Explainer, data and trainer from YAML files and the command line."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The output folder, the callbacks, and what is assumed where nothing is said."""
+        parser.add_argument("--output", type=str, default="runs/predict", help="folder of the results")
+        parser.add_argument("--dry_run", type=bool, default=False, help="explain one batch, write nothing")
+        parser.link_arguments("output", "trainer.default_root_dir")
+        parser.add_class_arguments(MaskWriter, "writer")
+        parser.add_class_arguments(OverlayWriter, "overlays")
+        parser.set_defaults(
+            {
+                "model.network": {"class_path": "igos_pl.models.EfficientNetLite0Classifier"},
+                "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}},
+                "data": {"class_path": "igos_pl.datamodules.ImageFolderDataModule"},
+            }
+        )
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether one batch is explained and nothing is written."""
+        return bool(self.config["dry_run"])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with the callbacks of a real run, or of a dry run."""
+        settings = self._get(self.config_init, "trainer")
+        own = _as_list(settings.get("callbacks"))
+        if self.dry_run:
+            callbacks: list[Callback] = [DryRun()]
+            kwargs["limit_predict_batches"] = 1
+        else:
+            writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
+            callbacks = [writer, overlays, MaskProgressBar(), SaveConfig(self._yaml())]
+        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+            # Requeueing is left to the job's script: Lightning's own would write a checkpoint of a mask.
+            kwargs["plugins"] = [*_as_list(settings.get("plugins")), SLURMEnvironment(auto_requeue=False)]
+        return super().instantiate_trainer(callbacks=[*own, *callbacks], **kwargs)
+
+    def _yaml(self) -> str:
+        """The settings without the shard.
+
+        So all jobs of an array write the same file, and it describes their common result.
+        """
+        config = self.config.clone()
+        if "data.init_args.shard" in config:
+            config["data.init_args.shard"] = None
+        text: str = self.parser.dump(config, skip_link_targets=False)
+        return text
+
+
+class SaveConfig(Callback):
+    """Writes the resolved settings beside the results, once these are known to fit.
+
+    Args:
+        yaml: the settings.
+    """
+
+    def __init__(self, yaml: str) -> None:
+        self.yaml = yaml
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``config.yaml``."""
+        if trainer.is_global_zero:
+            with publishing(Run.of(trainer).folder.path / "config.yaml") as temporary:
+                temporary.write_text(self.yaml, encoding="utf-8")
+
+
+def parsed(words: list[str]) -> PredictCLI:
+    """Explainer, data and trainer, as the command line says.
+
+    Raises:
+        IgosError: if a setting is wrong.
+    """
+    try:
+        return PredictCLI(
+            Explainer,
+            LightningDataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+            },
+            parser_kwargs={"prog": "igos-pl predict", "exit_on_error": False, "allow_abbrev": False},
+            args=words,
+            run=False,
+        )
+    except MisconfigurationException as error:  # Lightning's word for a trainer that cannot be
+        raise IgosError(str(error)) from error
+    except ArgumentError as error:
+        raise IgosError(explained(str(error))) from error
+    except ValueError as error:
+        if own := own_error(error):
+            raise own from error
+        if "Union subtypes" in str(error):  # older parsers keep the words alone
+            raise IgosError(explained(str(error))) from error
+        raise
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]

@@ -1,0 +1,1 @@
+"""What is explained: images, annotations, targets, and the geometry between them. Plain data."""

@@ -1,0 +1,107 @@
+"""Where the network's input lies in the original image, and how masks, boxes and saliency go between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.checks import check_choice
+
+if TYPE_CHECKING:  # looking into a result imports this module, and must not import torch
+    from torch import Tensor
+
+RESIZE_MODES = ("squash", "crop")
+
+# The usual ImageNet evaluation resizes the shorter side to 256 and crops 224 x 224.
+_CROP_FRACTION = 0.875
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of an original image that the network sees.
+
+    Attributes:
+        width: of the upright original, in pixels.
+        height: of the upright original, in pixels.
+        box: x1 y1 x2 y2 of the part that the network sees, in pixels of the original.
+        input_size: height and width of the network's input, to which the part is scaled.
+    """
+
+    width: int
+    height: int
+    box: tuple[float, float, float, float]
+    input_size: tuple[int, int]
+
+    @classmethod
+    def of(cls, width: int, height: int, input_size: tuple[int, int], resize: str) -> Frame:
+        """The frame of an image of ``width x height`` pixels.
+
+        Args:
+            width: of the upright original.
+            height: of the upright original.
+            input_size: height and width of the network's input.
+            resize: ``squash`` takes the whole image, ``crop`` the central square of 7/8 of the shorter side.
+        """
+        check_choice("resize", resize, RESIZE_MODES)
+        if resize == "squash":
+            return cls(width, height, (0.0, 0.0, float(width), float(height)), input_size)
+        side = min(width, height) * _CROP_FRACTION
+        left, top = (width - side) / 2, (height - side) / 2
+        return cls(width, height, (left, top, left + side, top + side), input_size)
+
+    def boxes_to_original(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
+        """Boxes ``(n, 4)`` of the network's input, in pixels of the original; NaN stays NaN."""
+        corner, extent, scale = self._affine()
+        return np.asarray(boxes / scale * extent + corner, np.float32)
+
+    def boxes_to_input(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
+        """Boxes ``(n, 4)`` of the original, in pixels of the network's input."""
+        corner, extent, scale = self._affine()
+        return np.asarray((boxes - corner) / extent * scale, np.float32)
+
+    def saliency_on_original(self, saliency: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The saliency of every pixel of the original.
+
+        Args:
+            saliency: ``(s, s)``, a value for each cell of a mask.
+
+        Returns:
+            ``(height, width)``; 0 outside of the frame.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        left, top = round(self.box[0]), round(self.box[1])
+        right, bottom = max(left + 1, round(self.box[2])), max(top + 1, round(self.box[3]))
+        grid = upsample(torch.from_numpy(saliency)[None, None], self.input_size)
+        # Pixels of the input and of the original cover the same area: their corners, not centres, agree.
+        inside = F.interpolate(grid, (bottom - top, right - left), mode="bilinear", align_corners=False)
+        whole = np.zeros((self.height, self.width), np.float32)
+        whole[top:bottom, left:right] = inside[0, 0].numpy()
+        return whole
+
+    def _affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+        """Corner and extent of the box, and the size of the input, each as x y x y."""
+        box = np.array(self.box, np.float64)
+        size = np.array(self.input_size[::-1], np.float32)
+        return np.tile(box[:2], 2), np.tile(box[2:] - box[:2], 2), np.tile(size, 2)
+
+
+def upsample(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring masks to the resolution of the network's input: bilinear, corners aligned (I-GOS, section 3.2).
+
+    Args:
+        masks: ``(B, M, s, s)``.
+        size: ``(H, W)`` in pixels.
+
+    Returns:
+        ``(B, M, H, W)``; the masks themselves if they have this size already.
+    """
+    import torch.nn.functional as F
+
+    if masks.shape[-2:] == size:
+        return masks
+    return F.interpolate(masks, size=size, mode="bilinear", align_corners=True)

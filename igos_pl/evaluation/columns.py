@@ -1,0 +1,148 @@
+"""Turns the tensors of a batch into the columns of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.records import Columns, ImageRecord
+from igos_pl.data.targets import Targets
+from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, Curves, area_under_curve
+from igos_pl.evaluation.localization import localize, nothing_to_localize
+from igos_pl.solver.objective import Objective
+from igos_pl.solver.optimize import Solution
+
+
+def explanation_columns(
+    targets: Targets,
+    batch: ImageBatch,
+    solution: Solution,
+    curves: Curves,
+    objective: Objective,
+    label_names: Sequence[str],
+    iterations: int,
+    seconds: float,
+) -> Columns:
+    """The columns of R rows; see `igos_pl.store.schema.EXPLANATIONS`.
+
+    Args:
+        targets: R rows.
+        batch: the images that they belong to.
+        solution: their masks.
+        curves: of the masks. Curves of a single point mean that metrics are off: they hold the baseline's
+            score alone.
+        objective: that was minimised.
+        label_names: of the R rows.
+        iterations: of the optimiser.
+        seconds: that all rows took together.
+    """
+    rows = len(targets)
+    records = [batch.records[image] for image in targets.image.tolist()]
+    tensors = {
+        "masks": solution.masks,
+        "target": targets.number,
+        "start_cell": targets.start_cell,
+        "label": targets.label,
+        "score": targets.score,
+        "baseline_score": curves.insertion[:, 0],
+        "evaluations": objective.evaluations,
+        "forwards": objective.forwards,
+        "objective": solution.objective,
+    }
+    for name, curve in (("deletion", curves.deletion), ("insertion", curves.insertion)):
+        if curve.shape[1] == 1:
+            curve = curve.new_full((rows, CURVE_STEPS + 1), torch.nan)
+        tensors[name] = area_under_curve(curve)
+        tensors[f"{name}_curve"] = curve
+    columns = {name: array(tensor) for name, tensor in tensors.items()}
+    return {
+        **columns,
+        "sample_id": text(record.sample_id for record in records),
+        "label_name": text(label_names),
+        "box": original_boxes(targets.box, records),
+        "iterations": np.full(rows, iterations),
+        "seconds": np.full(rows, seconds / rows),
+        "status": text("nan" if failed else "ok" for failed in solution.failed.tolist()),
+        **localization_columns(columns["masks"], targets, batch),
+    }
+
+
+def original_boxes(boxes: Tensor, records: Sequence[ImageRecord]) -> NDArray[np.float32]:
+    """Boxes of the network's input ``(R, 4)`` in pixels of the R upright originals; NaN stays NaN."""
+    rows = [record.seen().boxes_to_original(box) for box, record in zip(array(boxes), records, strict=True)]
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def localization_columns(masks: NDArray[Any], targets: Targets, batch: ImageBatch) -> Columns:
+    """For each row, the object that was detected, and how well the saliency falls on it.
+
+    Args:
+        masks: ``(R, s, s)``, low is important.
+        targets: R rows.
+        batch: the images that they belong to.
+    """
+    objects: list[int] = []
+    figures: list[dict[str, float]] = []
+    for mask, image, place in zip(masks, targets.image.tolist(), targets.object.tolist(), strict=True):
+        if place < 0:
+            objects.append(-1)
+            figures.append(nothing_to_localize())
+            continue
+        objects.append(batch.truth[image].ids[place])
+        saliency = batch.records[image].seen().saliency_on_original(1 - np.asarray(mask, np.float32))
+        figures.append(localize(saliency, batch.truth[image], place))
+    columns = {name: np.array([figure[name] for figure in figures]) for name in nothing_to_localize()}
+    return {"object": np.array(objects, np.int64), **columns}
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The rows of several tables; no columns without any."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def with_diversity(columns: Columns) -> Columns:
+    """Add, for each row, how its target's starts differ and whether it is the best of them.
+
+    ``diversity`` is 1 - the mean overlap of the most important fifth of the cells over all pairs of a
+    target's masks: 0 for equal masks, 1 for disjoint ones, NaN for a single start. ``best`` marks the row
+    with the largest insertion - deletion (the first one where these are unknown).
+    """
+    if not columns:
+        return columns
+    rows = len(columns["target"])
+    diversity, best = np.full(rows, np.nan, np.float32), np.zeros(rows, np.int8)
+    targets: dict[tuple[str, int], list[int]] = {}
+    for row, target in enumerate(zip(columns["sample_id"], columns["target"], strict=True)):
+        targets.setdefault(target, []).append(row)
+    quality = np.nan_to_num(columns["insertion"] - columns["deletion"], nan=-np.inf)
+    for group in targets.values():
+        best[group[int(quality[group].argmax())]] = 1
+        if len(group) > 1:
+            diversity[group] = _diversity(columns["masks"][group])
+    return {**columns, "diversity": diversity, "best": best}
+
+
+def _diversity(masks: NDArray[Any]) -> float:
+    """Of several masks ``(n, s, s)`` of one target."""
+    flat = masks.reshape(len(masks), -1)
+    top = max(1, flat.shape[1] // 5)
+    chosen = np.zeros(flat.shape, np.float64)
+    np.put_along_axis(chosen, flat.argsort(1, kind="stable")[:, :top], 1, axis=1)
+    overlaps = chosen @ chosen.T / top
+    return float(1 - overlaps[np.triu_indices(len(flat), 1)].mean())
+
+
+def array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor's values as NumPy has them; bfloat16, which it does not know, as float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+
+
+def text(values: Iterable[str]) -> NDArray[Any]:
+    """A column of text."""
+    return np.array(list(values), dtype=object)

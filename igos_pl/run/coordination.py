@@ -1,0 +1,251 @@
+"""What the processes of a run tell each other: who takes which images, how far all are, when to stop.
+
+There is no other communication: masks are never synchronised, and ranks wait for each other only at the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
+from torch.utils.data import DistributedSampler
+
+from igos_pl.errors import IgosError, RunError
+from igos_pl.run.signals import StopSignals
+
+_POLL_SECONDS = 0.2
+_BEAT_SECONDS = 5.0
+_POLLS_PER_BEAT = 25
+_PATIENCE = 12  # listenings without a beat, after which a rank is taken for dead
+
+_SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far all ranks are together."""
+
+    images: int
+    failures: int
+
+
+class Coordinator:
+    """Counters that all ranks share, in a store that the first rank keeps.
+
+    Args:
+        store: one of torch.distributed's key-value stores.
+        rank: of this process.
+        world_size: how many processes there are.
+
+    Attributes:
+        signals: that this process has heard; their handler must not talk to the store itself.
+        stopped_early: whether any rank stopped with work left; known once all have finished.
+
+    Every method raises an `IgosError` when the first rank, and with it the store, is gone.
+    """
+
+    def __init__(self, store: Any, rank: int = 0, world_size: int = 1) -> None:
+        self._store = store
+        self.rank = rank
+        self.world_size = world_size
+        self.signals = StopSignals()
+        self.stopped_early = False
+        self._ended = threading.Event()
+        if world_size > 1:
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def take(self, count: int) -> int:
+        """Take the next ``count`` places of the queue; returns the first of them."""
+        return self._add("taken", count) - count
+
+    def report(self, images: int, failures: int) -> None:
+        """Add to what is done."""
+        self._add("images", images)
+        self._add("failures", failures)
+
+    def progress(self) -> Progress:
+        """What all ranks have reported so far."""
+        return Progress(self._add("images", 0), self._add("failures", 0))
+
+    def stop_requested(self) -> bool:
+        """Whether all ranks are to stop after the batch that they are in."""
+        if self.signals.heard:
+            self._set("stop")
+        return self._has(["stop"])
+
+    def stop_early(self) -> None:
+        """Say that this rank stops with work left."""
+        self._set("stopped early")
+
+    def check_connected(self) -> None:
+        """Raise if the first rank is gone: this rank must not publish then.
+
+        The run may have been started again meanwhile, so that others have taken this rank's work.
+        """
+        self._has(["stop"])
+
+    def finish(self) -> None:
+        """Say that this rank has published all that it did; returns when all ranks have.
+
+        The first rank leaves last, since it keeps the store.
+
+        Raises:
+            IgosError: if a rank has died.
+        """
+        self._set(f"published {self.rank}")
+        self._wait_for("published")
+        self.stopped_early = self._has(["stopped early"])
+        self._set(f"left {self.rank}")
+        if self.rank == 0:
+            self._wait_for("left")
+        self._ended.set()
+
+    def give_up(self) -> None:
+        """Say that this rank failed: the others go on, and do not wait for it in the end."""
+        self._ended.set()
+        self._set(f"published {self.rank}")
+        self._set(f"left {self.rank}")
+
+    def _wait_for(self, what: str) -> None:
+        keys = [f"{what} {rank}" for rank in range(self.world_size)]
+        beats, silent = [-1] * self.world_size, [0] * self.world_size
+        polls = 0
+        # Polled: a rank that waits must still hear signals and pass them on.
+        while not self._has(keys):
+            if polls % _POLLS_PER_BEAT == 0:
+                self._listen(keys, beats, silent)
+            polls += 1
+            self.stop_requested()
+            time.sleep(_POLL_SECONDS)
+
+    def _listen(self, keys: list[str], beats: list[int], silent: list[int]) -> None:
+        """Raise if a rank whose key is missing has been silent for long.
+
+        Listenings are counted, not seconds: all ranks may have been suspended together.
+        """
+        for rank, key in enumerate(keys):
+            beat = self._add(f"beat {rank}", 0)
+            silent[rank] = silent[rank] + 1 if beat == beats[rank] else 0
+            beats[rank] = beat
+            if silent[rank] > _PATIENCE and not self._has([key]):
+                raise RunError(
+                    f"Rank {rank} of {self.world_size} died. All that was published is safe: run the same"
+                    " command again to go on"
+                )
+
+    def _beat(self) -> None:
+        """Say from time to time that this rank is alive; in a thread."""
+        while True:
+            try:
+                self._add(f"beat {self.rank}", 1)
+            except IgosError:
+                return  # the main thread finds out by itself
+            if self._ended.wait(_BEAT_SECONDS):
+                return
+
+    def _add(self, key: str, amount: int) -> int:
+        return int(self._ask("add", key, amount))
+
+    def _set(self, key: str) -> None:
+        self._ask("set", key, "1")
+
+    def _has(self, keys: list[str]) -> bool:
+        return bool(self._ask("check", keys))
+
+    def _ask(self, question: str, *words: Any) -> Any:
+        try:
+            return getattr(self._store, question)(*words)
+        except RuntimeError as error:
+            raise RunError(
+                f"Rank {self.rank} lost the first rank, which keeps the run together"
+                f" ({(str(error) or type(error).__name__).splitlines()[0]}). All that was published is safe:"
+                " run the same command again to go on"
+            ) from error
+
+
+def alone() -> Coordinator:
+    """For a run of one process."""
+    return Coordinator(HashStore())
+
+
+def connect(trainer: Any) -> Coordinator:
+    """The coordinator of a trainer's processes; all of them must call this together."""
+    if trainer.world_size == 1:
+        return alone()
+    address = trainer.strategy.cluster_environment.main_address
+    open_store = partial(TCPStore, address, wait_for_workers=False, timeout=timedelta(minutes=5))
+    store = open_store(port=0, is_master=True) if trainer.global_rank == 0 else None
+    port, first = trainer.strategy.broadcast((store.port if store else None, os.getpid()))
+    store = store or open_store(port=port, is_master=False)
+    if first == os.getppid():
+        _die_with_parent()
+    return Coordinator(store, trainer.global_rank, trainer.world_size)
+
+
+def _die_with_parent() -> None:
+    """See that a process which the first rank started does not outlive it, whatever that one dies of."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+class QueueSampler(DistributedSampler[list[int]]):
+    """Batches of a queue that all ranks share: whoever is free takes the next one.
+
+    So a slow device, or images with many objects, hold nobody up. Each worker of a loader reserves a batch
+    ahead. It is a ``DistributedSampler`` because Lightning leaves those as they are and replaces all others.
+
+    Args:
+        coordinator: of all ranks.
+        total: the length of the queue, the same on all ranks.
+        batch_size: the last batch may be smaller.
+    """
+
+    def __init__(self, coordinator: Coordinator, total: int, batch_size: int) -> None:
+        # The base class would cut the data into equal parts for the ranks: nothing of it is used.
+        self.coordinator = coordinator
+        self.total = total
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while (start := self.coordinator.take(self.batch_size)) < self.total:
+            yield list(range(start, min(start + self.batch_size, self.total)))
+
+    def __len__(self) -> int:
+        """The batches of all ranks: one rank may get all of them."""
+        return math.ceil(self.total / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing: the queue has no epochs. Lightning calls this."""
+
+
+def balanced(sizes: Sequence[int], batch_size: int) -> list[int]:
+    """An order of the queue in which no rank is left with a crowded batch at the end.
+
+    Images are dealt out to batches so that these are about equal at first, when ranks reserve some ahead of
+    each other, and smaller and smaller towards the end. Where sizes do not differ, the order stays.
+
+    Args:
+        sizes: of the images, by how long each is expected to take.
+        batch_size: of the queue.
+    """
+    if len(set(sizes)) <= 1:
+        return list(range(len(sizes)))
+    left = sorted(range(len(sizes)), key=lambda image: -sizes[image])
+    order: list[int] = []
+    while left:
+        batches = max(1, math.ceil(len(left) / batch_size) // 2)
+        part, left = left[: batches * batch_size], left[batches * batch_size :]
+        for batch in range(batches):
+            order += part[batch::batches]
+    return order

@@ -1,0 +1,99 @@
+"""Publishes finished images while the next ones are explained."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from igos_pl.data.records import BatchResult
+from igos_pl.run.run import Run
+from igos_pl.settings import Attributes
+
+
+class Publisher:
+    """Gathers a rank's finished images and publishes them as segments, in a thread.
+
+    The thread builds and writes one segment at a time. Its errors are raised by the next call.
+
+    Args:
+        run: whose folder gets the segments.
+        attributes: of the segments.
+        images: publish when so many images are finished,
+        seconds: or when so much time has passed.
+    """
+
+    def __init__(self, run: Run, attributes: Attributes, images: int, seconds: float) -> None:
+        self.run = run
+        self.attributes = attributes
+        self.images = images
+        self.seconds = seconds
+        self._finished: list[BatchResult] = []
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._publishing: Future[Path] | None = None
+        self._published_at = time.monotonic()
+
+    def add(self, result: BatchResult) -> None:
+        """Keep a batch's result, and publish what there is if it is time.
+
+        Raises:
+            IgosError: if something could not be published.
+        """
+        self._finished.append(result)
+        if self._publishing is not None and self._publishing.done():
+            self._wait()
+        waited = time.monotonic() - self._published_at
+        if sum(len(each.images) for each in self._finished) >= self.images or waited >= self.seconds:
+            self._publish()
+
+    def finish(self) -> None:
+        """Publish the rest; returns when it is on the disk.
+
+        Raises:
+            IgosError: if something could not be published.
+        """
+        self._publish()
+        self._wait()
+
+    def rescue(self) -> None:
+        """Publish what is finished after an error elsewhere. What fails here is a warning.
+
+        So it does not hide the exception that ended the run.
+        """
+        for step in (self._wait, self._publish, self._wait):
+            with _errors_as_warnings():
+                step()
+        self.close()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+    def _publish(self) -> None:
+        """Hand what is finished to the thread, once that has published what it was given before."""
+        self._wait()
+        # Emptied first: if this very write fails, `rescue` must not try the same again.
+        finished, self._finished = self._finished, []
+        if any(result.images for result in finished):
+            self.run.coordinator.check_connected()
+            self._publishing = self._thread.submit(
+                self.run.folder.publish, finished, self.attributes, self.run.coordinator.rank
+            )
+        self._published_at = time.monotonic()
+
+    def _wait(self) -> None:
+        """Wait for the thread; raises what kept it from publishing, once."""
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            publishing.result()
+
+
+@contextmanager
+def _errors_as_warnings() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"Finished images were not published: {error}", stacklevel=1)

@@ -1,0 +1,183 @@
+"""One run: its folder, its processes, what decides its results, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+from pytorch_lightning import Trainer
+
+from igos_pl.data.records import BatchResult
+from igos_pl.errors import IgosError
+from igos_pl.run.coordination import Coordinator, Progress, connect
+from igos_pl.settings import Attributes, Configurable, nested
+from igos_pl.store.segments import RunFolder
+
+
+class Ending(Enum):
+    """How a run ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"  # every rank came to the end of the queue
+    STOPPED = "stopped"  # a signal stopped at least one rank early
+    FAILED = "failed"  # an exception ended this rank
+
+
+class Run:
+    """One call of ``Trainer.predict``. The data module opens it, everyone else reaches it by `Run.of`.
+
+    Args:
+        folder: where results are written.
+        coordinator: of the run's processes.
+        configuration: everything that decides the results, of the explainer and of the data.
+        expected: the ids of all images of the data set.
+        assigned: the ids of this run's images, in the order of its queue: all or a shard of the expected.
+        pending: those of the assigned images that were not published when the run began.
+
+    Attributes:
+        ending: how it ended, from this rank's point of view.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        coordinator: Coordinator,
+        configuration: Attributes,
+        expected: Sequence[str] = (),
+        assigned: Sequence[str] = (),
+        pending: Sequence[str] = (),
+    ) -> None:
+        self.folder = folder
+        self.coordinator = coordinator
+        self.configuration = configuration
+        self.expected = expected
+        self.assigned = assigned
+        self.pending = pending
+        self.ending = Ending.RUNNING
+        self._counted = -1
+
+    @classmethod
+    def open(
+        cls, trainer: Trainer, data: Configurable, expected: Sequence[str], assigned: Sequence[str]
+    ) -> Run:
+        """Begin the run of a trainer; all ranks call this together.
+
+        Args:
+            trainer: whose ``predict`` has begun.
+            data: describes how images are read.
+            expected: see `Run`.
+            assigned: see `Run`.
+
+        Raises:
+            IgosError: if the trainer's module is not one that explains images.
+        """
+        explainer = trainer.lightning_module
+        if not isinstance(explainer, Configurable):
+            raise IgosError(
+                f"The data modules of igos_pl are for igos_pl.Explainer, but the trainer has a"
+                f" {type(explainer).__name__}"
+            )
+        configuration = {
+            **explainer.describe(),
+            "data": type(data).__name__,
+            **nested("data", data.describe()),
+        }
+        folder, coordinator = RunFolder(trainer.default_root_dir), connect(trainer)
+        # The first rank's view counts: others publish into the same folder meanwhile.
+        done = folder.done() if trainer.is_global_zero else set()
+        places = [place for place, name in enumerate(assigned) if name not in done]
+        places = trainer.strategy.broadcast(places)
+        pending = [assigned[place] for place in places]
+        run = cls(folder, coordinator, configuration, expected, assigned, pending)
+        _RUNS[trainer] = run
+        return run
+
+    @classmethod
+    def find(cls, trainer: Trainer) -> Run | None:
+        """The run that a trainer is in, or that it ended last; None if its data module opened none."""
+        return _RUNS.get(trainer)
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Run:
+        """The run that a trainer is in, or that it ended last.
+
+        Raises:
+            IgosError: if there is none, because the trainer was given other data.
+        """
+        run = cls.find(trainer)
+        if run is None:
+            raise other_data()
+        return run
+
+    def count(self, batch: int, result: BatchResult) -> None:
+        """Report a finished batch of this rank to all ranks. The same batch counts once.
+
+        Args:
+            batch: its number on this rank, from 0, ascending.
+            result: of the batch.
+        """
+        if batch > self._counted:
+            self._counted = batch
+            failures = sum(record.status not in ("ok", "no detection") for record in result.images)
+            self.coordinator.report(len(result.images), failures)
+
+    def progress(self) -> Progress:
+        """What all ranks have finished so far."""
+        return self.coordinator.progress()
+
+    def must_stop(self) -> bool:
+        """Whether this rank must stop now, because some rank heard a signal; notes that it does."""
+        if not self.coordinator.stop_requested():
+            return False
+        self.coordinator.stop_early()
+        self.ending = Ending.STOPPED
+        return True
+
+    def finish(self) -> None:
+        """End the run; returns when all ranks have published everything that they finished.
+
+        Raises:
+            IgosError: if a rank has died.
+        """
+        self.coordinator.finish()
+        self.ending = Ending.STOPPED if self.coordinator.stopped_early else Ending.FINISHED
+
+    def fail(self) -> None:
+        """End this rank's part after an exception. The other ranks go on and do not wait for it.
+
+        Raises:
+            IgosError: if the first rank is gone.
+        """
+        self.ending = Ending.FAILED
+        self.coordinator.give_up()
+
+    def missing(self) -> list[str]:
+        """The assigned images that are not in the folder."""
+        done = self.folder.done()
+        return [name for name in self.assigned if name not in done]
+
+
+def other_data() -> IgosError:
+    """What to say of a trainer that was given data without a run."""
+    return IgosError(
+        "Trainer.predict has no data module of igos_pl: pass ImageFolderDataModule(folder),"
+        " ImageNetDataModule or COCODataModule as its datamodule. A plain DataLoader cannot be resumed or"
+        " shared between processes"
+    )
+
+
+# A trainer has no place for a run of ours. Entries go with their trainers.
+_RUNS: WeakKeyDictionary[Trainer, Run] = WeakKeyDictionary()
+
+
+@runtime_checkable
+class ReportsIterations(Protocol):
+    """An explainer that says how far the optimisation of a batch is.
+
+    Attributes:
+        on_iteration: is called with the iterations done and in all; None for nobody.
+    """
+
+    on_iteration: Callable[[int, int], None] | None

@@ -1,0 +1,1 @@
+"""Masks are optimised here: batches of tensors in, masks out, without Lightning."""

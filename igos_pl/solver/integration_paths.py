@@ -1,0 +1,134 @@
+"""Integration paths: how much of the image a mask shows at each position between the baseline and the image.
+
+A path turns the value m of a mask into a coverage ``clamp(slope m + shift, 0, 1)``, by which image and
+baseline are blended. The methods average the score over the positions of a path. A new path is one more
+entry in `PATHS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Positions that advance by this part of their interval leave no gaps, whatever the number of iterations.
+_GOLDEN = (5**0.5 - 1) / 2
+
+# The narrowest ramp of the threshold path. A mask without contrast, as at the start, still has a gradient.
+_NARROWEST = 0.2
+
+# Upsampling may round 1 to 1 + eps: the gradient must not become zero there.
+_ROUNDING = 1e-5
+
+
+class LinearCoverage(NamedTuple):
+    """How masks turn into coverage, for each row, term and position of the path."""
+
+    slope: Tensor  # (n, T, K)
+    shift: Tensor  # (n, T, K)
+
+    def cover(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Coverage and its derivative with respect to the maps.
+
+        Args:
+            maps: ``(B, H, W)``, for a coverage ``(B,)``.
+
+        Returns:
+            Both ``(B, H, W)``.
+        """
+        slope, shift = self.slope.reshape(-1, 1, 1), self.shift.reshape(-1, 1, 1)
+        line = torch.addcmul(shift, slope, maps)
+        coverage = line.clamp(0, 1)
+        return coverage, slope * ((line - coverage).abs() <= _ROUNDING)
+
+    def select(self, rows: Tensor) -> LinearCoverage:
+        """That of some rows."""
+        return LinearCoverage(self.slope[rows], self.shift[rows])
+
+    def flat(self, items: Tensor) -> LinearCoverage:
+        """That ``(B,)`` of some items of the flattened rows, terms and positions."""
+        return LinearCoverage(self.slope.flatten()[items], self.shift.flatten()[items])
+
+
+class PathSampling(NamedTuple):
+    """Where each row samples its path; the same for all masks and iterations.
+
+    Attributes:
+        offset: ``(n,)`` in [0, 1), the row's own shift of positions that move.
+        extent: ``(n,)`` in (0, 1], the share of the cells that deletion and insertion curves remove.
+    """
+
+    offset: Tensor
+    extent: Tensor
+
+
+# (cells, sampling, iteration, steps) to coverage; see `scaled` and `threshold`.
+CoverageOf = Callable[[Tensor, PathSampling, int, int], LinearCoverage]
+
+
+@dataclass(frozen=True)
+class IntegrationPath:
+    """An integration path.
+
+    Attributes:
+        coverage: makes the coverage of each row, term and position.
+        follows_extent: whether the path ends where the row's curves end, instead of at the whole mask. The L1
+            term is divided by that extent then.
+    """
+
+    coverage: CoverageOf
+    follows_extent: bool = False
+
+
+def scaled(cells: Tensor, sampling: PathSampling, iteration: int, steps: int) -> LinearCoverage:
+    """Coverage ``a m`` at the positions a = 1/K, 2/K, ..., 1 (I-GOS, eq. 6; all published methods).
+
+    Args:
+        cells: ``(n, T, s * s)`` each term's mask.
+        sampling: not used.
+        iteration: not used.
+        steps: K.
+    """
+    positions = (torch.arange(steps, device=cells.device) + 1).to(cells.dtype) / steps
+    slope = positions.expand(*cells.shape[:2], steps)
+    return LinearCoverage(slope, torch.zeros_like(slope))
+
+
+def threshold(cells: Tensor, sampling: PathSampling, iteration: int, steps: int) -> LinearCoverage:
+    """Coverage by the order of the cells: at position a, the lowest share a of the mask's cells is removed.
+
+    Deletion and insertion terms thus average over what the deletion and insertion curves average over, made
+    differentiable: cells within half a width of the a-quantile are blended. The width is the mask's standard
+    deviation, at least 0.2. Quantile and width count as constants in the gradient. Not from the papers.
+
+    The row's extent, which is all of [0, 1] for a classifier, is split into K equal parts with one position
+    in each. Its place within its part differs by row and term and shifts with each iteration, so that few
+    positions suffice.
+
+    Args:
+        cells: ``(n, T, s * s)`` each term's mask.
+        sampling: of the n rows.
+        iteration: of the optimiser, from 0.
+        steps: K.
+    """
+    terms, count = cells.shape[1:]
+    term = torch.arange(terms, device=cells.device).to(cells.dtype) / terms
+    within = (sampling.offset.unsqueeze(1) + term + iteration * _GOLDEN % 1) % 1
+    positions = (torch.arange(steps, device=cells.device) + within.unsqueeze(2)) / steps
+    place = positions * sampling.extent.reshape(-1, 1, 1) * (count - 1)
+    below = place.long()
+    ordered = cells.sort(2).values
+    low = ordered.gather(2, below)
+    high = ordered.gather(2, (below + 1).clamp_max(count - 1))
+    quantile = torch.lerp(low, high, place - below)
+    width = cells.std(2, correction=0).clamp_min(_NARROWEST).unsqueeze(2)
+    return LinearCoverage((1 / width).expand_as(quantile), 0.5 - quantile / width)
+
+
+PATHS = {
+    "scaled": IntegrationPath(scaled),
+    "threshold": IntegrationPath(threshold, follows_extent=True),
+}

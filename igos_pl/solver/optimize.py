@@ -1,0 +1,76 @@
+"""The loop that turns initial masks into optimised ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from igos_pl.checks import check_at_least
+from igos_pl.solver.objective import Objective
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What an optimisation ended with.
+
+    Attributes:
+        masks: ``(R, s, s)`` in [0, 1], the product of each row's masks, or its mean over the iterations; low
+            cells are important.
+        objective: ``(R,)`` the objective before the last step.
+        failed: ``(R,)`` rows whose objective or gradient was not finite; their mask is as it was until then.
+    """
+
+    masks: Tensor
+    objective: Tensor
+    failed: Tensor
+
+
+def optimize(
+    objective: Objective,
+    masks: nn.Parameter,
+    optimizer: Optimizer,
+    iterations: int,
+    average: bool = False,
+    on_iteration: Callable[[int, int], None] | None = None,
+) -> Solution:
+    """Minimise the objective over the masks.
+
+    Args:
+        objective: of R rows.
+        masks: ``(R, M, s, s)``, the optimiser's one parameter; changed in place.
+        optimizer: see `igos_pl.solver.optimizers` for what its ``step`` is given.
+        iterations: at least 1.
+        average: return the mean of the products after each iteration, the k-th with weight k, instead of the
+            last. Cells that end at the same bound keep the order in which they came there.
+        on_iteration: called after each iteration with the number done and the number in all.
+    """
+    check_at_least("iterations", iterations, 1)
+    failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
+    losses = torch.full((len(masks),), torch.nan, device=masks.device)
+    product = masks.detach().prod(1)
+    iteration = 0
+
+    def closure(rows: Tensor | None = None) -> Tensor:
+        nonlocal failed
+        if rows is not None:
+            return objective.value(masks.detach()[rows], rows)
+        values, gradient = objective.value_and_gradient(masks.detach(), iteration)
+        bad = ~(values.isfinite() & gradient.flatten(1).isfinite().all(1))
+        failed = failed | bad
+        masks.grad = torch.where(failed.reshape(-1, 1, 1, 1), 0.0, gradient)
+        return torch.where(failed, torch.nan, values)
+
+    for iteration in range(iterations):
+        before = masks.detach().clone()
+        losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
+        with torch.no_grad():
+            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
+            moved = product.lerp(masks.prod(1), 2 / (iteration + 2) if average else 1.0)
+            product = torch.where(failed.reshape(-1, 1, 1), product, moved)
+        if on_iteration is not None:
+            on_iteration(iteration + 1, iterations)
+    return Solution(product, losses, failed)

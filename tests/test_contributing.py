@@ -1,0 +1,55 @@
+"""What CONTRIBUTING.md shows how to add works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from igos_pl.explainer import Explainer
+from igos_pl.solver.integration_paths import PATHS
+from igos_pl.solver.methods import METHODS
+
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(), re.DOTALL
+)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that the four examples define."""
+    for registry in (METHODS, PATHS):
+        for name in ("insertion", "middle"):
+            monkeypatch.setitem(registry, name, None)  # type: ignore[arg-type]
+            monkeypatch.delitem(registry, name)
+    names: dict[str, Any] = {}
+    for block in BLOCKS:
+        exec(block, names)
+    return names
+
+
+def test_four_things_can_be_added_in_few_lines() -> None:
+    assert len(BLOCKS) == 4
+    assert max(len(block.splitlines()) for block in BLOCKS) <= 12
+
+
+def test_they_work_together(shown: dict[str, Any]) -> None:
+    network = shown["Regressor"](tiny.TinyNet(), input_size=tiny.SIZE)
+    added: dict[str, Any] = {"method": "insertion", "path": "middle", "optimizer": shown["SignDescent"]}
+    explainer = Explainer(network, **added, mask_size=6, iterations=3, l1=0.1)
+    described = explainer.describe()
+    assert (described["method"], described["path"]) == ("insertion only", "middle")
+    assert (described["optimizer"], described["optimizer.step_size"]) == ("SignDescent", 0.05)
+    assert described["network"] == "Regressor"
+    rows = explainer.predict_step(tiny.batch_of(tiny.pictures(2))).explanations
+    assert rows["masks"].shape == (2, 6, 6)
+    assert rows["masks"].min() < 0.99
+    assert (rows["evaluations"] == 3 * 2).all()
+
+
+def test_what_is_missing_is_named(shown: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="abstract.*score"):
+        type("Half", (shown["Regressor"].__base__,), {"propose": lambda *_: None})(tiny.TinyNet())
