@@ -23,6 +23,7 @@ from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile, RunFolder, merge
+from igos_pl.store.files import SEAL_BYTES, check_seal, seal
 from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, write_table
 
 ATTRIBUTES = {"method": "iGOS++", "l1": 0.1, "mask_size": 4, "data.resize": "squash"}
@@ -196,7 +197,7 @@ def test_first_of_two_results_is_taken(
     assert not run.is_merged()
     merge(run)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{run.merged}: 3 images were explained by two runs at the same time; the first results were taken"
+        f"{run.merged}: 3 images were explained more than once; one result of each was taken"
     ]
     assert run.is_merged()
     merged = tables(run.merged)
@@ -245,7 +246,7 @@ def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a byte"])
-def test_damaged_merged_file_can_be_deleted(tmp_path: Path, damage: str) -> None:
+def test_damaged_merged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     run = run_of(tmp_path, ["a", "b"], ["c"])
     merge(run, partial=True)
     content = bytearray(run.merged.read_bytes())
@@ -253,18 +254,22 @@ def test_damaged_merged_file_can_be_deleted(tmp_path: Path, damage: str) -> None
         content = content[: len(content) // 2]
     else:
         with h5py.File(run.merged) as file:
-            place = file["images/sample_id"].id.get_offset()
+            place = SEAL_BYTES + file["images/sample_id"].id.get_offset()
         content[place : place + 16] = b"\xff" * 16
     run.merged.write_bytes(content)
-    with pytest.raises(IgosError, match=r"masks\.h5.*damaged.*copy of .*segments: delete it"):
+    with pytest.raises(IgosError, match=r"masks\.h5.*damaged.*copy of .*segments: igos-pl merge .* again"):
         run.is_merged()
-    with pytest.raises(IgosError, match=r"masks\.h5.*damaged.*delete it"):
+    with pytest.raises(IgosError, match=r"masks\.h5.*damaged.*igos-pl merge"):
         MaskFile(tmp_path)
-    for path in run.segments():
-        path.unlink()
+    merge(run, partial=True)
+    assert run.is_merged()
+    assert (tmp_path / "damaged" / "masks.h5").read_bytes() == content
+    (tmp_path / "elsewhere").mkdir()
+    run.merged.write_bytes(content)
+    run.merged.rename(tmp_path / "elsewhere" / "masks.h5")
     with pytest.raises(IgosError, match=r"masks\.h5.*damaged") as caught:
-        MaskFile(tmp_path).column("masks")
-    assert "delete" not in str(caught.value)
+        MaskFile(tmp_path / "elsewhere").column("masks")
+    assert "igos-pl merge" not in str(caught.value)
 
 
 def test_images_that_lost_their_segment_do_not_vanish(tmp_path: Path) -> None:
@@ -307,7 +312,7 @@ def test_merge_without_segments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "no HDF5", "a byte"])
-def test_damaged_segment_is_named(tmp_path: Path, damage: str) -> None:
+def test_damaged_segment_is_set_aside(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     run = run_of(tmp_path, ["a", "b"], ["c"])
     bad = run.segments()[1]
     content = bytearray(bad.read_bytes())
@@ -318,14 +323,16 @@ def test_damaged_segment_is_named(tmp_path: Path, damage: str) -> None:
     else:
         with h5py.File(bad) as file:
             chunk = file["masks"].id.get_chunk_info(0)
-        content[chunk.byte_offset + chunk.size // 2] ^= 0xFF
+        content[SEAL_BYTES + chunk.byte_offset + chunk.size // 2] ^= 0xFF
     bad.write_bytes(content)
-    with pytest.raises(IgosError, match=f"Cannot read .*{bad.name}.*damaged"):
-        merge(run, partial=True)
-    assert not run.merged.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["segments"]
-    with pytest.raises(IgosError, match=f"Cannot read .*{bad.name}.*damaged"):
-        tables(tmp_path)
+    for use in (lambda: RunFolder(tmp_path).done(), lambda: tables(tmp_path), lambda: check_seal(bad)):
+        with pytest.raises(IgosError, match=f"Cannot read .*{bad.name}.*damaged"):
+            use()
+    merge(run, partial=True)
+    assert f"{bad.name} was damaged and is now {tmp_path}/damaged" in caplog.text
+    assert (tmp_path / "damaged" / bad.name).read_bytes() == content
+    assert run.done() == {"a", "b"}
+    assert tables(tmp_path)["images/sample_id"].tolist() == ["a", "b"]
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
@@ -349,6 +356,7 @@ def test_other_schema_versions_are_refused(tmp_path: Path, version: int, advice:
     run = run_of(tmp_path, ["a"])
     with h5py.File(run.segments()[0], "r+") as file:
         file.attrs["schema_version"] = version
+    seal(run.segments()[0])
     for use in (
         lambda run: merge(run, partial=True),
         RunFolder.done,
@@ -560,3 +568,43 @@ def test_saliency_of_a_crop_lies_in_the_middle(width: int, height: int) -> None:
     outside = found.copy()
     outside[top : top + 28, left : left + 28] = 0
     assert not outside.any()
+
+
+def test_rows_are_selected_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_of(tmp_path, ["a", "b"], ["c", "bad"], ["d"], targets=2)
+    for path in (tmp_path, merge(RunFolder(tmp_path), partial=True)):
+        with MaskFile(path) as masks:
+            ids = masks.column("sample_id").tolist()
+            assert ids == ["a", "a", "b", "b", "c", "c", "d", "d"]
+            assert [row.sample_id for row in masks[2:5]] == ["b", "b", "c"]
+            assert masks[[7, 0]].column("target").tolist() == [1, 0]
+            assert [row.target for row in masks["c"]] == [0, 1]
+            assert [row.sample_id for row in masks[masks.where(target=1)][::-1]] == ["d", "c", "b", "a"]
+            assert [row.target for row in masks["c"][1:]] == [1]
+            assert masks[np.int64(-1)].sample_id == "d"
+            assert masks["c"].where(target=1).tolist() == [1]
+            assert len(masks[5:5]) == 0
+            np.testing.assert_array_equal(masks[3].mask, masks.column("masks")[3])
+            for name in ("score", "box", "label_name"):
+                np.testing.assert_array_equal(masks[[6, 1, 4]].column(name), masks.column(name)[[6, 1, 4]])
+            with pytest.raises(KeyError, match="no explanation of 'bad'"):
+                masks["bad"]
+            with pytest.raises(IndexError, match="row 8 of 8"):
+                masks[8]
+            assert repr(masks) == "<8 explanations>"
+    read: list[str] = []
+    real = MaskFile.read
+
+    def noting(self: MaskFile, name: str, numbers: Any) -> Any:
+        read.append(name)
+        return real(self, name, numbers)
+
+    monkeypatch.setattr(MaskFile, "read", noting)
+    with MaskFile(tmp_path) as masks:
+        rows = masks[1:7]
+        assert read == []
+        rows.column("score")
+        assert read == ["score"]
+        read.clear()
+        assert len(list(masks)) == 8
+        assert len(read) == len(set(read)), "a block is read column by column, not row by row"
