@@ -52,4 +52,4 @@ class DryRun(RunCallback):
         whole = timedelta(seconds=round(seconds / images * left / ranks))
         print(f"{len(run.assigned)} images, {left} not done, {left / ranks:.0f} for each of {ranks} ranks")
         print(f"first batch: {images} images with {rows} explanations in {seconds:.1f} s")
-        print(f"all of it: at most {whole} (h:mm:ss), about {2 * size / images * left / 1e6:,.0f} MB on disk")
+        print(f"whole run: at most {whole} (h:mm:ss), about {2 * size / images * left / 1e6:,.0f} MB on disk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -11,6 +12,9 @@ from igos_pl.errors import IgosError
 from igos_pl.run.coordination import QueueSampler
 from igos_pl.run.run import Run, other_data
 from igos_pl.run.signals import StopSignals
+
+# Each rank prints at most about this many messages about files that cannot be read.
+_SHOWN = 10
 
 
 class RunCallback(Callback):
@@ -26,8 +30,9 @@ class RunCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse other data and folders of another configuration; listen to the signals instead of Lightning.
 
-        Lightning would go on to the end of the data, talk to all ranks from within its handler, and give the
-        signals back before callbacks are torn down: while ranks wait for each other, and results are merged.
+        Lightning would continue to the end of the data and communicate with all ranks inside its signal
+        handler. It would also restore the old handlers before the callbacks' teardown, in which ranks still
+        wait for each other and results are merged.
         """
         run = Run.of(trainer)
         trainer._signal_connector.register_signal_handlers = _leave_signals_alone  # type: ignore[method-assign]
@@ -35,7 +40,7 @@ class RunCallback(Callback):
         run.folder.check_configuration(run.configuration)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a loader that takes the place of the data module's: a trainer keeps its last data module."""
+        """Refuse a loader that is not the data module's: a trainer keeps its last data module."""
         if not isinstance(getattr(trainer.predict_dataloaders, "sampler", None), QueueSampler):
             raise other_data()
 
@@ -60,8 +65,11 @@ class RunCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Tell all ranks of the batch's images."""
-        Run.of(trainer).count(batch_idx, outputs)
+        """Report the batch's images to all ranks, and print which images could not be read for now."""
+        run = Run.of(trainer)
+        run.count(batch_idx, outputs)
+        for record in outputs.unread if len(run.unread) <= _SHOWN else ():
+            print(f"{record.path} {record.message}: it is tried again by the next run", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for all ranks, and give the signals back."""

@@ -14,6 +14,7 @@ from igos_pl.errors import IgosError
 from igos_pl.figures.overlay import write_overlay
 from igos_pl.randomness import key_of
 from igos_pl.run.run import Run
+from igos_pl.store.files import publishing
 
 _LONGEST_NAME = 150  # of a file, in bytes; file systems allow 255
 
@@ -44,13 +45,18 @@ class OverlayWriter(Callback):
         wanted = self.count - (len(list(folder.glob("*.png"))) if folder.exists() else 0)
         if wanted <= 0 or not trainer.is_global_zero:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            warnings.warn(f"No overlays in {folder}: {error.strerror}", stacklevel=1)
+            return
         for explanation in explanations_of(outputs, run.configuration)[:wanted]:
             name = quote(explanation.sample_id, safe="")  # ids may hold slashes, and stay distinct
             if len(name) > _LONGEST_NAME:
                 name = f"{name[:_LONGEST_NAME]}-{key_of(name):x}"
             cell = f"-{explanation.start_cell}" if explanation.start_cell >= 0 else ""
             try:
-                write_overlay(explanation, folder / f"{name}-{explanation.target}{cell}.png")
+                with publishing(folder / f"{name}-{explanation.target}{cell}.png") as temporary:
+                    write_overlay(explanation, temporary)
             except (IgosError, OSError) as error:  # a picture is not worth a run
                 warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)

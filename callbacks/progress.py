@@ -20,7 +20,7 @@ from rich.progress import (
 from igos_pl.run.run import ReportsIterations, Run
 
 _SECONDS_BETWEEN_LINES = 60.0
-_SLOW = 0.1  # images a second, below which seconds an image read better
+_SLOW = 0.1  # images/s; slower rates are shown as s/image
 
 
 class MaskProgressBar(ProgressBar):
@@ -78,7 +78,7 @@ class MaskProgressBar(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count the batch's images, of this rank for all, and show what all have done."""
+        """Report this rank's finished images, and show the progress of all ranks."""
         self._run.count(batch_idx, outputs)
         if self._bars is not None:
             done, note = self._state()
@@ -107,7 +107,7 @@ class MaskProgressBar(ProgressBar):
         rate = progress.images / max(time.monotonic() - self._began, 1e-9)
         speed = f"{rate:.2f} images/s" if rate >= _SLOW or not rate else f"{1 / rate:.1f} s/image"
         left = timedelta(seconds=round((self._total - done) / rate)) if rate else "unknown time"
-        failures = f", {progress.failures} unreadable" if progress.failures else ""
+        failures = f", {progress.failures} unreadable or failed" if progress.failures else ""
         return done, f"{speed}, {left} left{failures}"
 
     def _say(self) -> None:

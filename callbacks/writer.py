@@ -24,8 +24,8 @@ class MaskWriter(RunCallback):
     writing are raised at the end of a batch, or of the run.
 
     Args:
-        images_per_segment: publish as soon as so many images are finished,
-        seconds_per_segment: or so much time has passed.
+        images_per_segment: publish as soon as this many images are finished.
+        seconds_per_segment: publish after this much time, even with fewer images.
     """
 
     def __init__(self, images_per_segment: int = 1024, seconds_per_segment: float = 60.0) -> None:
@@ -41,6 +41,7 @@ class MaskWriter(RunCallback):
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         run.folder.prepare()
+        run.folder.claim(run.configuration)
         if trainer.is_global_zero:
             run.folder.expect(run.expected)
         attributes = {**run.configuration, **_provenance(trainer)}
@@ -64,20 +65,24 @@ class MaskWriter(RunCallback):
         self._get_publisher().finish()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait for all ranks; the first one merges if nothing is missing, be it by this run or others."""
+        """Wait for all ranks. The first rank merges if no image is missing, whichever run explained it."""
         self._get_publisher().close()
         super().teardown(trainer, pl_module, stage)
         if not trainer.is_global_zero:
             return
         folder = Run.of(trainer).folder
-        done = folder.done()
-        if not folder.missing(done) and not folder.is_merged(done):
+        folder.check_configuration(Run.of(trainer).configuration)
+        folder.release()
+        statuses = folder.statuses()
+        if not folder.missing(statuses) and not folder.is_merged(statuses):
             merge(folder)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Publish what is finished, whatever went wrong elsewhere; then leave the other ranks."""
         if self._publisher is not None:
-            self._publisher.rescue()
+            self._publisher.rescue(exception)
+            if trainer.world_size == 1:  # others may be at work otherwise
+                Run.of(trainer).folder.release()
         super().on_exception(trainer, pl_module, exception)
 
     def _get_publisher(self) -> Publisher:
@@ -86,7 +91,7 @@ class MaskWriter(RunCallback):
 
 
 def _provenance(trainer: Trainer) -> Attributes:
-    """By what the results were made; it may differ between the parts of a run."""
+    """The software versions and the device. They may differ between the parts of a run."""
     device = trainer.strategy.root_device
     return {
         "igos_pl": igos_pl.__version__,

@@ -1,4 +1,4 @@
-"""Streaming: no image is decoded before its turn, none that is done is decoded again."""
+"""Streams the images: each one is decoded only when it is needed, and finished images are skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import RESIZE_MODES, Frame
 from igos_pl.data.images import read_image, to_input
 from igos_pl.data.records import ImageRecord
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, UnreadError
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.run.coordination import QueueSampler, balanced
 from igos_pl.run.run import Run
@@ -40,6 +40,9 @@ class Sample:
     path: Path
     truth: GroundTruth = field(default_factory=GroundTruth)
 
+
+# The status of a record that is not written: its image could not be read now.
+UNREAD = "unread"
 
 Item = tuple[Tensor | None, ImageRecord, GroundTruth]
 
@@ -64,13 +67,15 @@ class ImageDataset(Dataset[ImageBatch]):
     def __getitem__(self, numbers: Sequence[int]) -> ImageBatch:
         """The samples of some numbers: readable images as one tensor, the others as failures."""
         items = [self._read(self.samples[number]) for number in numbers]
+        lost = [record for image, record, _ in items if image is None]
         readable = [(image, record, truth) for image, record, truth in items if image is not None]
         images = [image for image, _, _ in readable]
         return ImageBatch(
             torch.stack(images) if images else torch.empty(0, 3, *self.input_size, dtype=torch.uint8),
             [record for _, record, _ in readable],
             [truth for _, _, truth in readable],
-            failures=[record for image, record, _ in items if image is None],
+            failures=[record for record in lost if record.status != UNREAD],
+            unread=[record for record in lost if record.status == UNREAD],
         )
 
     def _read(self, sample: Sample) -> Item:
@@ -78,19 +83,23 @@ class ImageDataset(Dataset[ImageBatch]):
         try:
             image = read_image(sample.path)
         except IgosError as error:
-            return None, replace(record, status="unreadable", message=str(error)), sample.truth
+            status = UNREAD if isinstance(error, UnreadError) else "unreadable"
+            return None, replace(record, status=status, message=str(error)), sample.truth
         frame = Frame.of(image.width, image.height, self.input_size, self.resize)
         truth = sample.truth.fitting(image.width, image.height)
         left_out = len(sample.truth.names) - len(truth.names)
-        note = (
-            f"{left_out} objects left out: their masks have another size than the image" if left_out else ""
+        notes = (
+            [f"{left_out} object(s) left out: their masks have another size than the image"]
+            if left_out
+            else []
         )
+        notes += [image.info["note"]] if "note" in image.info else []
         pixels = torch.from_numpy(to_input(image, frame))
-        return pixels, replace(record, frame=frame, message=note), truth
+        return pixels, replace(record, frame=frame, message="; ".join(notes)), truth
 
 
 class ImageDataModule(Configurable, LightningDataModule):
-    """What all data sets share; a new one says which samples it has.
+    """Base class of all data modules. A subclass implements `find_samples`.
 
     Args:
         root: the folder with the images.
@@ -98,12 +107,13 @@ class ImageDataModule(Configurable, LightningDataModule):
             square (the usual ImageNet evaluation).
         batch_size: images that are optimised together.
         num_workers: processes that read images.
-        limit: explain the first so many samples only.
+        limit: explain only this many samples, from the first on.
+        retry_unreadable: explain again what earlier runs recorded as unreadable or failed.
         shard: ``i/n`` explains every n-th sample from the i-th on (from 0): for job arrays, whose tasks share
             nothing but the output folder.
     """
 
-    not_settings = frozenset({"batch_size", "num_workers", "limit", "shard"})
+    not_settings = frozenset({"batch_size", "num_workers", "limit", "shard", "retry_unreadable"})
 
     def __init__(
         self,
@@ -113,8 +123,11 @@ class ImageDataModule(Configurable, LightningDataModule):
         num_workers: int = 2,
         limit: int | None = None,
         shard: str | None = None,
+        retry_unreadable: bool = False,
     ) -> None:
         super().__init__()
+        if not root:
+            raise IgosError("root is empty: set --data.root to the folder with the images")
         check_choice("resize", resize, RESIZE_MODES)
         check_at_least("batch_size", batch_size, 1)
         check_at_least("num_workers", num_workers, 0)
@@ -126,6 +139,7 @@ class ImageDataModule(Configurable, LightningDataModule):
         self.num_workers = num_workers
         self.limit = limit
         self.shard = _shard(shard)
+        self.retry_unreadable = retry_unreadable
         self.pending: list[Sample] = []
 
     @abstractmethod
@@ -137,7 +151,7 @@ class ImageDataModule(Configurable, LightningDataModule):
         """
 
     def setup(self, stage: str) -> None:
-        """Find the samples, and open the run, which knows which of them are missing; all ranks together."""
+        """Find the samples, and open the run, which knows the missing ones. All ranks call this together."""
         assert self.trainer is not None, "setup is called by a trainer"
         _check_processes(self.trainer)
         samples = self.find_samples()[: self.limit]
@@ -146,7 +160,8 @@ class ImageDataModule(Configurable, LightningDataModule):
         shard = samples[part::parts]
         order = balanced([len(sample.truth.boxes) for sample in shard], self.batch_size)
         assigned = {shard[number].id: shard[number] for number in order}
-        run = Run.open(self.trainer, self, [sample.id for sample in samples], list(assigned))
+        names = [sample.id for sample in samples]
+        run = Run.open(self.trainer, self, names, list(assigned), self.retry_unreadable)
         self.pending = [assigned[name] for name in run.pending]
 
     def predict_dataloader(self) -> DataLoader[ImageBatch]:
@@ -161,14 +176,14 @@ class ImageDataModule(Configurable, LightningDataModule):
             sampler=QueueSampler(Run.of(self.trainer).coordinator, len(dataset), self.batch_size),
             batch_size=None,  # the sampler gives whole batches
             num_workers=workers,
-            prefetch_factor=1 if workers else None,  # no rank takes more ahead than it must
+            prefetch_factor=1 if workers else None,  # the smallest number of batches reserved ahead
             worker_init_fn=_ignore_signals,
             pin_memory=torch.cuda.is_available(),
         )
 
 
 def _ignore_signals(worker: int) -> None:
-    """Signals that a cluster sends to all of a job's processes are for the ranks, which end their workers."""
+    """Ignore signals that a cluster sends to all processes of a job: the ranks handle them."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
@@ -179,7 +194,7 @@ def _shard(text: str | None) -> tuple[int, int]:
         return 0, 1
     part, slash, parts = text.partition("/")
     if not (slash and part.isdigit() and parts.isdigit() and int(part) < int(parts)):
-        raise IgosError(f"shard is {text!r}, but must be as in 0/8 to 7/8: number/of how many")
+        raise IgosError(f"shard is {text!r}, but must be i/n with i from 0 to n - 1: 0/8 to 7/8, for example")
     return int(part), int(parts)
 
 
@@ -189,7 +204,7 @@ def _check_processes(trainer: Trainer) -> None:
     if wanted != trainer.world_size:
         raise IgosError(
             f"{trainer.num_nodes} nodes with {trainer.num_devices} devices need {wanted} processes, but"
-            f" {trainer.world_size} started. In a SLURM job start the command by srun, with"
+            f" {trainer.world_size} started. In a SLURM job, start the command with srun and"
             " --ntasks-per-node equal to --trainer.devices"
         )
 
@@ -201,19 +216,32 @@ def _check_ids(samples: Sequence[Sample]) -> None:
         _check_text(sample)
         if sample.id in paths:
             raise IgosError(
-                f"Two images have the id {sample.id!r}: {paths[sample.id]} and {sample.path}. Results are"
-                " told apart by it: rename one"
+                f"Two images have the id {sample.id!r}: {paths[sample.id]} and {sample.path}. Ids must be"
+                " unique, because they identify the results: rename one of the two"
             )
         paths[sample.id] = sample.path
 
 
 def _check_text(sample: Sample) -> None:
-    if any(mark in sample.id for mark in "\n\r\0"):
+    if any(mark in sample.id for mark in "\n\r\0") or "\0" in str(sample.path):
         problem = "a line break or a zero byte in its name"
+    elif not _is_utf8(f"{sample.id}{sample.path}"):
+        problem = "a name that is not UTF-8"
+    elif any("\0" in name or not _is_utf8(name) for name in sample.truth.names):
+        problem = "an object whose class name has a zero byte or is not UTF-8"
+    elif any(not -_INT64 <= number < _INT64 for number in sample.truth.ids):
+        problem = "an object whose id has more than 64 bits"
     else:
-        try:
-            f"{sample.id}{sample.path}".encode()
-            return
-        except UnicodeEncodeError:
-            problem = "a name that is not UTF-8"
-    raise IgosError(f"The image {str(sample.path)!r} (id {sample.id!r}) has {problem}: rename it")
+        return
+    raise IgosError(f"The image {str(sample.path)!r} (id {sample.id!r}) has {problem}: change that")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_INT64 = 1 << 63

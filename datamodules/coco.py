@@ -36,8 +36,8 @@ Entry = dict[str, Any]
 class COCODataModule(ImageDataModule):
     """COCO's images (Lin et al., ECCV 2014) or others in its format, with the objects in them.
 
-    Objects are left out that are crowd regions, have a box without width or height, or lie outside of their
-    image; how many is said once. Boxes that stick out are clipped.
+    Crowd regions, objects whose box has no width or height, and objects outside of their image are left out.
+    One warning gives their numbers. Boxes that extend beyond the image are clipped.
 
     Args:
         root: the folder that the file names in ``annotations`` start from.
@@ -58,12 +58,12 @@ class COCODataModule(ImageDataModule):
     def find_samples(self) -> list[Sample]:
         """A sample for each image of the file, in its order; its id is the image's id there.
 
-        Images without objects count as well. Those whose picture is missing are found when it is read.
+        Images without objects are included. Missing image files are only detected when they are read.
         """
         if self.annotations is None:
             return [Sample(name.as_posix(), self.root / name) for name in find_images(self.root)]
         if not self.root.is_dir():
-            raise IgosError(f"There is no folder {self.root}: name the one with the images by --data.root")
+            raise IgosError(f"There is no folder {self.root}: set --data.root to the folder with the images")
         left_out: Counter[str] = Counter()
         samples = _read_samples(self.annotations, self.root, left_out)
         if left_out and (self.trainer is None or self.trainer.is_global_zero):
@@ -90,9 +90,9 @@ def _read_samples(path: Path, root: Path, left_out: Counter[str]) -> list[Sample
         else:
             objects[annotation["image_id"]].append(annotation)
     names = {number: str(category["name"]) for number, category in categories.items()}
-    # Boxes are taken to fit the upright image, as labelling tools show it and as `read_image` gives it. Where
-    # they were drawn on stored pixels that an EXIF tag turns, they do not fit. Finding that out here would
-    # open every image; `localize` sees quarter turns by the masks' size, and leaves such objects alone.
+    # Boxes are assumed to refer to the upright image, as labelling tools show it and `read_image` returns it.
+    # Boxes that were drawn on the stored pixels of an image with an EXIF rotation do not fit. Checking this
+    # here would mean opening every image. `GroundTruth.fitting` later drops objects whose mask size differs.
     return [
         Sample(
             str(number),
@@ -110,7 +110,7 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
         IgosError: if it is missing, no JSON, or lacks one of the three lists.
     """
     if not path.is_file():
-        raise IgosError(f"There is no annotations file {path}: name it by --data.annotations")
+        raise IgosError(f"There is no annotations file {path}: correct --data.annotations")
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
@@ -118,13 +118,13 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
             f"{path}, line {error.lineno}, column {error.colno}: no JSON ({error.msg}); is the file cut off?"
         ) from error
     except UnicodeDecodeError as error:
-        raise IgosError(f"{path} is no JSON, but of another kind: name an instances file") from error
+        raise IgosError(f"{path} is no JSON file: set --data.annotations to an instances file") from error
     lists = content if isinstance(content, dict) else {}
     missing = [key for key in _KEYS if not isinstance(lists.get(key), list)]
     if missing:
         raise IgosError(
             f"{path} is no COCO instances file: it has no list {', '.join(map(repr, missing))}. Name one such"
-            " as instances_val2017.json by --data.annotations, or none to explain all images in the folder"
+            " as instances_val2017.json with --data.annotations, or omit it to explain all images in root"
         )
     return lists
 
@@ -172,7 +172,7 @@ def _check_annotation(
         number = annotation[key]
         if not isinstance(number, int | str) or number not in known:
             kind = "images" if key == "image_id" else "categories"
-            raise IgosError(f"{where}: {key} is {number!r}, which is none of the {len(known)} ids in {kind}")
+            raise IgosError(f"{where}: {key} is {number!r}, not one of the {len(known)} ids in {kind}")
     if not isinstance(annotation["id"], int):
         raise IgosError(f"{where}: id must be a whole number, but is {annotation['id']!r}")
     box = annotation["bbox"]
@@ -213,7 +213,7 @@ def _truth(
 def _mask(item: Entry, height: int, width: int) -> Rle | None:
     """An object's mask of ``height x width`` pixels; None if it has none that can be used.
 
-    Encoding takes about 40 microseconds for a polygon, and leaves a tenth of its memory.
+    Encoding a polygon takes about 40 microseconds, and the result needs a tenth of its memory.
     """
     segmentation = item.get("segmentation")
     if not segmentation:
@@ -229,7 +229,7 @@ def _mask(item: Entry, height: int, width: int) -> Rle | None:
 
 
 def _from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle | None:
-    # pycocotools walks along every edge, and takes four numbers for a box.
+    # pycocotools walks along every edge, so far corners are slow, and it reads four numbers as a box.
     reach = 10 * max(height, width)
     areas = [polygon for polygon in polygons if len(polygon) >= 6]
     if not areas or not all(np.abs(polygon).max() <= reach for polygon in areas):

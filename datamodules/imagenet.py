@@ -48,9 +48,9 @@ def _by_folder(root: Path, paths: list[Path]) -> list[int]:
     for path in paths:
         if path.parent.name not in known:
             raise IgosError(
-                f"{root / path} does not lie in a folder that is named by an ImageNet WordNet id"
-                " (n01440764, ...). For a flat folder name the official labels by --data.ground_truth;"
-                " for other pictures use ImageFolderDataModule"
+                f"{root / path} does not lie in a folder whose name is an ImageNet WordNet id"
+                " (n01440764, ...). For a flat folder, set --data.ground_truth to the official labels file;"
+                " for other images, use ImageFolderDataModule"
             )
     return [known[path.parent.name] for path in paths]
 

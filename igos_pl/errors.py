@@ -1,19 +1,27 @@
-"""The exceptions that stand for what a person can mend."""
+"""Exceptions for problems that the user can fix."""
 
 
 class IgosError(ValueError):
-    """Bad input: says what was wrong, where, and what to do.
+    """Bad input. The message says what is wrong, where, and what to do.
 
-    The command line prints its message alone; anything else is a bug and keeps its traceback.
+    The command line prints only the message. Any other exception is a bug and keeps its traceback.
 
     Attributes:
-        exit_code: of the command line.
+        exit_code: the exit code of the command line for this error.
     """
 
     exit_code = 2
+
+
+class UnreadError(IgosError):
+    """A file could not be read for a temporary reason (lost network storage, no memory). Try again."""
 
 
 class RunError(IgosError):
     """The input is right, but the run could not go on: a full disk, a dead rank. Run it again."""
 
     exit_code = 1
+
+
+class NetworkError(RunError):
+    """The network raised an exception at many images in a row, so single images are not the cause."""

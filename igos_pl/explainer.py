@@ -1,8 +1,9 @@
-"""The LightningModule: a batch's masks are the trainable ``nn.Parameter`` of its ``predict_step``."""
+"""The LightningModule. Its ``predict_step`` optimises the masks of a batch as an ``nn.Parameter``."""
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -18,8 +19,14 @@ from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.targets import Targets
-from igos_pl.errors import IgosError
-from igos_pl.evaluation.columns import explanation_columns, joined, with_diversity
+from igos_pl.errors import IgosError, NetworkError
+from igos_pl.evaluation.columns import (
+    explanation_columns,
+    joined,
+    joined_results,
+    unrepeatable_scores,
+    with_diversity,
+)
 from igos_pl.evaluation.deletion_insertion import (
     CURVE_STEPS,
     curve_cells,
@@ -31,7 +38,7 @@ from igos_pl.randomness import key_of
 from igos_pl.settings import Attributes, Configurable, nested, plain
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import method_named
-from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.micro_batches import MicroBatches, is_device_error, is_out_of_memory
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import optimize
 from igos_pl.solver.presets import preset_settings
@@ -39,14 +46,18 @@ from igos_pl.solver.starts import Start
 
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
-# Perturbed images that the network sees at once; halved when memory runs out. On CPUs larger ones are slower:
-# their activations are blocks so large that the allocator returns each to the system (docs/performance.md).
+# Perturbed images per forward pass; halved when memory runs out. On CPUs, larger micro-batches are slower,
+# because the allocator returns their large activation blocks to the system each time (docs/performance.md).
 _MICRO_BATCH = {"cpu": 5}
 _MICRO_BATCH_ACCELERATOR = 64
 
 # Pixels of masks that are optimised together; bounds the memory for images with very many targets.
 _PIXELS_AT_ONCE = 1 << 24
 
+# The run ends when the network has raised an exception at this many images in a row: the first limit holds
+# until an image was explained, the second one afterwards.
+_FAILURES_AT_FIRST = 4
+_FAILURES_IN_A_ROW = 32
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -54,9 +65,9 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 class Explainer(Configurable, LightningModule):
     """Explains every image of a data set by optimised masks, in ``Trainer.predict``.
 
-    For each batch: propose targets, start a mask for each, optimise the masks, judge them by deletion and
-    insertion, return all of it as a `BatchResult`. The defaults are the preset ``fast``; for others see
-    `from_preset`. A trainer without a `MaskWriter` is given one.
+    For each batch, it proposes targets, initialises a mask for each target, optimises the masks, scores them
+    by deletion and insertion, and returns a `BatchResult`. The defaults are those of the preset ``fast``; see
+    `from_preset` for other presets. A `MaskWriter` is added to a trainer that has no `RunCallback`.
 
     Args:
         network: what is explained; it is frozen.
@@ -64,22 +75,23 @@ class Explainer(Configurable, LightningModule):
         optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
             ``torch.optim``; Adam with a step of 0.1 by default.
         mask_size: s, cells along the side of a mask.
-        iterations: of the optimiser.
+        iterations: number of optimiser iterations.
         path_steps: K, positions on the integration path.
-        path: ``scaled``, as published, or ``threshold``, by the order of the mask's cells; see
+        path: ``scaled`` (as published) or ``threshold`` (removes the lowest cells of the mask first); see
             `igos_pl.solver.integration_paths`.
-        average: the mask is the mean of the masks over the iterations, later ones weighing more.
-        l1: weight of the removed area; on the threshold path, of its share of what the curves remove.
+        average: return the weighted mean of the masks of all iterations; later masks have larger weights.
+        l1: weight of the removed area. The threshold path divides this area by the area that the deletion and
+            insertion curves remove.
         l2: weight of the (bilateral) total variation.
         noise: standard deviation of noise on perturbed images, in units of ImageNet-normalised images.
         baseline: ``blur``, ``black``, ``mean`` or ``noise``.
-        start: where masks start; several cells of a diverse start give a target several explanations.
+        start: the initial masks. A diverse start gives each target one explanation per cell.
         metrics: whether deletion and insertion curves are computed.
-        seed: of everything random.
-        micro_batch_size: perturbed images at once; chosen for the device by default.
+        seed: the random seed.
+        micro_batch_size: perturbed images per forward pass; by default chosen for the device.
 
     Attributes:
-        on_iteration: is called with the iterations done and in all; None for nobody.
+        on_iteration: callback ``(finished iterations, all iterations)``; None to disable it.
     """
 
     not_settings = frozenset({"micro_batch_size", "optimizer"})  # the optimiser is among the facts
@@ -134,6 +146,8 @@ class Explainer(Configurable, LightningModule):
         self.micro_batch_size = micro_batch_size
         self.on_iteration: Callable[[int, int], None] | None = None
         self._micro_batches: MicroBatches | None = None
+        self._failures = _Failures()
+        self._doubted = False
         self._optimizer_facts = _optimizer_facts(optimizer)
 
     @classmethod
@@ -160,36 +174,68 @@ class Explainer(Configurable, LightningModule):
         check_choice("trainer.precision", str(self.trainer.precision), PRECISIONS)
 
     def configure_callbacks(self) -> list[Callback]:
-        """A writer, unless the trainer has one or something that takes its place."""
+        """A `MaskWriter`, unless the trainer already has a `RunCallback`."""
         present = any(isinstance(callback, RunCallback) for callback in vars(self.trainer)["callbacks"])
         return [] if present else [MaskWriter()]
 
     def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> BatchResult:
         """Explain the images of a batch.
 
-        Works whatever the trainer's ``inference_mode`` says: gradients are switched on here, for tensors that
-        are made here.
+        This works with any ``inference_mode`` of the trainer, because gradients are enabled here. If the
+        network raises an exception, the images are explained one by one, and each image at which it raises
+        again is recorded as failed.
+
+        Raises:
+            NetworkError: if the network has raised at every image so far, or at very many in a row.
         """
-        if not batch.records:
-            return BatchResult(batch.failures)
         with torch.inference_mode(False), torch.enable_grad():
-            images = self.network.normalize(batch.images.clone())
-            names = [record.sample_id for record in batch.records]
-            made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
-            baselines = self.network.normalize(made)
-            proposed = self.network.propose(images, batch.truth_in_input())
-            targets = self.start.expand(proposed.targets)
-            at_once = max(1, _PIXELS_AT_ONCE // images.shape[-1] ** 2)
-            parts = [
-                self._explain(images, baselines, targets.select(slice(start, start + at_once)), batch)
-                for start in range(0, len(targets), at_once)
-            ]
+            result = self._explain_or_split(batch)
+        return replace(result, images=[*result.images, *batch.failures], unread=batch.unread)
+
+    def _explain_or_split(self, batch: ImageBatch) -> BatchResult:
+        """Explain a batch, or its images one by one if the network raises an exception."""
+        if not batch.records:
+            return BatchResult([])
+        try:
+            result = self._explain_images(batch)
+        except IgosError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error) or is_device_error(error):
+                raise
+            if len(batch.records) > 1:
+                return joined_results([self._explain_or_split(part) for part in batch.parts()])
+            self._failures.note(error)
+            return BatchResult([batch.records[0].failed(f"{type(error).__name__}: {error}")])
+        self._failures.note(None)
+        return result
+
+    def _explain_images(self, batch: ImageBatch) -> BatchResult:
+        """Propose the targets of a batch, and explain them."""
+        images = self.network.normalize(batch.images.clone())
+        names = [record.sample_id for record in batch.records]
+        made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
+        baselines = self.network.normalize(made)
+        # A clone, since there are networks that change their input.
+        proposed = self.network.propose(images.clone(), batch.truth_in_input())
+        targets = self.start.expand(proposed.targets)
+        at_once = max(1, _PIXELS_AT_ONCE // images.shape[-1] ** 2)
+        parts = [
+            self._explain(images, baselines, targets.select(slice(start, start + at_once)), batch)
+            for start in range(0, len(targets), at_once)
+        ]
+        columns = with_diversity(joined(parts))
         counts = torch.bincount(targets.image, minlength=len(names)).tolist()
+        broken = set(columns["sample_id"][columns["status"] == "nan"]) if columns else set()
+        doubts = unrepeatable_scores(columns) if self.network.proposes_its_scores else {}
+        if doubts and not self._doubted:
+            self._doubted = True
+            warnings.warn(next(iter(doubts.values())), stacklevel=2)
         records = [
-            record.explained(count, note)
+            record.explained(count, [note, doubts.get(record.sample_id, "")], record.sample_id in broken)
             for record, count, note in zip(batch.records, counts, proposed.notes, strict=True)
         ]
-        return BatchResult([*records, *batch.failures], with_diversity(joined(parts)))
+        return BatchResult(records, columns)
 
     def _explain(self, images: Tensor, baselines: Tensor, targets: Targets, batch: ImageBatch) -> Columns:
         """Optimise and judge the masks of some targets; returns their rows."""
@@ -224,7 +270,7 @@ class Explainer(Configurable, LightningModule):
         )
 
     def _keys(self, targets: Targets, batch: ImageBatch) -> list[int]:
-        """For each row, the key of its random numbers: they belong to the image and the target alone."""
+        """The random key of each row. It depends only on the seed, the image and the target."""
         rows = zip(
             (batch.records[image].sample_id for image in targets.image.tolist()),
             targets.number.tolist(),
@@ -235,15 +281,40 @@ class Explainer(Configurable, LightningModule):
         return [key_of(self.seed, *row) for row in rows]
 
     def _sized_micro_batches(self, device: torch.device) -> MicroBatches:
-        """The micro-batches of this run, which remember a size that memory forced upon them."""
+        """The micro-batches of this run. They keep a size that was reduced when memory ran out."""
         if self._micro_batches is None:
             default = _MICRO_BATCH.get(device.type, _MICRO_BATCH_ACCELERATOR)
             self._micro_batches = MicroBatches(self.micro_batch_size or default)
         return self._micro_batches
 
 
+class _Failures:
+    """Counts exceptions of the network, and ends the run after too many in a row."""
+
+    def __init__(self) -> None:
+        self._explained = False
+        self._in_a_row = 0
+
+    def note(self, error: Exception | None) -> None:
+        """Note the exception that the network raised at an image, or None for a success.
+
+        Raises:
+            NetworkError: if the run is to end.
+        """
+        if error is None:
+            self._explained, self._in_a_row = True, 0
+            return
+        self._in_a_row += 1
+        if self._in_a_row < (_FAILURES_IN_A_ROW if self._explained else _FAILURES_AT_FIRST):
+            return
+        raise NetworkError(
+            f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"
+            f" one: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _optimizer_facts(factory: OptimizerFactory) -> Attributes:
-    """An optimiser's name and settings, read off one that is made for a mask of one cell."""
+    """An optimiser's name and settings. They are read from an instance for a mask with one cell."""
     optimizer = factory([nn.Parameter(torch.ones(1, 1, 1, 1))])
     settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
     return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}

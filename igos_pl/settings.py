@@ -1,4 +1,4 @@
-"""A class's settings, read off its constructor: whatever decides a result is part of the run's identity."""
+"""Reads the settings of a class from its constructor. Settings that affect results identify a run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Configurable:
     """A class that can say everything that decides its results.
 
     Every parameter of the constructor, own or inherited, is a setting and is kept as an attribute of the same
-    name. A subclass names the parameters that do not change results in `not_settings`, and what no parameter
-    says (the hash of the weights, the sizes that it found) in `facts`.
+    name. A subclass lists the parameters that do not change results in `not_settings`. It returns everything
+    else that changes results (the hash of the weights, the sizes that it found) from `facts`.
 
     Attributes:
         not_settings: parameters that results do not depend on, in addition to those of the base classes.
@@ -32,7 +32,7 @@ class Configurable:
     not_settings: ClassVar[frozenset[str]] = frozenset()
 
     def facts(self) -> Attributes:
-        """What decides the results beside the constructor's parameters."""
+        """Values that affect the results but are not constructor parameters."""
         return {}
 
     def describe(self) -> Attributes:
@@ -97,7 +97,7 @@ def _flattened(name: str, value: Any, cls: type) -> Attributes:
     except TypeError as error:
         raise IgosError(
             f"{cls.__name__} keeps {name!r} as a {type(value).__name__}, which cannot be written as text:"
-            " list it in not_settings, and say in facts what of it decides the results"
+            " list it in not_settings, and return the parts of it that affect the results from facts()"
         ) from error
 
 
@@ -107,6 +107,8 @@ def plain(value: Any) -> str | int | float:
     Raises:
         TypeError: if it is made of anything but text, numbers, paths, None, lists and dicts.
     """
+    if not isinstance(value, list | tuple | dict) and getattr(value, "ndim", None) == 0:
+        value = value.item()  # of NumPy or torch
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, float) or (isinstance(value, int) and -_INT64 <= value < _INT64):

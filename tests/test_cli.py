@@ -22,12 +22,14 @@ from torch import Tensor
 import igos_pl
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.cli.main import main
+from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult
+from igos_pl.datamodules.base import ImageDataset
 from igos_pl.errors import RunError
 from igos_pl.run.coordination import Coordinator
-from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.presets import preset_names
 from igos_pl.store import MaskFile, RunFolder
+from igos_pl.store.files import seal
 
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
 NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
@@ -164,7 +166,7 @@ def test_jobs_of_an_array_save_the_same_configuration(photos: Path) -> None:
     assert saved[0] == saved[1]
     assert yaml.safe_load(saved[0])["data"]["init_args"].get("shard") is None
     assert sorted(path.name for path in Path("run").iterdir() if path.is_file()) == [
-        "config.yaml", "masks.h5", "samples.txt",
+        "config.yaml", "configuration.json", "masks.h5", "samples.txt",
     ]  # fmt: skip
     before = masks_by_id(Path("run/masks.h5"))
     assert main(["predict", "-c", "run/config.yaml", "--output", "again"]) == 0
@@ -220,18 +222,15 @@ def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPa
     assert main(words(photos, *one, "--output=whole")) == 0
     expected = masks_by_id(Path("whole/masks.h5"))
 
-    calls = 0
-    forward = tiny.TinyNet.forward
+    read = ImageDataset.__getitem__
 
-    def breaks(self: tiny.TinyNet, images: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls > 25:
+    def breaks(self: ImageDataset, numbers: Sequence[int]) -> ImageBatch:
+        if 2 in numbers:
             raise RuntimeError("the machine is on fire")
-        return forward(self, images)
+        return read(self, numbers)
 
     with monkeypatch.context() as patched:
-        patched.setattr(tiny.TinyNet, "forward", breaks)
+        patched.setattr(ImageDataset, "__getitem__", breaks)
         with pytest.raises(RuntimeError, match="on fire"):
             main(words(photos, *one))
     run = RunFolder("run")
@@ -298,7 +297,7 @@ def test_info(photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 def test_info_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.h5").write_text("?")
     assert "nowhere.h5: no such file" in refused(["info", "nowhere.h5"], capsys)
-    assert "text.h5: damaged, or no HDF5 file" in refused(["info", "text.h5"], capsys)
+    assert "text.h5: it is damaged, or was not written by igos-pl" in refused(["info", "text.h5"], capsys)
     assert "No results in" in refused(["info", str(tmp_path)], capsys)
 
 
@@ -402,6 +401,7 @@ def test_output_of_another_schema_version(photos: Path, capsys: pytest.CaptureFi
     Path("run/masks.h5").unlink()
     with h5py.File(RunFolder("run").segments()[0], "r+") as file:
         file.attrs["schema_version"] = 99
+    seal(RunFolder("run").segments()[0])
     capsys.readouterr()
     assert "schema version 99" in refused(words(photos), capsys)
 
@@ -409,7 +409,8 @@ def test_output_of_another_schema_version(photos: Path, capsys: pytest.CaptureFi
 # What each option of the help is given here, with the class that has it.
 _ANY = {
     "data.root": "photos", "data.resize": "crop", "data.batch_size": "3", "data.num_workers": "1",
-    "data.limit": "5", "data.shard": "1/4", "model.network.targets": "[1,2]", "model.network.top_k": "2",
+    "data.limit": "5", "data.shard": "1/4",
+    "data.retry_unreadable": "true", "model.network.targets": "[1,2]", "model.network.top_k": "2",
     "model.method": "igos", "model.optimizer": "LineSearch", "model.optimizer.step_size": "0.5",
     "model.optimizer.alpha": "2.5", "model.mask_size": "7", "model.iterations": "3",
     "model.path_steps": "4", "model.path": "scaled", "model.average": "false",
@@ -531,21 +532,21 @@ def test_shortages_are_told_and_what_is_finished_stays(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    batches = 0
+    read = ImageDataset.__getitem__
 
-    def short(*arguments: Any) -> Tensor:
-        nonlocal batches
-        batches += 1
-        if batches == 2:
+    def short(self: ImageDataset, numbers: Sequence[int]) -> ImageBatch:
+        if 2 in numbers and not mended:
             raise error
-        return make_baselines(*arguments)
+        return read(self, numbers)
 
-    monkeypatch.setattr("igos_pl.explainer.make_baselines", short)
+    mended: list[bool] = []
+    monkeypatch.setattr(ImageDataset, "__getitem__", short)
     assert main(words(photos)) == 1
     message = capsys.readouterr().err
     assert told in message
     assert "run the same command again to go on" in message
     assert len(RunFolder("run").done()) == 2
+    mended.append(True)
     assert main(words(photos)) == 0
     assert len(RunFolder("run").done()) == len(NAMES)
 
@@ -559,7 +560,10 @@ def test_long_help_comes_from_the_code(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([command, "--help"] for command in ("predict", "status", "merge", "info", "demo"))],
+    [
+        ["--help"],
+        *([command, "--help"] for command in ("predict", "status", "verify", "merge", "info", "demo")),
+    ],
 )
 def test_help_is_instant(arguments: list[str]) -> None:
     code = (

@@ -608,3 +608,30 @@ def is_rank(pid: int) -> bool:
 def test_nothing_changes_outside() -> None:
     assert torch.is_grad_enabled()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+# The store's port
+
+
+def test_store_listens_on_the_address_of_the_ranks_alone(tmp_path: Path) -> None:
+    coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
+    listening = {
+        tuple(line.split()[1].split(":"))
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A"
+    }
+    port = f"{coordinator._store.underlying_store.port:04X}"
+    assert {address for address, found in listening if found == port} == {"0100007F"}  # 127.0.0.1
+    coordinator.give_up()
+
+
+def test_store_needs_the_secret_of_the_run(tmp_path: Path) -> None:
+    coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
+    assert coordinator.take(5) == 0
+    stranger = TCPStore("127.0.0.1", coordinator._store.underlying_store.port, wait_for_workers=False)
+    stranger.set("stop", "1")
+    stranger.delete_key("taken")
+    assert not coordinator.stop_requested()
+    assert coordinator.take(5) == 5
+    coordinator.give_up()

@@ -358,7 +358,8 @@ def test_nan_network_row_gets_a_status_and_the_others_live() -> None:
     assert np.isfinite(rows.explanations["masks"]).all()
     for row in (0, 2):
         assert_same(rows, row, healthy, row)
-    assert [record.status for record in rows.images] == ["ok"] * 3
+    assert [record.status for record in rows.images] == ["ok", "nan", "ok"]
+    assert rows.images[1].message == "the network's scores are not finite numbers"
 
 
 @pytest.mark.parametrize("baseline", BASELINES)

@@ -67,7 +67,7 @@ def test_looking_into_a_result_imports_no_torch(tmp_path: Path) -> None:
     }  # fmt: skip
     words = ["predict", *(f"--{key}={value}" for key, value in settings.items())]
     assert main(words) == 0
-    for command in ("info", "status", "merge"):
+    for command in ("info", "status", "verify", "merge"):
         code = "from igos_pl.cli.main import main\nassert main(sys.argv[1:]) == 0"
         found = modules_after(code, command, str(tmp_path / "run"))
         assert "h5py" in found

@@ -13,7 +13,7 @@ from PIL import Image, features
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.images import find_images, read_image, to_input
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, UnreadError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
@@ -165,7 +165,7 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_missing_file_is_not_called_damaged(tmp_path: Path) -> None:
-    with pytest.raises(IgosError, match="cannot be opened: No such file") as caught:
+    with pytest.raises(UnreadError, match="cannot be read: No such file") as caught:
         read_image(tmp_path / "gone.png")
     assert "damaged" not in str(caught.value)
 

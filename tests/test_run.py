@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,79 @@ def test_a_signal_is_known_to_who_listens_later() -> None:
         assert outer.heard
     with StopSignals() as later:
         assert not later.heard
+
+
+STUCK = """
+from datetime import timedelta
+from torch.distributed import TCPStore
+from igos_pl.run import signals
+signals._STUCK_SECONDS = 0.5
+with signals.StopSignals():
+    print("listening", flush=True)
+    TCPStore("127.0.0.1", 0, world_size=2, is_master=True, timeout=timedelta(minutes=5))
+"""
+
+PATIENT = """
+import time
+from igos_pl.run import signals
+signals._STUCK_SECONDS = 0.5
+with signals.StopSignals() as heard:
+    print("listening", flush=True)
+    while not heard.heard:
+        time.sleep(0.01)
+    time.sleep(1.5)
+    print("went on")
+"""
+
+
+def told(program: str, number: signal.Signals) -> tuple[int, str]:
+    """How a program ends that is sent a signal once it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "listening\n"
+    process.send_signal(number)
+    out, error = process.communicate(timeout=20)
+    return process.returncode, out + error
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_a_rendezvous_that_nobody_joins(number: signal.Signals) -> None:
+    code, said = told(STUCK, number)
+    assert code == 75
+    assert "stopped by a signal while waiting for others" in said
+
+
+def test_a_process_that_hears_its_signals_is_left_alone() -> None:
+    code, said = told(PATIENT, signal.SIGTERM)
+    assert (code, said) == (0, "went on\n")
+
+
+def test_a_rank_dies_with_who_started_it() -> None:
+    """Even before it waits for others."""
+    child = (
+        "import os, sys, time\n"
+        "os.environ['LOCAL_RANK'] = '1'\n"
+        "from igos_pl.run.signals import die_with_parent\n"
+        "die_with_parent()\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = (
+        f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, env=environment(), text=True
+    )
+    assert process.stdout is not None
+    number = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{number}").exists() or "Z (zombie)" in Path(f"/proc/{number}/status").read_text():
+            return
+        time.sleep(0.05)
+    os.kill(number, signal.SIGKILL)
+    pytest.fail("the rank outlived its parent")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from igos_pl.store import MaskFile, RunFolder
@@ -33,7 +34,7 @@ def print_info(path: Path, rows: int, console: Console | None = None) -> None:
             console.print(_means(masks))
             console.print(explanations_table(masks, rows))
         for record in _not_ok(masks)[:rows]:
-            console.print(record, markup=False)
+            console.print(printable(record), markup=False)
 
 
 def explanations_table(masks: MaskFile, rows: int) -> Table:
@@ -71,9 +72,19 @@ def _means(masks: MaskFile) -> str:
 
 
 def _not_ok(masks: MaskFile) -> list[str]:
-    images: dict[str, Any] = masks.images
+    images: Mapping[str, Any] = masks.images
     return [
         f"{status}: {path}: {message}"
         for status, path, message in zip(images["status"], images["path"], images["message"], strict=True)
         if status != "ok"
     ]
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are written out, so that a file's name cannot steer the terminal."""
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+
+
+def escape(text: str) -> str:
+    """Text as a table's cell shows it, whatever it holds."""
+    return escape_markup(printable(text))

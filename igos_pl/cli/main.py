@@ -1,4 +1,4 @@
-"""The command line: ``igos-pl predict | status | merge | info | demo``.
+"""The command line: ``igos-pl predict | status | verify | merge | info | demo``.
 
 Torch and Lightning are imported only by the commands that need them, so that all help is instant.
 """
@@ -38,7 +38,9 @@ def _predict(words: list[str]) -> int:
     if "-h" in words or "--help" in words:
         print(PREDICT_HELP, end="")
         return 0
-    from igos_pl.run.signals import StopSignals
+    from igos_pl.run.signals import StopSignals, die_with_parent
+
+    die_with_parent()
 
     with StopSignals():  # from here on: importing alone takes seconds
         from igos_pl.cli.predict import predict
@@ -56,6 +58,10 @@ def _dispatch(words: list[str]) -> int:
         from igos_pl.cli.status import print_status
 
         print_status(options.run)
+    elif options.command == "verify":
+        from igos_pl.cli.verify import print_verification
+
+        return print_verification(options.path)
     elif options.command == "info":
         from igos_pl.cli.info import print_info
 
@@ -82,13 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     add = partial(commands.add_parser, allow_abbrev=False)
     merge = add("merge", help="copy a run's segments into its masks.h5")
     merge.add_argument("run", type=Path, help="output folder of a run")
-    merge.add_argument("--partial", action="store_true", help="though images are missing")
-    status = add("status", help="say how far a run is")
+    merge.add_argument("--partial", action="store_true", help="merge even if images are missing")
+    status = add("status", help="show the progress of a run")
     status.add_argument("run", type=Path, help="output folder of a run")
-    info = add("info", help="say what is in a result")
+    verify = add("verify", help="check the files of a result for damage")
+    verify.add_argument("path", type=Path, help="output folder of a run, or a result file")
+    info = add("info", help="show what a result contains")
     info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
     info.add_argument("--rows", type=int, default=20, help="explanations to list (default 20)")
     demo = add("demo", help="explain some real photos with a real network")
-    demo.add_argument("--detector", action="store_true", help="objects of generated pictures instead")
-    demo.add_argument("--output", type=Path, help="default runs/demo, or runs/demo-detector")
+    demo.add_argument("--detector", action="store_true", help="run a detector on generated images instead")
+    demo.add_argument("--output", type=Path, help="output folder (default runs/demo, or runs/demo-detector)")
     return parser

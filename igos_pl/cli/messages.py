@@ -1,4 +1,4 @@
-"""What other libraries' errors mean for a person at the command line."""
+"""Turns the errors of other libraries into messages for the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from igos_pl.models import ExplainableNetwork
 from igos_pl.solver.micro_batches import is_out_of_memory
 from igos_pl.solver.optimizers import MaskOptimizer
 
-# How a parser's lines begin that tell of its workings.
+# Lines of the parser's message that start like this describe its internals, and are dropped.
 _NOISE = (
     "Given value", "Subtypes:", "Errors:", "Does not validate", "Expected a <class 'NoneType'>",
     "Expected a path but", "Type collections",
@@ -30,7 +30,7 @@ _CLASSES = {
 
 @contextmanager
 def shortages_explained() -> Iterator[None]:
-    """Say in words what torch has a traceback for.
+    """Turn torch's errors about missing memory and dead workers into readable messages.
 
     Raises:
         RunError: if memory ran out outside of the network, or a process that reads images died.
@@ -47,30 +47,30 @@ def shortages_explained() -> Iterator[None]:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise RunError(
-            f"A process that reads images died ({error}). Mostly the memory is too small: lower"
-            " --data.num_workers or --data.batch_size, or ask for more. All finished images are safe: run"
-            " the same command again to go on"
+            f"A process that reads images died ({error}). The usual cause is too little memory: lower"
+            " --data.num_workers or --data.batch_size, or request more memory. All finished images are safe:"
+            " run the same command again to go on"
         ) from error
 
 
 def own_error(error: BaseException | None) -> IgosError | None:
-    """What a class of ours said of its settings, however deep the parser has wrapped it."""
+    """The `IgosError` that the parser has wrapped in its own exceptions; None if there is none."""
     while error is not None and not isinstance(error, IgosError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def explained(message: str) -> str:
-    """An argument parser's message, with the classes that would have been right where one is wrong."""
+    """An argument parser's message, shortened; for a wrong class, it lists the available classes."""
     if "required: root" in message:
-        return "Name the folder with the images by --data.root"
+        return "--data.root is missing: set it to the folder with the images"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     lines = [line for line in lines if not line.startswith(_NOISE)]
     if foreign := re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message):
         lines.append(f"{foreign[2]} has no setting '{foreign[1]}'")
     for key, base in _CLASSES.items():
         if f'"{key}"' in message and not foreign:
-            lines.append(f"Known are {', '.join(_names(base))}; name your own by its import path")
+            lines.append(f"Available: {', '.join(_names(base))}; give the import path for your own class")
     return "\n  ".join([*lines, "igos-pl predict --help lists the settings"])
 
 
@@ -84,7 +84,7 @@ def _names(base: type) -> list[str]:
 
 
 def quieten_lightning() -> None:
-    """Lightning speaks of training; what matters here is said by the callbacks."""
+    """Silence Lightning's messages, which are about training. The callbacks report what matters here."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (

@@ -18,14 +18,14 @@ from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.run.run import Run
 from igos_pl.solver.optimizers import LineSearch, MaskOptimizer  # noqa: F401
-from igos_pl.store.segments import publishing
+from igos_pl.store.files import publishing
 
 
 class PredictCLI(LightningCLI):
     """Explainer, data and trainer from YAML files and the command line."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The output folder, the callbacks, and what is assumed where nothing is said."""
+        """Add the output folder, the callbacks and the default classes."""
         parser.add_argument("--output", type=str, default="runs/predict", help="folder of the results")
         parser.add_argument("--dry_run", type=bool, default=False, help="explain one batch, write nothing")
         parser.link_arguments("output", "trainer.default_root_dir")
@@ -46,6 +46,8 @@ class PredictCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of a real run, or of a dry run."""
+        if not self.config["output"]:
+            raise IgosError("output is empty: set --output to the folder for the results")
         settings = self._get(self.config_init, "trainer")
         own = _as_list(settings.get("callbacks"))
         if self.dry_run:
@@ -55,7 +57,7 @@ class PredictCLI(LightningCLI):
             writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
             callbacks = [writer, overlays, MaskProgressBar(), SaveConfig(self._yaml())]
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-            # Requeueing is left to the job's script: Lightning's own would write a checkpoint of a mask.
+            # The job script does the requeueing. Lightning's auto-requeue would write a checkpoint of a mask.
             kwargs["plugins"] = [*_as_list(settings.get("plugins")), SLURMEnvironment(auto_requeue=False)]
         return super().instantiate_trainer(callbacks=[*own, *callbacks], **kwargs)
 
@@ -72,7 +74,7 @@ class PredictCLI(LightningCLI):
 
 
 class SaveConfig(Callback):
-    """Writes the resolved settings beside the results, once these are known to fit.
+    """Writes the resolved settings next to the results, after the folder has accepted the configuration.
 
     Args:
         yaml: the settings.
@@ -111,14 +113,14 @@ def parsed(words: list[str]) -> PredictCLI:
             args=words,
             run=False,
         )
-    except MisconfigurationException as error:  # Lightning's word for a trainer that cannot be
+    except MisconfigurationException as error:  # Lightning raises it for invalid trainer settings
         raise IgosError(str(error)) from error
     except ArgumentError as error:
         raise IgosError(explained(str(error))) from error
     except ValueError as error:
         if own := own_error(error):
             raise own from error
-        if "Union subtypes" in str(error):  # older parsers keep the words alone
+        if "Union subtypes" in str(error):  # older parsers keep only the message
             raise IgosError(explained(str(error))) from error
         raise
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
 from igos_pl.cli.parser import parsed
 from igos_pl.cli.presets import with_preset
+from igos_pl.data.records import FAILED
 from igos_pl.run.run import Ending, Run
-
-# The exit code of a run that was told to stop and is to be started again (EX_TEMPFAIL of sysexits.h).
-STOPPED = 75
+from igos_pl.run.signals import STOPPED
 
 _SHOWN = 20
 
@@ -31,7 +31,7 @@ def predict(words: list[str]) -> int:
     with shortages_explained():
         cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
     if not cli.trainer.is_global_zero:
-        return 0  # the first rank speaks for all: Lightning's launcher would kill it if this one failed
+        return 0  # only the first rank reports: the launcher kills it if another rank exits with an error
     run = Run.of(cli.trainer)
     if cli.dry_run and not run.pending:
         print(f"All {len(run.assigned)} images are done: there is nothing left to do")
@@ -47,9 +47,16 @@ def _report(run: Run) -> int:
     """Compare what was written with what was asked for."""
     missing = run.missing()
     if missing:
-        shown = "\n  ".join(missing[:_SHOWN])
-        print(f"{len(missing)} of {len(run.assigned)} images are missing from {run.folder.path}:\n  {shown}")
+        shown = [f"{name}: {run.unread[name]}" if name in run.unread else name for name in missing[:_SHOWN]]
+        print(f"{len(missing)} of {len(run.assigned)} images are missing from {run.folder.path}:")
+        print("", *shown, sep="\n  ")
+        print("Run the same command again to go on with them")
         return 1
     where = run.folder.merged if run.folder.is_merged() else run.folder.segments_path
     print(f"{len(run.assigned)} images are in {where}")
+    statuses = run.folder.statuses()
+    failed = Counter(statuses[name] for name in run.assigned if statuses[name] in FAILED)
+    if failed:
+        counted = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
+        print(f"{counted}: igos-pl info {run.folder.path} says why; --data.retry_unreadable true tries again")
     return 0

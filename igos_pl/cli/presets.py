@@ -1,4 +1,4 @@
-"""Presets on the command line: they win over files, and other options win over them."""
+"""Presets on the command line. They override YAML files, and other options override them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from igos_pl.solver.presets import preset_file, preset_names
 
 
 def with_preset(words: list[str]) -> list[str]:
-    """The words in the order in which they win: files, the preset's file, all others.
+    """The arguments in ascending precedence: the YAML files, the preset's file, all others.
 
     Raises:
         IgosError: if there is no such preset, or more than one is given.

@@ -8,19 +8,18 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from igos_pl.store import RunFolder
-from igos_pl.store.schema import read_column
-from igos_pl.store.segments import open_result
+from igos_pl.store.files import image_statuses, open_result, owners
 
-# The rate is taken from what was published in this last while, so that pauses between jobs do not count.
+# The rate is computed from the last 15 minutes with results, so that pauses between jobs do not count.
 _RECENT = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A segment: when it was published, and the statuses of its images."""
+    """A segment: when it was published, and how many images it has."""
 
     at: datetime
-    statuses: Counter[str]
+    images: int
 
 
 def print_status(path: Path) -> None:
@@ -30,13 +29,13 @@ def print_status(path: Path) -> None:
         path: output folder of a run.
 
     Raises:
-        IgosError: if it is none.
+        IgosError: if it is not the output folder of a run.
     """
     run = RunFolder(path)
     segments, published = _published(run)
     missing = run.missing(published)
-    statuses = sum((segment.statuses for segment in segments), Counter[str]())
-    done = statuses.total()
+    statuses = Counter(published.values())
+    done = len(published)
     counted = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
     print(f"{done} of {done + len(missing)} images are done" + (f" ({counted})" if counted else ""))
     if segments:
@@ -46,32 +45,30 @@ def print_status(path: Path) -> None:
         print(f"merged into {run.merged}" if merged else f"not merged yet: igos-pl merge {path}")
 
 
-def _published(run: RunFolder) -> tuple[list[Published], set[str]]:
-    """All segments, and the ids of their images; one that is in several segments counts in the first."""
+def _published(run: RunFolder) -> tuple[list[Published], dict[str, str]]:
+    """All segments, and the statuses of their images by id."""
     segments: list[Published] = []
-    done: set[str] = set()
+    found: list[dict[str, str]] = []
     for path in run.segments():
         with open_result(path) as file:
             at = datetime.fromisoformat(str(file.attrs["created"]))
-            ids, statuses = (read_column(file["images"], name).tolist() for name in ("sample_id", "status"))
-        new = Counter(status for name, status in zip(ids, statuses, strict=True) if name not in done)
-        segments.append(Published(at, new))
-        done.update(ids)
-    return segments, done
+        found.append(image_statuses(path))
+        segments.append(Published(at, len(found[-1])))
+    return segments, {name: found[number][name] for name, number in owners(found).items()}
 
 
 def _pace(segments: list[Published], missing: int) -> str:
-    """When the last segment came, the rate of late, and what it means for the rest."""
+    """When the last segment came, the rate of the last minutes, and what it means for the rest."""
     last = max(segment.at for segment in segments)
     ago = datetime.now(timezone.utc) - last
     recent = [segment for segment in segments if last - segment.at <= _RECENT]
     began = min(segment.at for segment in recent)
-    # What the earliest of them holds was worked on before it was published.
-    images = sum(segment.statuses.total() for segment in recent if segment.at > began)
+    # The earliest segment does not count: its images were explained before `began`.
+    images = sum(segment.images for segment in recent if segment.at > began)
     text = f"last results {timedelta(seconds=round(ago.total_seconds()))} ago"
     if images:
         rate = images / (last - began).total_seconds()
-        text += f", {rate:.2f} images/s of late"
+        text += f", {rate:.2f} images/s in the last minutes"
         if missing:
             text += f", about {timedelta(seconds=round(missing / rate))} left at this rate"
     return text

@@ -39,7 +39,7 @@ class GroundTruth:
     instance_masks: Sequence[Rle | None] = ()
 
     def fitting(self, width: int, height: int) -> GroundTruth:
-        """Without the objects whose instance mask has another size than the image.
+        """The annotations without objects whose instance mask differs in size from the image.
 
         They were annotated on the stored pixels of an image that an EXIF tag turns, so their boxes do not fit
         the upright image either.

@@ -20,19 +20,29 @@ class ImageBatch:
         images: ``(N, 3, S, S)`` uint8, RGB.
         records: of these N images, each with the frame by which it was scaled to S x S.
         truth: the annotations of these N images, in pixels of the originals.
-        failures: records of images that could not be read; they are written as they are.
+        failures: records of images whose content cannot be read; they are written as they are.
+        unread: records of images that could not be read now; they are not written, so that they are tried
+            again.
     """
 
     images: Tensor
     records: Sequence[ImageRecord]
     truth: Sequence[GroundTruth]
     failures: Sequence[ImageRecord] = ()
+    unread: Sequence[ImageRecord] = ()
 
     def truth_in_input(self) -> list[GroundTruth]:
         """The annotations with boxes in pixels of the network's input."""
         return [
             replace(known, boxes=record.seen().boxes_to_input(known.boxes))
             for known, record in zip(self.truth, self.records, strict=True)
+        ]
+
+    def parts(self) -> list[ImageBatch]:
+        """Its readable images one by one."""
+        return [
+            ImageBatch(self.images[place : place + 1], [record], [truth])
+            for place, (record, truth) in enumerate(zip(self.records, self.truth, strict=True))
         ]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> ImageBatch:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,82 +15,121 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igos_pl.data.geometry import Frame
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, UnreadError
 
 
 def find_images(root: Path) -> list[Path]:
     """All pictures under a folder, recursively, as sorted relative paths. Hidden files are left out.
 
-    The file's ending says what is a picture. Pictures that cannot be read are found when they are read.
+    Images are recognised by their file extensions. Unreadable images are only detected when they are read.
 
     Raises:
         IgosError: if the folder does not exist, is a file, or has no picture in it.
     """
     if not root.exists():
-        raise IgosError(f"There is no folder {root}: name the one with the images by --data.root")
+        raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
     if not root.is_dir():
-        raise IgosError(f"{root} is a file: name the folder that it lies in by --data.root")
+        raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
     endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    files = [path for path in _files(root) if path.suffix.lower() in endings - {".pdf", ".mpg", ".mpeg"}]
-    if not files:
-        count = sum(1 for _ in _files(root))
-        found = f"{count} other files" if count else "nothing"
+    endings -= {".pdf", ".mpg", ".mpeg"}
+    files = list(_files(root))
+    images = [path for path in files if path.suffix.lower() in endings]
+    if not images:
+        found = f"{len(files)} other files" if files else "nothing"
         raise IgosError(
-            f"No image in {root} or the folders below it, but {found} (PNG, JPEG, TIFF, ... count)"
+            f"No image in {root} or the folders below it, but {found} (supported: PNG, JPEG, TIFF, ...)"
         )
-    return sorted((path.relative_to(root) for path in files), key=lambda path: path.as_posix())
+    left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
+    if left_out:
+        counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
+        logging.getLogger(__name__).warning(
+            "%s: left out files of kinds that cannot be read here: %s", root, counts
+        )
+    return sorted((path.relative_to(root) for path in images), key=lambda path: path.as_posix())
+
+
+# Endings of pictures that Pillow cannot read, or only with a plugin.
+_UNKNOWN = {".heic", ".heif", ".svg", ".avif", ".jxl", ".raw", ".cr2", ".nef", ".arw", ".dng", ".dcm", ".nii"}
 
 
 def _files(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if not hidden and path.is_file():
-            yield path
+    """All files below a folder, but hidden ones; through links to folders, each folder once.
+
+    Raises:
+        IgosError: if a folder cannot be listed.
+    """
+    seen = set()
+    for name, folders, files in os.walk(root, onerror=_raise_unlisted, followlinks=True):
+        state = os.stat(name)
+        key = (state.st_dev, state.st_ino)
+        if key in seen:
+            folders.clear()  # a link leads back to it
+            continue
+        seen.add(key)
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for file in files:
+            path = Path(name) / file
+            if not file.startswith(".") and path.is_file():
+                yield path
+
+
+def _raise_unlisted(error: OSError) -> None:
+    raise IgosError(
+        f"Cannot list the folder {error.filename}: {error.strerror}. Otherwise its images would be left out"
+        " silently: fix this, or move the folder elsewhere"
+    ) from error
 
 
 def read_image(path: Path) -> Image.Image:
     """Read a picture as upright 8-bit RGB.
 
-    Turns it as its EXIF tag says; puts transparent pictures on white; takes the upper eight bits of 16-bit
-    greys. Of animations and stacks, the first frame.
+    Applies the EXIF orientation, puts transparent images on white, keeps the upper eight bits of 16-bit grey
+    values, and takes the first frame of animations and stacks. ``info["note"]`` holds a remark for the user,
+    if there is one.
 
     Raises:
-        IgosError: saying why it cannot be read (no image, cut off, empty, too large, ...).
+        UnreadError: if the file cannot be read now. It may be readable later.
+        IgosError: saying what is wrong with the file's content (no image, cut off, empty, too large, ...).
     """
     try:
-        if path.stat().st_size == 0:
-            raise IgosError("the file is empty (0 bytes)")
+        content = path.read_bytes()
+    except (OSError, MemoryError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "too little memory"
+        raise UnreadError(f"cannot be read: {reason or error}") from error
+    if not content:
+        raise IgosError("the file is empty (0 bytes)")
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
-            with Image.open(path) as image:
+            with Image.open(BytesIO(content)) as image:
                 image.load()
                 return _as_rgb(ImageOps.exif_transpose(image))
     except IgosError:
         raise
+    except MemoryError as error:
+        raise UnreadError("cannot be decoded: too little memory") from error
     except UnidentifiedImageError as error:
-        raise IgosError("no image, or of a kind that Pillow does not know") from error
+        raise IgosError("no image, or in a format that Pillow does not support") from error
     except Image.DecompressionBombError as error:
         raise IgosError(f"too many pixels: {error}") from error
-    except MemoryError as error:
-        raise IgosError("too large for the memory") from error
-    except OSError as error:  # with a number from the system, without one from Pillow's decoders
-        reason = f"cannot be opened: {error.strerror}" if error.errno else f"damaged: {error}"
-        raise IgosError(reason) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise IgosError(f"damaged: {error}") from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise IgosError("floating-point pixels have no agreed range: convert it to 8 or 16 bits")
+        raise IgosError("floating-point pixels have no standard range: convert the image to 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         high = np.asarray(image).astype(np.int64)
+        dark = 0 < high.max() < 256
         image = Image.fromarray(np.clip(high >> 8, 0, 255).astype(np.uint8))
+        if dark:
+            image.info["note"] = "16-bit grey values that are all below 256: the image is black"
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image.convert("RGB")  # keeps the info
 
 
 def to_input(image: Image.Image, frame: Frame) -> NDArray[np.uint8]:

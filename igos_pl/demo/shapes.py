@@ -25,8 +25,8 @@ CATEGORY_IDS: dict[str, int] = {"disc": 1, "square": 3, "triangle": 7, "star": 1
 
 MIN_SIDE, MAX_SIDE = 160, 256  # picture sides, pixels
 MIN_OBJECT, MAX_OBJECT = 28, 110  # diameters of circumscribed circles, pixels
-MIN_VISIBLE = 0.55  # least share of an object's area that others may leave visible
-MIN_CONTRAST = 60.0  # least distance of mean RGB (0 to 255) to what lies around an object
+MIN_VISIBLE = 0.55  # at least this share of each object's area stays visible behind other objects
+MIN_CONTRAST = 60.0  # wanted distance of an object's mean RGB (0 to 255) from its surroundings; see `_paint`
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from igos_pl.data.batches import ImageBatch
-from igos_pl.data.records import Columns, ImageRecord
+from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.data.targets import Targets
 from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, Curves, area_under_curve
 from igos_pl.evaluation.localization import localize, nothing_to_localize
@@ -34,13 +34,13 @@ def explanation_columns(
     Args:
         targets: R rows.
         batch: the images that they belong to.
-        solution: their masks.
-        curves: of the masks. Curves of a single point mean that metrics are off: they hold the baseline's
-            score alone.
-        objective: that was minimised.
+        solution: the masks of the rows.
+        curves: of the masks. If metrics are off, the curves have a single point, and the insertion curve
+            holds only the baseline's score.
+        objective: the objective that was minimised.
         label_names: of the R rows.
         iterations: of the optimiser.
-        seconds: that all rows took together.
+        seconds: the time that all rows took together.
     """
     rows = len(targets)
     records = [batch.records[image] for image in targets.image.tolist()]
@@ -102,15 +102,55 @@ def localization_columns(masks: NDArray[Any], targets: Targets, batch: ImageBatc
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """The rows of several tables; no columns without any."""
+    """The rows of several tables as one table; an empty dict if there are no tables."""
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def with_diversity(columns: Columns) -> Columns:
-    """Add, for each row, how its target's starts differ and whether it is the best of them.
+# The largest allowed difference between two scores of the same image. Half precision and the batch size cause
+# smaller differences.
+_REPEATABLE = 0.05
 
-    ``diversity`` is 1 - the mean overlap of the most important fifth of the cells over all pairs of a
-    target's masks: 0 for equal masks, 1 for disjoint ones, NaN for a single start. ``best`` marks the row
+
+def unrepeatable_scores(columns: Columns) -> dict[str, str]:
+    """Warnings for images whose score changes when they are scored again.
+
+    This compares the proposed target's score with the first point of its deletion curve, which is the score
+    of the same image in another batch.
+
+    Args:
+        columns: of some rows.
+
+    Returns:
+        Texts by sample id; nothing where metrics are off.
+    """
+    if not columns:
+        return {}
+    again = columns["deletion_curve"][:, 0]
+    apart = np.flatnonzero(np.abs(columns["score"] - again) > _REPEATABLE)
+    return {
+        columns["sample_id"][row]: (
+            f"the network scores the same image {columns['score'][row]:.2f} and then {again[row]:.2f}: is"
+            " dropout on, does the score depend on the other images of a batch, or does the network change"
+            " its input?"
+        )
+        for row in apart
+    }
+
+
+def joined_results(parts: Sequence[BatchResult]) -> BatchResult:
+    """The results of several batches as one."""
+    return BatchResult(
+        [record for part in parts for record in part.images],
+        joined([part.explanations for part in parts if part.explanations]),
+    )
+
+
+def with_diversity(columns: Columns) -> Columns:
+    """Add the columns ``diversity`` and ``best``, which compare the diverse starts of a target.
+
+    ``diversity`` is one minus the overlap of the most important fifth of the cells, averaged over all pairs
+    of the target's masks: 0 for equal masks, 1 for disjoint ones, NaN for a single
+    start. ``best`` marks the row
     with the largest insertion - deletion (the first one where these are unknown).
     """
     if not columns:

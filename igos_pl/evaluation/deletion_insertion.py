@@ -92,9 +92,9 @@ def deletion_insertion_curves(
     counts: Tensor,
     micro_batches: MicroBatches,
 ) -> Curves:
-    """Remove each mask's cells in its order, and score what remains, and what was removed.
+    """Remove each mask's cells in order; score what remains (deletion) and what was removed (insertion).
 
-    The binary mask is made at the mask's resolution and upsampled; the image and its baseline are blended by
+    A binary mask is made at the mask's resolution and upsampled. The image and its baseline are blended with
     it.
 
     Args:
@@ -107,7 +107,7 @@ def deletion_insertion_curves(
     rows, points = counts.shape
     place = ranks(masks)
     size = (problem.images.shape[-2], problem.images.shape[-1])
-    # Plane by plane, whatever the network's own format: so images are gathered and blended quickest.
+    # In (N, C, H, W) memory order, even if the network uses channels last: blending is faster.
     images, baselines = problem.images.contiguous(), problem.baselines.contiguous()
     scores = masks.new_empty(2 * rows * points)
 

@@ -32,8 +32,8 @@ def pointing_game(saliency: Saliency, region: Region) -> bool:
 def energy_pointing_game(saliency: Saliency, region: Region) -> float:
     """The share of the saliency that lies in a region.
 
-    Wang et al., "Score-CAM", CVPR workshops 2020. To be compared with the region's share of the image, which
-    constant saliency gets.
+    Wang et al., "Score-CAM", CVPR workshops 2020. Compare it with the region's share of the image, which is
+    the value for constant saliency.
 
     Args:
         saliency: ``(h, w)``, at least 0, high is important.
@@ -48,7 +48,7 @@ def energy_pointing_game(saliency: Saliency, region: Region) -> float:
 
 
 def box_region(box: NDArray[np.floating[Any]], height: int, width: int) -> Region:
-    """The pixels whose centres lie in a box; the one in its middle if the box is too small for any.
+    """The pixels whose centres lie in a box, or the pixel in its middle if it contains no pixel centre.
 
     Args:
         box: ``(4,)`` x1 y1 x2 y2 in pixels; pixel 0 reaches from 0 to 1.

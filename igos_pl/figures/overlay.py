@@ -56,7 +56,7 @@ def write_overlay(explanation: Explanation, path: Path) -> None:
         f"   {explanation.attributes.get('method', '')}, {explanation.attributes.get('optimizer', '')}{cell}",
         parse_math=False,  # names may hold dollars
     )
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=80, format="png")
 
 
 def _draw_curves(axes, explanation: Explanation) -> None:  # type: ignore[no-untyped-def]

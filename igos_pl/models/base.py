@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from igos_pl.checks import check_at_least
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets
+from igos_pl.errors import IgosError
 from igos_pl.models.weights import layers_digest, load_weights, module_sha256
 from igos_pl.settings import Attributes, Configurable
 
@@ -29,13 +31,15 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         module: the network. It is switched to evaluation and frozen when an `Explainer` takes it.
         weights: a state dict file for it; None if the module comes with its weights.
         input_size: side of the square input in pixels.
-        mean: per channel, of images in [0, 1]; subtracted first.
-        std: per channel; divides afterwards.
+        mean: of each channel; it is subtracted from images in [0, 1].
+        std: of each channel; the difference is divided by it.
         class_names: in label order; labels without a name are shown as numbers.
         name: what results call the network; the class name of the module by default.
     """
 
     not_settings = frozenset({"module", "weights"})  # told by their digests
+    # Whether the scores of proposed targets are those of `score`, so that the explainer can compare them.
+    proposes_its_scores: ClassVar[bool] = True
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -53,8 +57,11 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         check_at_least("input_size", input_size, 2)
         self.name = name or type(module).__name__
         self.input_size = input_size
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.class_names = tuple(class_names or ())
+        for text in (self.name, *self.class_names):
+            if "\0" in text:
+                raise IgosError(f"class_names and name: {text!r} has a zero byte, which results cannot hold")
         self.module = module
         self.register_buffer("pixel_mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
@@ -86,9 +93,9 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
 
     @property
     def unit(self) -> float:
-        """How large one unit of an ImageNet-normalised image is in this network's input.
+        """The factor from units of ImageNet-normalised images to units of this network's input.
 
-        The papers state noise for ImageNet-normalised images. It is scaled for a network that is fed [0, 1].
+        The papers give the noise for ImageNet-normalised images. Multiply it by this factor for this network.
         """
         return sum(IMAGENET_STD) / 3 / float(self.pixel_std.mean())
 

@@ -32,9 +32,9 @@ class DenseDetector(TorchvisionModuleDetector):
     """Any module of torchvision's ``RetinaNet``, ``FCOS`` or ``SSD``, or one derived from them.
 
     The head predicts classes and a box in each of R rows: every anchor of every cell of every feature map,
-    the finest map first. A detection's row stays fixed while the image is perturbed. Its score is what
-    torchvision computes: the sigmoid of the class (RetinaNet), the root of class times centerness (FCOS), the
-    softmax (SSD).
+    the finest map first. A detection's row stays fixed while the image is perturbed. Its score is the one
+    that torchvision computes: the sigmoid of the class logit (RetinaNet), the geometric mean of the class and
+    centerness probabilities (FCOS), or the softmax (SSD).
 
     Args:
         module: the network; it resizes its input further.
@@ -52,7 +52,7 @@ class DenseDetector(TorchvisionModuleDetector):
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> list[Detections]:
-        """What torchvision's own inference finds, with the rows that it was found in."""
+        """The detections of torchvision's own inference, each with the prediction row that it came from."""
         prepared, size = prepare_images(self.module.transform, images)
         features = list(feature_maps(self.module.backbone, prepared).values())
         outputs: dict[str, Tensor] = self.module.head(features)
@@ -85,7 +85,7 @@ class DenseDetector(TorchvisionModuleDetector):
         if isinstance(self.module, SSD):
             return logits.softmax(-1)
         if isinstance(self.module, FCOS):
-            # The root of the product of two sigmoids, whose slope stays finite where they vanish.
+            # The root of the product of two sigmoids. In logarithms, its gradient stays finite near 0.
             center = outputs[_CENTER].to(logits.dtype)
             return ((logsigmoid(logits) + logsigmoid(center)) / 2).exp()
         return logits.sigmoid()
@@ -95,7 +95,7 @@ class DenseDetector(TorchvisionModuleDetector):
     ) -> Detections:
         """The rows and labels with a score above the network's own threshold, for one image.
 
-        Of each feature map (SSD: of each class) only the best are taken, as in torchvision.
+        As in torchvision, only the best of each feature map (SSD: of each class) are kept.
 
         Args:
             outputs: the head's outputs ``(R, ...)``.

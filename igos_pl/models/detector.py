@@ -137,7 +137,7 @@ class Detector(ExplainableNetwork, ABC):
         return found.select(rows[found.scores[rows].argsort(descending=True, stable=True)])
 
     def _choose(self, found: Detections, known: GroundTruth) -> _Choice:
-        """What is explained of an image's usable detections, and which annotated object each has found."""
+        """Select the usable detections to explain, and match each with an annotated object."""
         wanted = [place for place, name in enumerate(known.names) if self._wanted(name)]
         partners = match_objects(
             torch.as_tensor(known.boxes[wanted], device=found.boxes.device).reshape(-1, 4),
@@ -158,7 +158,7 @@ class Detector(ExplainableNetwork, ABC):
         return _Choice(chosen, [objects[row] for row in rows], "; ".join(parts))
 
     def _not_found(self, known: GroundTruth, wanted: Sequence[int], objects: Sequence[int]) -> list[str]:
-        """What a person should know of the annotated objects that have no detection."""
+        """Notes for the user about the annotated objects that have no detection."""
         if not wanted:
             return ["no annotated object" if self.categories is None else "no object of the categories"]
         alone = sorted(set(wanted) - set(objects))
@@ -211,10 +211,10 @@ def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:
 
 
 def select_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
-    """One prediction row ``(B, V)`` of each of ``predictions (B, R, V)``, for ``rows (B,)``.
+    """Select prediction row ``rows[b]`` of each image: ``(B, R, V)`` and ``(B,)`` to ``(B, V)``.
 
     Raises:
-        IgosError: if there are fewer rows, as for an input of another size.
+        IgosError: if a row does not exist, for example because the input has another size.
     """
     count, values = predictions.shape[1:]
     try:

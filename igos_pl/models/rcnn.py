@@ -18,7 +18,7 @@ from igos_pl.models.torchvision_detection import (
     scale_boxes,
 )
 
-# A pixel belongs to an object from this mask probability on.
+# A pixel belongs to an object if its mask probability is above this.
 _MASK_THRESHOLD = 0.5
 
 
@@ -29,10 +29,10 @@ def fixed_proposal_scores(
     labels: Tensor,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """The probability of a label with one given box as the only proposal of each image.
+    """The probability of a label for each image, with one given box as its only proposal.
 
-    Region proposals, non-maximum suppression and masks are left out: the score is a smooth function of the
-    image.
+    This skips the region proposal network, non-maximum suppression and the mask head, so the score is a
+    smooth function of the image.
 
     Args:
         module: torchvision's ``FasterRCNN`` or a class derived from it.
@@ -66,6 +66,9 @@ class RCNNDetector(TorchvisionModuleDetector):
         **detector: see `Detector`. ``module.roi_heads`` has its own ``score_thresh`` and
             ``detections_per_img``, which bound the detections as well.
     """
+
+    # `propose` gives the module's own scores, which belong to the boxes before their last refinement.
+    proposes_its_scores = False
 
     def __init__(self, module: nn.Module, **detector: Any) -> None:
         missing = [part for part in ("transform", "backbone", "roi_heads") if not hasattr(module, part)]

@@ -12,7 +12,8 @@ from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.weights import fetch_weights
 
-# Pretrained, these two rescale their input themselves; their builders are told so here.
+# With pretrained weights, torchvision makes these two rescale their input. The networks are built without
+# weights here, so this is set explicitly.
 _PRETRAINED = {"transform_input": True, "init_weights": False}
 _REBUILD = {"googlenet": _PRETRAINED, "inception_v3": _PRETRAINED}
 

@@ -19,7 +19,7 @@ from igos_pl.models.detector import Detector
 from igos_pl.models.weights import fetch_weights, layer_settings, load_weights
 from igos_pl.settings import Attributes, nested, plain
 
-# Of these, torchvision runs its COCO_V1 weights with a batch norm of eps 0 (`overwrite_eps` in its builders).
+# For the COCO_V1 weights of these, torchvision sets batch norm's eps to 0 (`overwrite_eps` in its builders).
 _EPS_0 = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 
 
@@ -124,8 +124,9 @@ def build_detector(
 ) -> Built:
     """One of torchvision's detectors by its name, with the weights of a file.
 
-    Gives the detections that torchvision's own builder gives for its weights: batch norm is frozen, and its
-    eps is 0 for those original COCO_V1 files that torchvision runs so. The file is recognised by its SHA-256.
+    The detector gives the same detections as torchvision's own builder. The batch norms are frozen, and their
+    eps is 0 for the original COCO_V1 files for which torchvision sets it to 0. Such a file is recognised by
+    its SHA-256.
 
     Args:
         name: as in ``torchvision.models.list_models(module=torchvision.models.detection)``.

@@ -1,4 +1,4 @@
-"""Reading weight files: never code, never silently the wrong ones."""
+"""Reads weight files. Refuses files that contain code, or that belong to another network."""
 
 from __future__ import annotations
 
@@ -61,19 +61,30 @@ def module_sha256(module: nn.Module) -> str:
 # What every module has, whatever its settings.
 _COMMON_TO_MODULES = frozenset(vars(nn.Module()))
 
+# What torchvision's detectors store during a forward pass; see also `_is_setting`.
+_STORED_IN_FORWARD = {"MultiScaleRoIAlign": ("scales", "map_levels")}
+
 
 def layer_settings(module: nn.Module) -> dict[str, Any]:
     """Every plain value that a module's layers hold, by its dotted name: strides, thresholds, eps, sizes.
 
     Values are text, numbers, None, and lists, tuples and dicts of them. Tensors are not among them; they are
-    told by `module_sha256`.
+    covered by `module_sha256`. Values that a forward pass stores are left out.
     """
-    found: dict[str, Any] = {}
-    for prefix, layer in module.named_modules():
-        for key, value in vars(layer).items():
-            if key not in _COMMON_TO_MODULES and _is_plain(value):
-                found[f"{prefix}.{key}" if prefix else key] = value
-    return found
+    return {
+        f"{prefix}.{key}" if prefix else key: value
+        for prefix, layer in module.named_modules()
+        for key, value in vars(layer).items()
+        if _is_setting(layer, key, value)
+    }
+
+
+def _is_setting(layer: nn.Module, key: str, value: Any) -> bool:
+    if key in _COMMON_TO_MODULES or "cache" in key or key in _STORED_IN_FORWARD.get(type(layer).__name__, ()):
+        return False
+    # Private attributes of torch's own layers come and go with its versions.
+    private = key.startswith("_") and type(layer).__module__.startswith("torch.")
+    return not private and _is_plain(value)
 
 
 def layers_digest(module: nn.Module) -> str:
@@ -165,9 +176,9 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def _with_counters_of(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state with just those batch counters that a module has.
+    """The state with exactly the batch counters (``num_batches_tracked``) that the module has.
 
-    They do nothing in evaluation, and files have them or not, depending on how a network was made.
+    The counters have no effect in evaluation mode, and some weight files omit them.
     """
     counters = {key: value for key, value in module.state_dict().items() if key.endswith(_COUNTER)}
     return {key: value for key, value in state.items() if not key.endswith(_COUNTER)} | counters

@@ -33,7 +33,8 @@ class YOLODetector(Detector):
     Args:
         module: the network.
         input_size: side of the square input in pixels.
-        nms_iou: of two candidates of a class that overlap by more, only the better one is a detection.
+        nms_iou: threshold of non-maximum suppression: if two candidates of a class overlap (IoU) by more than
+            this, only the better one is kept.
         **detector: see `Detector`.
     """
 
@@ -79,8 +80,8 @@ class YOLODetector(Detector):
 class YOLOv3SPPDetector(YOLODetector):
     """YOLOv3-SPP on COCO with the published weights.
 
-    They expect RGB in [0, 1]. Images are squashed to a square of the input size by default, not
-    letterboxed: the whole input is picture, and boxes are in its pixels.
+    The network expects RGB in [0, 1]. By default images are resized to a square without keeping their aspect
+    ratio, so there is no letterbox padding. Boxes are in pixels of the square input.
 
     Args:
         weights: the published file, whose entry ``model`` is the state dict.

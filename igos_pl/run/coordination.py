@@ -1,24 +1,22 @@
 """What the processes of a run tell each other: who takes which images, how far all are, when to stop.
 
-There is no other communication: masks are never synchronised, and ranks wait for each other only at the end.
+Apart from two broadcasts when the run opens, there is no other communication: masks are never synchronised,
+and ranks wait for each other only at the end.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import signal
-import sys
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
-from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.utils.data import DistributedSampler
 
 from igos_pl.errors import IgosError, RunError
@@ -27,9 +25,7 @@ from igos_pl.run.signals import StopSignals
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 5.0
 _POLLS_PER_BEAT = 25
-_PATIENCE = 12  # listenings without a beat, after which a rank is taken for dead
-
-_SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
+_PATIENCE = 12  # checks without a new heartbeat, after which a rank counts as dead
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Coordinator:
         world_size: how many processes there are.
 
     Attributes:
-        signals: that this process has heard; their handler must not talk to the store itself.
+        signals: the signals that this process received. The signal handler must not use the store.
         stopped_early: whether any rank stopped with work left; known once all have finished.
 
     Every method raises an `IgosError` when the first rank, and with it the store, is gone.
@@ -89,9 +85,9 @@ class Coordinator:
         self._set("stopped early")
 
     def check_connected(self) -> None:
-        """Raise if the first rank is gone: this rank must not publish then.
+        """Raise if the first rank is gone, because this rank must not publish then.
 
-        The run may have been started again meanwhile, so that others have taken this rank's work.
+        The run may have been started again in the meantime, and its new ranks have taken this rank's work.
         """
         self._has(["stop"])
 
@@ -132,7 +128,7 @@ class Coordinator:
     def _listen(self, keys: list[str], beats: list[int], silent: list[int]) -> None:
         """Raise if a rank whose key is missing has been silent for long.
 
-        Listenings are counted, not seconds: all ranks may have been suspended together.
+        It counts checks instead of seconds, because all ranks may have been suspended together.
         """
         for rank, key in enumerate(keys):
             beat = self._add(f"beat {rank}", 0)
@@ -180,30 +176,34 @@ def alone() -> Coordinator:
 
 
 def connect(trainer: Any) -> Coordinator:
-    """The coordinator of a trainer's processes; all of them must call this together."""
+    """The coordinator of a trainer's processes; all of them must call this together.
+
+    The store listens only on the address at which the ranks reach the first rank. All keys start with a
+    secret of the run.
+    """
     if trainer.world_size == 1:
         return alone()
     address = trainer.strategy.cluster_environment.main_address
-    open_store = partial(TCPStore, address, wait_for_workers=False, timeout=timedelta(minutes=5))
-    store = open_store(port=0, is_master=True) if trainer.global_rank == 0 else None
-    port, first = trainer.strategy.broadcast((store.port if store else None, os.getpid()))
-    store = store or open_store(port=port, is_master=False)
-    if first == os.getppid():
-        _die_with_parent()
-    return Coordinator(store, trainer.global_rank, trainer.world_size)
-
-
-def _die_with_parent() -> None:
-    """See that a process which the first rank started does not outlive it, whatever that one dies of."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    server = socket.create_server((address, 0)) if trainer.global_rank == 0 else None
+    found = (server.getsockname()[1], secrets.token_hex(16)) if server else None
+    port, secret = trainer.strategy.broadcast(found)
+    store = TCPStore(
+        address,
+        port,
+        is_master=server is not None,
+        wait_for_workers=False,
+        timeout=timedelta(minutes=5),
+        # The store closes it.
+        master_listen_fd=server.detach() if server else None,
+    )
+    return Coordinator(PrefixStore(secret, store), trainer.global_rank, trainer.world_size)
 
 
 class QueueSampler(DistributedSampler[list[int]]):
     """Batches of a queue that all ranks share: whoever is free takes the next one.
 
-    So a slow device, or images with many objects, hold nobody up. Each worker of a loader reserves a batch
-    ahead. It is a ``DistributedSampler`` because Lightning leaves those as they are and replaces all others.
+    So no rank waits for a slow device or for images with many objects. Each loader worker reserves one batch
+    ahead. The class is a ``DistributedSampler`` because Lightning replaces any other sampler by its own.
 
     Args:
         coordinator: of all ranks.
@@ -232,8 +232,8 @@ class QueueSampler(DistributedSampler[list[int]]):
 def balanced(sizes: Sequence[int], batch_size: int) -> list[int]:
     """An order of the queue in which no rank is left with a crowded batch at the end.
 
-    Images are dealt out to batches so that these are about equal at first, when ranks reserve some ahead of
-    each other, and smaller and smaller towards the end. Where sizes do not differ, the order stays.
+    Images are distributed so that the first batches take about equally long, and later batches take less and
+    less. If all sizes are equal, the order does not change.
 
     Args:
         sizes: of the images, by how long each is expected to take.

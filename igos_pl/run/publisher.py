@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
+from igos_pl.errors import NetworkError
 from igos_pl.run.run import Run
 from igos_pl.settings import Attributes
 
@@ -22,8 +23,8 @@ class Publisher:
     Args:
         run: whose folder gets the segments.
         attributes: of the segments.
-        images: publish when so many images are finished,
-        seconds: or when so much time has passed.
+        images: publish when this many images are finished.
+        seconds: publish when this much time has passed, even with fewer images.
     """
 
     def __init__(self, run: Run, attributes: Attributes, images: int, seconds: float) -> None:
@@ -58,11 +59,17 @@ class Publisher:
         self._publish()
         self._wait()
 
-    def rescue(self) -> None:
-        """Publish what is finished after an error elsewhere. What fails here is a warning.
+    def rescue(self, exception: BaseException) -> None:
+        """Publish what is finished after an exception elsewhere. Errors here become warnings.
 
-        So it does not hide the exception that ended the run.
+        So these errors do not hide the exception that ended the run. If that is a `NetworkError`, images that
+        failed are not published, so that the next run tries them again.
+
+        Args:
+            exception: what ended the run.
         """
+        if isinstance(exception, NetworkError):
+            self._finished = [result.without_failed() for result in self._finished]
         for step in (self._wait, self._publish, self._wait):
             with _errors_as_warnings():
                 step()
@@ -85,7 +92,7 @@ class Publisher:
         self._published_at = time.monotonic()
 
     def _wait(self) -> None:
-        """Wait for the thread; raises what kept it from publishing, once."""
+        """Wait for the thread. If publishing failed, raise its exception (only once)."""
         publishing, self._publishing = self._publishing, None
         if publishing is not None:
             publishing.result()

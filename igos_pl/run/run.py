@@ -9,11 +9,12 @@ from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
 
-from igos_pl.data.records import BatchResult
+from igos_pl.data.records import FAILED, BatchResult
 from igos_pl.errors import IgosError
 from igos_pl.run.coordination import Coordinator, Progress, connect
 from igos_pl.settings import Attributes, Configurable, nested
-from igos_pl.store.segments import RunFolder
+from igos_pl.store.folder import RunFolder
+from igos_pl.store.merge import tell_damaged
 
 
 class Ending(Enum):
@@ -34,10 +35,11 @@ class Run:
         configuration: everything that decides the results, of the explainer and of the data.
         expected: the ids of all images of the data set.
         assigned: the ids of this run's images, in the order of its queue: all or a shard of the expected.
-        pending: those of the assigned images that were not published when the run began.
+        pending: the assigned images that this run still has to explain, as of its start.
 
     Attributes:
         ending: how it ended, from this rank's point of view.
+        unread: why this rank's images could not be read for now, by image id.
     """
 
     def __init__(
@@ -56,11 +58,17 @@ class Run:
         self.assigned = assigned
         self.pending = pending
         self.ending = Ending.RUNNING
+        self.unread: dict[str, str] = {}
         self._counted = -1
 
     @classmethod
     def open(
-        cls, trainer: Trainer, data: Configurable, expected: Sequence[str], assigned: Sequence[str]
+        cls,
+        trainer: Trainer,
+        data: Configurable,
+        expected: Sequence[str],
+        assigned: Sequence[str],
+        retry_failed: bool = False,
     ) -> Run:
         """Begin the run of a trainer; all ranks call this together.
 
@@ -69,6 +77,8 @@ class Run:
             data: describes how images are read.
             expected: see `Run`.
             assigned: see `Run`.
+            retry_failed: explain again the images that are published without an explanation because they
+                were unreadable or failed.
 
         Raises:
             IgosError: if the trainer's module is not one that explains images.
@@ -86,7 +96,10 @@ class Run:
         }
         folder, coordinator = RunFolder(trainer.default_root_dir), connect(trainer)
         # The first rank's view counts: others publish into the same folder meanwhile.
-        done = folder.done() if trainer.is_global_zero else set()
+        if trainer.is_global_zero:
+            tell_damaged(folder.set_damaged_aside())
+        statuses = folder.statuses() if trainer.is_global_zero else {}
+        done = {name for name, status in statuses.items() if not (retry_failed and status in FAILED)}
         places = [place for place, name in enumerate(assigned) if name not in done]
         places = trainer.strategy.broadcast(places)
         pending = [assigned[place] for place in places]
@@ -120,7 +133,8 @@ class Run:
         """
         if batch > self._counted:
             self._counted = batch
-            failures = sum(record.status not in ("ok", "no detection") for record in result.images)
+            self.unread.update({record.sample_id: record.message for record in result.unread})
+            failures = sum(record.status in FAILED for record in result.images) + len(result.unread)
             self.coordinator.report(len(result.images), failures)
 
     def progress(self) -> Progress:
@@ -128,7 +142,7 @@ class Run:
         return self.coordinator.progress()
 
     def must_stop(self) -> bool:
-        """Whether this rank must stop now, because some rank heard a signal; notes that it does."""
+        """Whether this rank must stop now because any rank received a signal; if so, records the stop."""
         if not self.coordinator.stop_requested():
             return False
         self.coordinator.stop_early()
@@ -177,7 +191,7 @@ class ReportsIterations(Protocol):
     """An explainer that says how far the optimisation of a batch is.
 
     Attributes:
-        on_iteration: is called with the iterations done and in all; None for nobody.
+        on_iteration: callback ``(finished iterations, all iterations)``; None to disable it.
     """
 
     on_iteration: Callable[[int, int], None] | None

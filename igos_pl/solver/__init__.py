@@ -1,1 +1,1 @@
-"""Masks are optimised here: batches of tensors in, masks out, without Lightning."""
+"""Optimises masks: takes batches of tensors and returns masks; independent of Lightning."""

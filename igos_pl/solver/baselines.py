@@ -52,7 +52,7 @@ def make_baselines(kind: str, images: Tensor, sample_ids: Sequence[str], seed: i
 def blur_parameters(size: Sequence[int]) -> tuple[int, float]:
     """The published kernel (odd, in pixels) and sigma for an input of ``(H, W)``.
 
-    The kernel is shortened for inputs that are too small to be mirrored by half of it.
+    The kernel is shorter for small inputs, because half a kernel of padding must fit into the image.
     """
     longest, shortest = max(size), min(size)
     kernel, sigma = (51, 50.0) if longest < 500 else (151, 150.0) if longest < 800 else (201, 200.0)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Positions that advance by this part of their interval leave no gaps, whatever the number of iterations.
+# The golden ratio: positions that advance by this part of their interval cover it evenly after any number of
+# iterations.
 _GOLDEN = (5**0.5 - 1) / 2
 
 # The narrowest ramp of the threshold path. A mask without contrast, as at the start, still has a gradient.
@@ -45,7 +46,7 @@ class LinearCoverage(NamedTuple):
         return coverage, slope * ((line - coverage).abs() <= _ROUNDING)
 
     def select(self, rows: Tensor) -> LinearCoverage:
-        """That of some rows."""
+        """The coverage of some rows."""
         return LinearCoverage(self.slope[rows], self.shift[rows])
 
     def flat(self, items: Tensor) -> LinearCoverage:
@@ -54,10 +55,10 @@ class LinearCoverage(NamedTuple):
 
 
 class PathSampling(NamedTuple):
-    """Where each row samples its path; the same for all masks and iterations.
+    """What determines where each row samples its path; constant over masks and iterations.
 
     Attributes:
-        offset: ``(n,)`` in [0, 1), the row's own shift of positions that move.
+        offset: ``(n,)`` in [0, 1), a random shift of the row's positions, for paths whose positions move.
         extent: ``(n,)`` in (0, 1], the share of the cells that deletion and insertion curves remove.
     """
 
@@ -75,8 +76,8 @@ class IntegrationPath:
 
     Attributes:
         coverage: makes the coverage of each row, term and position.
-        follows_extent: whether the path ends where the row's curves end, instead of at the whole mask. The L1
-            term is divided by that extent then.
+        follows_extent: whether the path ends at the row's extent (`PathSampling`) instead of removing the
+            whole mask. If so, the L1 term is divided by the extent.
     """
 
     coverage: CoverageOf
@@ -100,13 +101,14 @@ def scaled(cells: Tensor, sampling: PathSampling, iteration: int, steps: int) ->
 def threshold(cells: Tensor, sampling: PathSampling, iteration: int, steps: int) -> LinearCoverage:
     """Coverage by the order of the cells: at position a, the lowest share a of the mask's cells is removed.
 
-    Deletion and insertion terms thus average over what the deletion and insertion curves average over, made
-    differentiable: cells within half a width of the a-quantile are blended. The width is the mask's standard
-    deviation, at least 0.2. Quantile and width count as constants in the gradient. Not from the papers.
+    So the deletion and insertion terms are differentiable versions of the areas under the deletion and
+    insertion curves. Cells whose value is within half a width of the a-quantile are blended. The width is the
+    mask's standard deviation, but at least 0.2. The gradient treats quantile and width as constants. This
+    path is not from the papers.
 
-    The row's extent, which is all of [0, 1] for a classifier, is split into K equal parts with one position
-    in each. Its place within its part differs by row and term and shifts with each iteration, so that few
-    positions suffice.
+    The positions lie in [0, extent], which is [0, 1] for a classifier. This interval is split into K equal
+    parts with one position in each. The position within a part depends on the row and the term and moves with
+    each iteration, so a small K is enough.
 
     Args:
         cells: ``(n, T, s * s)`` each term's mask.

@@ -65,3 +65,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_OUT_OF_MEMORY)
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Whether an exception says that the accelerator itself failed; all later calls fail as well then."""
+    kind = getattr(torch, "AcceleratorError", None)  # since torch 2.8
+    return (kind is not None and isinstance(error, kind)) or "CUDA error" in str(error)

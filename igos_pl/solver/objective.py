@@ -58,7 +58,8 @@ class ObjectiveSettings:
     """The hyperparameters of the objective.
 
     Attributes:
-        l1: weight of the removed area; on a path that follows the curves' extent, of the area's share of it.
+        l1: weight of the removed area. On a path with ``follows_extent``, the area is divided by
+            ``Problem.extent``.
         l2: weight of the (bilateral) total variation.
         path_steps: K, the number of positions on the integration path.
         noise: standard deviation of the noise on perturbed images, in units of ``Problem.images``.
@@ -82,12 +83,12 @@ class ObjectiveSettings:
 class Objective:
     """Values and mask gradients of one method on one problem.
 
-    All perturbed images (rows x terms x path positions) form one stream that is cut into micro-batches. For
-    each of them the gradient with respect to the perturbed images is reduced to the mask's at once, so that
-    memory does not grow with the number of terms or path positions.
+    All perturbed images (rows x terms x path positions) form one stream that is cut into micro-batches. After
+    each micro-batch, the gradient with respect to the perturbed images is immediately reduced to the gradient
+    of the masks, so memory does not grow with the number of terms or path positions.
 
-    Noise is drawn from (row key, iteration, term, position): the trials of a line search see the same noise,
-    and the same path, as the point that they are compared with.
+    The noise depends only on (row key, iteration, term, position), so the trials of a line search have the
+    same noise and the same path as the point that they are compared with.
 
     Attributes:
         evaluations: ``(R,)`` forward and backward passes through the network so far.
@@ -129,7 +130,7 @@ class Objective:
             [term.kind == "insertion" for term in method.terms], device=images.device
         )
         self._term_signs = torch.where(self._term_inserts, -1.0, 1.0).to(images.dtype)
-        # Plane by plane, whatever the network's own format: so images are gathered and blended quickest.
+        # In (N, C, H, W) memory order, even if the network uses channels last: blending is faster.
         self._difference = (images - problem.baselines).contiguous()
         self._ends = torch.cat((problem.baselines, images)).contiguous()  # first where deletions end
         self._edges = edge_weights(images) if method.regularizer == "bilateral_tv" else None
@@ -137,7 +138,7 @@ class Objective:
     def value_and_gradient(self, masks: Tensor, iteration: int = 0) -> tuple[Tensor, Tensor]:
         """The objective ``(R,)`` of all rows and its gradient, as the update uses it.
 
-        The gradient's score terms carry the method's ``score_gradient_scale``, the value's do not.
+        The method's ``score_gradient_scale`` scales the score terms of the gradient, not of the value.
 
         Args:
             masks: ``(R, M, s, s)`` in [0, 1].

@@ -15,13 +15,14 @@ from igos_pl.solver.objective import Objective
 
 @dataclass(frozen=True)
 class Solution:
-    """What an optimisation ended with.
+    """The result of an optimisation.
 
     Attributes:
-        masks: ``(R, s, s)`` in [0, 1], the product of each row's masks, or its mean over the iterations; low
-            cells are important.
+        masks: ``(R, s, s)`` in [0, 1], the product of each row's masks, or the weighted mean of the products
+            over the iterations; low cells are important.
         objective: ``(R,)`` the objective before the last step.
-        failed: ``(R,)`` rows whose objective or gradient was not finite; their mask is as it was until then.
+        failed: ``(R,)`` whether the row's objective or gradient became NaN or infinite. The row keeps the
+            mask from before that iteration.
     """
 
     masks: Tensor
@@ -44,8 +45,9 @@ def optimize(
         masks: ``(R, M, s, s)``, the optimiser's one parameter; changed in place.
         optimizer: see `igos_pl.solver.optimizers` for what its ``step`` is given.
         iterations: at least 1.
-        average: return the mean of the products after each iteration, the k-th with weight k, instead of the
-            last. Cells that end at the same bound keep the order in which they came there.
+        average: return the weighted mean of the products over the iterations, where the k-th has weight k,
+            instead of the last product. Cells that end at the same bound (0 or 1) can still be ranked, by how
+            early they reached it.
         on_iteration: called after each iteration with the number done and the number in all.
     """
     check_at_least("iterations", iterations, 1)

@@ -1,9 +1,10 @@
-"""Optimisers of masks with a step of its own for every target of the batch.
+"""Optimisers of masks that choose a separate step for every target of the batch.
 
-Both are `torch.optim.Optimizer`s over one parameter ``(R, M, s, s)``. Their ``step`` takes a closure:
+`LineSearch` and `NAG` are `torch.optim.Optimizer`s over one parameter ``(R, M, s, s)``.
+Their ``step`` takes a closure:
 ``closure()`` fills the parameter's gradient and returns the objective ``(R,)``; ``closure(rows)`` returns the
-objective ``(n,)`` of some rows at the parameter's present value, without gradient. Any other optimiser of
-``torch.optim`` that treats its elements one by one (Adam, say) fits as well: it calls ``closure()`` alone.
+objective ``(n,)`` of some rows at the parameter's current value, without gradient. Any elementwise optimiser
+of ``torch.optim`` (such as Adam) works as well; it only calls ``closure()``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from igos_pl.errors import IgosError
 
 Closure = Callable[..., Tensor]
 
-# Below any gradient that matters; keeps a row without gradient where it is.
+# Smaller than any relevant gradient; a row whose gradient is zero does not move, instead of dividing 0 by 0.
 _TINY = 1e-30
 
 _ARMIJO_SLOPE = 1e-4
@@ -28,12 +29,13 @@ _ARMIJO_SMALLEST = 1e-5
 
 
 class MaskOptimizer(Optimizer):
-    """What the line search and NAG share: one parameter of masks, and a step that fits every row.
+    """The base of `LineSearch` and `NAG`: one parameter of masks, and a separate step for every row.
 
-    ``step_size`` says how far a gradient step moves the cell that it moves most: each row's gradient is
-    divided by the largest entry that it has had so far. So a step means the same for masks of 28 x 28 and of
-    224 x 224, for every method and every image. A raw factor does not: the gradient of a cell shrinks with
-    the cell, and not in proportion to its area, since the gradients of neighbouring pixels largely cancel.
+    ``step_size`` is the largest change of any cell in one gradient step: each row's gradient is divided by
+    the largest absolute entry that the row's gradients have had so far. So a step size has the same meaning
+    for masks of 28 x 28 and of 224 x 224, for every method and every image. The raw factor ``alpha`` does not
+    have this property. Smaller cells have smaller gradients, but not in proportion to their area, because the
+    gradients of neighbouring pixels largely cancel.
     """
 
     default_step_size: float
@@ -82,8 +84,8 @@ class MaskOptimizer(Optimizer):
 class LineSearch(MaskOptimizer):
     """Gradient descent with Armijo backtracking (iGOS++, section 3.4; ``LS`` in the published code).
 
-    Tries the full step, a fifth of it, ... until the objective falls enough; a search whose raw step has
-    shrunk below 1e-5 takes it anyway. Only rows that are still searching are evaluated.
+    Tries the full step, then a fifth of it, and so on, until the objective decreases enough. Once the raw
+    step is below 1e-5, it is accepted in any case. Only rows that are still searching are evaluated.
 
     Args:
         params: the one parameter of masks.

@@ -51,10 +51,10 @@ def edge_weights(images: Tensor, sigma: float = BILATERAL_SIGMA) -> EdgeWeights:
 
 
 def bilateral_total_variation(masks: Tensor, weights: EdgeWeights) -> Tensor:
-    """Total variation that is forgiven along the image's own edges (iGOS++, section 3.3).
+    """Total variation with a smaller penalty at the edges of the image (iGOS++, section 3.3).
 
-    Half the plain total variation of the mask's cells, and half the squared differences of the upsampled
-    mask, each weighted by how flat the image is there.
+    It is half the plain total variation of the mask's cells, plus half the mean squared differences of the
+    upsampled mask, each weighted by `edge_weights`.
 
     Args:
         masks: ``(B, 1, s, s)``.

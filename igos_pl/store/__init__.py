@@ -3,10 +3,10 @@
 Nothing here imports torch, so that looking into a file is quick.
 """
 
+from igos_pl.store.folder import RunFolder
 from igos_pl.store.merge import merge
 from igos_pl.store.reader import MaskFile
 from igos_pl.store.schema import SCHEMA_VERSION
-from igos_pl.store.segments import RunFolder
 
 __all__ = [
     "SCHEMA_VERSION",

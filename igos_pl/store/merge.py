@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
+from igos_pl.store.files import (
+    SEAL_BYTES,
+    check_rows,
+    image_statuses,
+    open_result,
+    owned_rows,
+    owners,
+    publishing,
+    seal,
+)
+from igos_pl.store.folder import RunFolder
 from igos_pl.store.schema import (
     EXPLANATIONS,
     IMAGES,
@@ -22,17 +34,9 @@ from igos_pl.store.schema import (
     differing_keys,
     read_column,
 )
-from igos_pl.store.segments import (
-    RunFolder,
-    image_ids,
-    open_result,
-    owned_rows,
-    owners,
-    publishing,
-    write_attributes,
-)
+from igos_pl.store.segments import write_attributes
 
-# Large, since rows of a block may lie anywhere: each segment is read once for a block.
+# Large, because the rows of a block may come from all segments, and each block reads each of them once.
 _BLOCK_BYTES = 1 << 28
 
 
@@ -40,12 +44,13 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
     """Copy all segments of a run into its ``masks.h5``.
 
     Rows are sorted by sample id, target and start cell, so that the file does not depend on how the work was
-    split. A second call gives the same tables. An existing file is replaced once the new one is complete. Of
-    an image that is in several segments, the first one's rows are taken; how many were left out is logged.
+    split. A second call gives the same tables. An existing file is replaced once the new one is complete. If
+    several segments contain the same image, the rows of one segment are used, and the number of duplicates is
+    logged.
 
     Args:
         run: the output folder.
-        partial: merge what there is, though images are missing.
+        partial: merge even if images are missing.
 
     Returns:
         The merged file.
@@ -53,33 +58,68 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
     Raises:
         IgosError: if there is no segment, one is damaged, or images are missing.
     """
+    tell_damaged(run.set_damaged_aside())
     paths = run.segments()  # what is published from here on does not matter
-    ids = [image_ids(path) for path in paths]
-    owner = owners(ids)
+    for path in paths:
+        check_rows(path)
+    statuses = [image_statuses(path) for path in paths]
+    owner = owners(statuses)
     missing = [] if partial else run.missing(owner)
     if missing:
         raise IgosError(
-            f"{len(missing)} images are not explained yet ({missing[0]}, ...): run the same command again to"
-            " go on, or merge what there is by --partial"
+            f"{len(missing)} images are not explained yet ({missing[0]}, ...): run igos-pl predict again"
+            " to explain them, or merge without them by adding --partial"
         )
     if not paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
     _check_configurations(paths)
     _check_nothing_lost(run, owner)
-    with publishing(run.merged) as temporary, h5py.File(temporary, "w") as target:
+    _check_room(run, paths)
+    with publishing(run.merged) as temporary:
+        _write(run, paths, owner, temporary)
+        seal(temporary)
+    if twice := sum(map(len, statuses)) - len(owner):
+        logging.getLogger(__name__).warning(
+            "%s: %d images were explained more than once; one result of each was taken",
+            run.merged,
+            twice,
+        )
+    return run.merged
+
+
+def _write(run: RunFolder, paths: list[Path], owner: Mapping[str, int], path: Path) -> None:
+    """Write the merged tables into a new file, with room for its seal."""
+    with h5py.File(path, "w", userblock_size=SEAL_BYTES) as target:
         with open_result(paths[0]) as first:
             provenance = {k: first.attrs[k] for k in PROVENANCE[2:] if k in first.attrs}
             write_attributes(target, {**configuration_of(dict(first.attrs)), **provenance})
         images = target.create_group("images")
         _merge_table(paths, owner, images, "images", IMAGES, ("sample_id",))
         _merge_table(paths, owner, target, "/", EXPLANATIONS, ("sample_id", "target", "start_cell"))
-    if twice := sum(map(len, ids)) - len(owner):
-        logging.getLogger(__name__).warning(
-            "%s: %d images were explained by two runs at the same time; the first results were taken",
-            run.merged,
-            twice,
+
+
+def _check_room(run: RunFolder, paths: list[Path]) -> None:
+    """Raise if the disk has no room for the merged file: HDF5 may crash on a disk that is full.
+
+    The merged file is compressed, so that it is hardly ever larger than its segments.
+    """
+    needed, free = sum(path.stat().st_size for path in paths), shutil.disk_usage(run.path).free
+    if free < needed:
+        raise RunError(
+            f"Cannot write {run.merged}: it may take {needed / 1e6:,.1f} MB, but the disk has"
+            f" {free / 1e6:,.1f} MB left. All results are safe in {run.segments_path}: free space, and run"
+            f" igos-pl merge {run.path}"
         )
-    return run.merged
+
+
+def tell_damaged(damaged: list[Path]) -> None:
+    """Say which files were set aside because they are damaged."""
+    for path in damaged:
+        logging.getLogger(__name__).warning(
+            "%s was damaged and is now %s: igos-pl predict explains any lost images again",
+            path.name,
+            path,
+        )
 
 
 def _check_configurations(paths: list[Path]) -> None:
@@ -91,8 +131,8 @@ def _check_configurations(paths: list[Path]) -> None:
             differing = differing_keys(first, configuration_of(dict(file.attrs)))
         if differing:
             raise IgosError(
-                f"{paths[0].name} and {path.name} in {path.parent} are of different configurations"
-                f" ({', '.join(differing)}): move those of one of them away"
+                f"{paths[0].name} and {path.name} in {path.parent} have different configurations"
+                f" ({', '.join(differing)}): move the segments of one configuration to another folder"
             )
 
 
@@ -100,11 +140,11 @@ def _check_nothing_lost(run: RunFolder, owner: Mapping[str, int]) -> None:
     """Segments may have been removed after an earlier merge: their images must not vanish now."""
     if not run.merged.exists():
         return
-    lost = set(image_ids(run.merged)) - owner.keys()
+    lost = image_statuses(run.merged).keys() - owner.keys()
     if lost:
         raise IgosError(
             f"{run.merged} holds {len(lost)} images that no segment has any more ({min(lost)}, ...):"
-            f" bring the segments back, or move {run.merged.name} away"
+            f" restore the segments, or move {run.merged.name} to another folder"
         )
 
 

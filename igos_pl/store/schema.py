@@ -32,9 +32,10 @@ class Column:
     """A column's type.
 
     Attributes:
-        dtype: of its values; ``f`` for the one that they come in.
-        about: what it holds.
-        shape: of a row. Other rows than those of images may have any shape, the same throughout a run.
+        dtype: the type of the values; ``f`` keeps the type of the array that is written.
+        about: what the column contains.
+        shape: the shape of one row in the table of images. Rows of explanations may have any shape, but all
+            rows of a run have the same one.
     """
 
     dtype: Any
@@ -62,13 +63,13 @@ EXPLANATIONS = {
     "energy_box": Column("f4", "share of the saliency in the object's box; NaN without object"),
     "energy_mask": Column("f4", "the same for its instance mask"),
     "diversity": Column(
-        "f4", "1 - mean overlap of the top fifth of cells of the target's starts; NaN for one"
+        "f4", "1 - mean overlap of the top 20 % of cells between the target's starts; NaN for one start"
     ),
-    "best": Column("i1", "1 for the target's start of the largest insertion - deletion"),
+    "best": Column("i1", "1 for the start with the largest insertion - deletion of its target"),
     "iterations": Column("i4", "of the optimiser"),
     "evaluations": Column("i4", "forward and backward passes of the optimisation"),
     "forwards": Column("i4", "passes without gradient of the optimisation"),
-    "seconds": Column("f4", "of the row's share of its batch"),
+    "seconds": Column("f4", "the time of the row's batch, divided by the rows of the batch"),
     "objective": Column("f4", "before the last step"),
     "status": Column(_TEXT, "ok, or nan: the objective stopped being finite"),
 }
@@ -81,7 +82,7 @@ IMAGES = {
     "frame": Column("f8", "x1 y1 x2 y2 of what the network sees, in pixels of the upright original", (4,)),
     "input_size": Column("i4", "height and width to which that was scaled for the network", (2,)),
     "ground_truth": Column("i4", "label, -1 if unknown"),
-    "status": Column(_TEXT, "ok, no detection, or unreadable"),
+    "status": Column(_TEXT, "ok, no detection, nan (not finite), unreadable, or failed (the network)"),
     "message": Column(_TEXT, "why it is not ok, or what to know of its targets"),
     "targets": Column("i4", "rows of the image in the other table"),
 }
@@ -137,6 +138,9 @@ def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
     """
     try:
         dataset = table[name]
+        link = table.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink) or dataset.is_virtual or dataset.external:
+            raise DamagedFileError(f"Cannot read {table.file.filename}: {name} leads to another place")
         values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
     except (OSError, KeyError, UnicodeDecodeError) as error:
         message = f"Cannot read {table.file.filename}: {name} is damaged ({error})"

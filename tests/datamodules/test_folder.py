@@ -88,7 +88,7 @@ def test_names_that_results_cannot_hold(tmp_path: Path, name: bytes, problem: st
     root = write_pictures(tmp_path / "photos", ["a.png"])
     bad = root / os.fsdecode(name)
     (root / "a.png").rename(bad)
-    with pytest.raises(IgosError, match=f"{problem}.*rename it") as caught:
+    with pytest.raises(IgosError, match=f"{problem}.*change that") as caught:
         run(root, tmp_path / "run")
     assert repr(str(bad)) in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,45 @@
+"""``igos-pl verify``: whether every byte of a result is as it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from igos_pl.errors import IgosError
+from igos_pl.store import RunFolder
+from igos_pl.store.files import check_rows, check_seal
+from igos_pl.store.schema import DamagedFileError
+
+
+def print_verification(path: Path) -> int:
+    """Check the files of a run, or one file, and print what is damaged.
+
+    Args:
+        path: output folder of a run, or a result file.
+
+    Returns:
+        The exit code: 0, or 1 if a file is damaged.
+
+    Raises:
+        IgosError: if there are no results.
+    """
+    run = RunFolder(path)
+    files = [*run.segments(), *([run.merged] if run.merged.exists() else [])] if path.is_dir() else [path]
+    if not files:
+        raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
+    damaged = [message for file in files if (message := _damage(file))]
+    print(*damaged, sep="\n", end="\n" if damaged else "")
+    size = sum(file.stat().st_size for file in files)
+    print(f"{len(files)} files, {size / 1e6:,.1f} MB: {len(damaged)} damaged")
+    if damaged and path.is_dir():
+        print("Run igos-pl predict again: it moves them to damaged/ and explains their images again")
+    return 1 if damaged else 0
+
+
+def _damage(file: Path) -> str:
+    """What is wrong with a file; empty if nothing is."""
+    try:
+        check_seal(file)
+        check_rows(file)
+    except DamagedFileError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,242 @@
+"""A run's folder: its files, the configuration that it belongs to, and the images that are missing."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+import uuid
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from igos_pl.data.records import BatchResult
+from igos_pl.errors import IgosError
+from igos_pl.settings import Attributes
+from igos_pl.store.files import (
+    MERGED,
+    SEGMENTS,
+    cannot_write,
+    check_seal,
+    image_statuses,
+    open_result,
+    owners,
+    publishing,
+)
+from igos_pl.store.schema import DamagedFileError, configuration_of, differing_keys
+from igos_pl.store.segments import writable_segment
+
+_STALE_SECONDS = 24 * 3600
+
+
+class RunFolder:
+    """The output folder of a run.
+
+    ``segments/*.h5`` hold the results as they were published, ``masks.h5`` is their merged copy. An image is
+    done when its row in a segment's table ``images`` is published, together with all of its explanations.
+
+    Args:
+        path: the folder; created by `prepare`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def segments_path(self) -> Path:
+        """The folder of the segments."""
+        return self.path / SEGMENTS
+
+    @property
+    def merged(self) -> Path:
+        """The merged file."""
+        return self.path / MERGED
+
+    @property
+    def expected_path(self) -> Path:
+        """The list of images that the run is to explain."""
+        return self.path / "samples.txt"
+
+    @property
+    def claim_path(self) -> Path:
+        """The configuration that the folder is reserved for."""
+        return self.path / "configuration.json"
+
+    def segments(self) -> list[Path]:
+        """The published segments, in the order of their names (which begin with the time)."""
+        return sorted(self.segments_path.glob("[!.]*.h5"))
+
+    def prepare(self) -> None:
+        """Create the folder and see that it can be written.
+
+        Raises:
+            IgosError: if it cannot.
+        """
+        probe = self.segments_path / f".probe.{uuid.uuid4().hex}.tmp"
+        try:
+            self.segments_path.mkdir(parents=True, exist_ok=True)
+            try:
+                probe.write_bytes(b"\0" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
+            self._remove_stale_files()
+        except OSError as error:
+            raise IgosError(
+                f"Cannot write to the output folder {self.path}: {error.strerror or error}."
+                " Set --output to another folder, or free space, or fix the permissions"
+            ) from error
+
+    def _remove_stale_files(self) -> None:
+        """Remove what killed processes left half written. Files of the last day may be in use."""
+        for folder in (self.path, self.segments_path):
+            for path in folder.glob(".*.tmp"):
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                        path.unlink()
+
+    def done(self) -> set[str]:
+        """The ids of all images that are published."""
+        return set(self.statuses())
+
+    def statuses(self) -> dict[str, str]:
+        """The statuses of all images that are published, by their ids."""
+        found = [image_statuses(path) for path in self.segments()]
+        return {name: found[number][name] for name, number in owners(found).items()}
+
+    def set_damaged_aside(self) -> list[Path]:
+        """Move the damaged files into the folder ``damaged``. Their images count as not explained.
+
+        Returns:
+            Where the files are now.
+        """
+        moved = []
+        for path in [*self.segments(), *([self.merged] if self.merged.exists() else [])]:
+            try:
+                if path.is_symlink():
+                    raise DamagedFileError(f"{path} is a link")
+                check_seal(path)
+            except DamagedFileError:
+                aside = self.path / "damaged" / path.name
+                aside.parent.mkdir(exist_ok=True)
+                with suppress(FileNotFoundError):  # another run was quicker
+                    path.replace(aside)
+                    moved.append(aside)
+        return moved
+
+    def expect(self, ids: Sequence[str]) -> None:
+        """Write down which images a run is to explain in all."""
+        with publishing(self.expected_path) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+
+    def missing(self, done: Container[str] | None = None) -> list[str]:
+        """The ids of the images that the run is to explain and has not published yet.
+
+        Args:
+            done: what is published, where the caller has read that.
+
+        Raises:
+            IgosError: if the folder is not the output folder of a run.
+        """
+        if not self.expected_path.is_file():
+            raise IgosError(
+                f"{self.path} is not the output folder of a run: it has no {self.expected_path.name}"
+            )
+        done = self.done() if done is None else done
+        expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [name for name in expected if name not in done]
+
+    def is_merged(self, statuses: Mapping[str, str] | None = None) -> bool:
+        """Whether the merged file holds all images that the segments hold, with the same statuses.
+
+        Args:
+            statuses: of the images in the segments, where the caller has read them.
+        """
+        if not self.merged.exists():
+            return False
+        return image_statuses(self.merged) == (self.statuses() if statuses is None else statuses)
+
+    def check_configuration(self, configuration: Attributes) -> None:
+        """Raise if the folder belongs to a run of another configuration.
+
+        Raises:
+            IgosError: naming the keys that differ.
+        """
+        if self.claim_path.exists():
+            self._compare(self._claimed(), configuration)
+        for path in [*self.segments()[:1], *([self.merged] if self.merged.exists() else [])]:
+            with open_result(path) as file:
+                self._compare(configuration_of(dict(file.attrs)), configuration)
+
+    def claim(self, configuration: Attributes) -> None:
+        """Reserve the folder for runs of one configuration.
+
+        If several runs start at the same time, on any machines, the first to create the file decides the
+        configuration. The file appears complete or not at all.
+
+        Raises:
+            IgosError: if a run of another configuration has claimed it; names the keys that differ.
+        """
+        temporary = self.claim_path.with_name(f".{self.claim_path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_text(json.dumps(dict(configuration), indent=1, sort_keys=True), encoding="utf-8")
+            os.link(temporary, self.claim_path)  # atomic on NFS, too, and never replaces a file
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise cannot_write(self.claim_path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.check_configuration(configuration)
+
+    def release(self) -> None:
+        """Give the claim back if nothing was published: another configuration may use the folder then."""
+        if not self.segments() and not self.merged.exists():
+            self.claim_path.unlink(missing_ok=True)
+
+    def _claimed(self) -> Attributes:
+        try:
+            claimed = json.loads(self.claim_path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise IgosError(
+                f"Cannot read {self.claim_path}, the configuration of the runs in this folder ({error}):"
+                " delete it if no run is using the folder"
+            ) from error
+        return dict(claimed)
+
+    def _compare(self, stored: Attributes, configuration: Attributes) -> None:
+        differing = [
+            f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
+            for key in differing_keys(stored, configuration)
+        ]
+        if not differing:
+            return
+        advice = "Set --output to another folder, or use the old configuration to continue that run"
+        if not self.segments() and not self.merged.exists():
+            advice = f"Set --output to another folder. If that run has died, delete {self.claim_path}"
+        raise IgosError(
+            f"{self.path} holds results of another configuration ({'; '.join(differing)}). {advice}"
+        )
+
+    def publish(self, results: Sequence[BatchResult], attributes: Attributes, rank: int = 0) -> Path:
+        """Publish finished images as one new segment.
+
+        The file appears under its name only when all of it is on the disk.
+
+        Args:
+            results: of at least one image.
+            attributes: of the run; time and schema version are added.
+            rank: goes into the name.
+
+        Raises:
+            IgosError: if the disk is full, the folder cannot be written, or it belongs to a run of another
+                configuration by now; nothing is published then.
+        """
+        if self.claim_path.exists():
+            self._compare(self._claimed(), configuration_of(attributes))
+        content = writable_segment(results, attributes)
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S")
+        path = self.segments_path / f"{stamp}-rank{rank:04d}-{uuid.uuid4().hex}.h5"
+        with publishing(path) as temporary:
+            temporary.write_bytes(content)
+        return path
