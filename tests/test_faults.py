@@ -143,6 +143,20 @@ def test_two_configurations_cannot_share_a_folder(tmp_path: Path) -> None:
     assert not list(folder.path.glob(".*.tmp"))
 
 
+def test_a_folder_is_claimed_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*paths: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    folder = RunFolder(tmp_path)
+    folder.claim({"seed": 1})
+    folder.claim({"seed": 1})
+    with pytest.raises(IgosError, match="seed: there 1, now 2"):
+        folder.claim({"seed": 2})
+
+
 def result_of(name: str, **columns: Any) -> BatchResult:
     explainer = Explainer(tiny.tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
     result = explainer.predict_step(tiny.batch_of(tiny.pictures(1), [name]))

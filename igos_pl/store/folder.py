@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import time
@@ -28,6 +29,9 @@ from igos_pl.store.schema import DamagedFileError, configuration_of, differing_k
 from igos_pl.store.segments import writable_segment
 
 _STALE_SECONDS = 24 * 3600
+
+# What file systems without hard links say.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 class RunFolder:
@@ -180,7 +184,7 @@ class RunFolder:
         temporary = self.claim_path.with_name(f".{self.claim_path.name}.{uuid.uuid4().hex}.tmp")
         try:
             temporary.write_text(json.dumps(dict(configuration), indent=1, sort_keys=True), encoding="utf-8")
-            os.link(temporary, self.claim_path)  # atomic on NFS, too, and never replaces a file
+            _appear(temporary, self.claim_path)
         except FileExistsError:
             pass
         except OSError as error:
@@ -240,3 +244,18 @@ class RunFolder:
         with publishing(path) as temporary:
             temporary.write_bytes(content)
         return path
+
+
+def _appear(temporary: Path, path: Path) -> None:
+    """Give a complete file its name, unless there is a file of this name already.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    try:
+        os.link(temporary, path)  # atomic on NFS, too
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with path.open("xb") as file:
+            file.write(temporary.read_bytes())
