@@ -38,7 +38,7 @@ from igos_pl.randomness import key_of
 from igos_pl.settings import Attributes, Configurable, nested, plain
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import method_named
-from igos_pl.solver.micro_batches import MicroBatches, is_device_error, is_out_of_memory
+from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import optimize
 from igos_pl.solver.presets import preset_settings
@@ -201,7 +201,7 @@ class Explainer(Configurable, LightningModule):
         except IgosError:
             raise
         except Exception as error:
-            if is_out_of_memory(error) or is_device_error(error):
+            if is_machine_error(error):
                 raise
             if len(batch.records) > 1:
                 return joined_results([self._explain_or_split(part) for part in batch.parts()])

@@ -634,23 +634,30 @@ def test_scores_that_repeat_are_not_doubted() -> None:
         assert {record.message for record in result.images} == {""}
 
 
-class Fails(tiny.TinyNet):
-    """What an accelerator says that is broken."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        torch.OutOfMemoryError("no room"),
+        MemoryError(),
+    ],
+    ids=["device", "loader", "device memory", "memory"],
+)
+def test_failures_of_the_machine_are_not_the_images(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
 
-    def forward(self, images: Tensor) -> Tensor:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    def fails(self: nn.Module, images: Tensor) -> Tensor:
+        seen.append(len(images))
+        raise error
 
-
-@pytest.mark.parametrize("error", [Fails, None])
-def test_failures_of_the_machine_are_not_the_images(error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    if error is None:
-        monkeypatch.setattr(tiny.TinyNet, "forward", _out_of_memory)
-    with pytest.raises((RuntimeError, IgosError)):
-        explainer_of((error or tiny.TinyNet)()).predict_step(tiny.batch_of(tiny.pictures(3)))
-
-
-def _out_of_memory(self: nn.Module, images: Tensor) -> Tensor:
-    raise torch.OutOfMemoryError("no room")
+    monkeypatch.setattr(tiny.TinyNet, "forward", fails)
+    with pytest.raises(type(error)) as caught:
+        explainer_of(tiny.TinyNet()).predict_step(tiny.batch_of(tiny.pictures(3)))
+    assert caught.value is error
+    assert seen == [3], "the images were tried alone"
 
 
 def test_records_are_whole(photos: Path) -> None:

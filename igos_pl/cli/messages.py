@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.models import ExplainableNetwork
-from igos_pl.solver.micro_batches import is_out_of_memory
+from igos_pl.solver.micro_batches import is_dead_loader, is_out_of_memory
 from igos_pl.solver.optimizers import MaskOptimizer
 
 # Lines of the parser's message that start like this describe its internals, and are dropped.
@@ -44,7 +44,7 @@ def shortages_explained() -> Iterator[None]:
                 f"Out of memory outside of the network ({(str(error) or 'MemoryError').splitlines()[0]})."
                 " Lower --data.batch_size. All finished images are safe: run the same command again to go on"
             ) from error
-        if not str(error).startswith("DataLoader worker (pid"):
+        if not is_dead_loader(error):
             raise
         raise RunError(
             f"A process that reads images died ({error}). The usual cause is too little memory: lower"

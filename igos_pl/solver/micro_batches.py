@@ -67,7 +67,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_OUT_OF_MEMORY)
 
 
-def is_device_error(error: BaseException) -> bool:
-    """Whether an exception says that the accelerator itself failed; all later calls fail as well then."""
+def is_dead_loader(error: BaseException) -> bool:
+    """Whether an exception says that a data-loading process died. Its signal handler raises it anywhere."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def is_machine_error(error: BaseException) -> bool:
+    """Whether an exception is about the machine, and not about the image that is being explained.
+
+    That is: memory ran out, the accelerator failed (all later calls fail as well then), or a data-loading
+    process died.
+    """
     kind = getattr(torch, "AcceleratorError", None)  # since torch 2.8
-    return (kind is not None and isinstance(error, kind)) or "CUDA error" in str(error)
+    accelerator = (kind is not None and isinstance(error, kind)) or "CUDA error" in str(error)
+    return accelerator or is_out_of_memory(error) or is_dead_loader(error)
