@@ -45,6 +45,9 @@ class DryRun(RunCallback):
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._began
+        if not outputs.images:
+            print("No image of the first batch could be read now")
+            return
         images, rows = len(outputs.images), sum(record.targets for record in outputs.images)
         run, ranks = Run.of(trainer), trainer.world_size
         left = len(run.pending)

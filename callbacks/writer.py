@@ -79,10 +79,11 @@ class MaskWriter(RunCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Publish what is finished, whatever went wrong elsewhere; then leave the other ranks."""
+        run = Run.find(trainer)
         if self._publisher is not None:
-            self._publisher.rescue(exception)
-            if trainer.world_size == 1:  # others may be at work otherwise
-                Run.of(trainer).folder.release()
+            self._publisher.rescue()
+        if run is not None:
+            run.folder.release()
         super().on_exception(trainer, pl_module, exception)
 
     def _get_publisher(self) -> Publisher:

@@ -35,6 +35,7 @@ from igos_pl.evaluation.deletion_insertion import (
 )
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.randomness import key_of
+from igos_pl.run.run import Run
 from igos_pl.settings import Attributes, Configurable, nested, plain
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import method_named
@@ -165,13 +166,18 @@ class Explainer(Configurable, LightningModule):
         return cls(network, **{**preset_settings(preset), **settings})
 
     def facts(self) -> Attributes:
-        """The optimiser's name and settings, and the precision."""
+        """The optimiser's name and settings, and the precision.
+
+        Raises:
+            IgosError: if the trainer's precision would cast images and masks themselves.
+        """
         precision = "32-true" if self._trainer is None else str(self.trainer.precision)
+        check_choice("trainer.precision", precision, PRECISIONS)
         return {**self._optimizer_facts, "precision": precision}
 
-    def setup(self, stage: str) -> None:
-        """Refuse precisions that would cast images and masks themselves."""
-        check_choice("trainer.precision", str(self.trainer.precision), PRECISIONS)
+    def on_predict_start(self) -> None:
+        """Count failures of the network anew."""
+        self._failures = _Failures(Run.of(self.trainer).explained_before)
 
     def configure_callbacks(self) -> list[Callback]:
         """A `MaskWriter`, unless the trainer already has a `RunCallback`."""
@@ -291,8 +297,8 @@ class Explainer(Configurable, LightningModule):
 class _Failures:
     """Counts exceptions of the network, and ends the run after too many in a row."""
 
-    def __init__(self) -> None:
-        self._explained = False
+    def __init__(self, explained: bool = False) -> None:
+        self._explained = explained
         self._in_a_row = 0
 
     def note(self, error: Exception | None) -> None:

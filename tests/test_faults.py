@@ -185,6 +185,38 @@ def test_a_run_that_published_nothing_gives_its_claim_back(
     assert "seed: there 63, now 2" in capsys.readouterr().err
 
 
+def test_a_sibling_that_ends_with_nothing_leaves_the_claim(tmp_path: Path) -> None:
+    one, two, other = (RunFolder(tmp_path) for _ in range(3))
+    one.prepare()
+    one.claim({"seed": 1})
+    two.claim({"seed": 1})
+    two.release()
+    with pytest.raises(IgosError, match="seed: there 1, now 2"):
+        other.claim({"seed": 2})
+    one.release()
+    two.publish([result_of("a")], {"seed": 1})
+    with pytest.raises(IgosError, match="seed: there 1, now 2"):
+        other.claim({"seed": 2})
+
+
+def test_a_refused_claim_leaves_nothing_behind(tmp_path: Path) -> None:
+    """As in a folder whose claim was deleted."""
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    folder.publish([result_of("a")], {"seed": 1})
+    folder.claim_path.unlink()
+    with pytest.raises(IgosError, match="seed: there 1, now 2"):
+        RunFolder(tmp_path).claim({"seed": 2})
+    assert not folder.claim_path.exists()
+    folder.publish([result_of("b")], {"seed": 1})
+    assert folder.done() == {"a", "b"}
+
+
+def test_a_failed_start_does_not_reserve_the_folder(photos: Path) -> None:
+    assert predict("--trainer.precision=bf16-true") == 2
+    assert predict() == 0
+
+
 def test_a_claim_of_a_dead_run_is_told(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("run/segments").mkdir(parents=True)
     Path("run/configuration.json").write_text('{"seed": 5}')
@@ -585,6 +617,18 @@ def test_a_broken_network_records_no_image(
     monkeypatch.setattr(AlwaysRaises, "mended", True)
     assert predict(module="tiny.AlwaysRaises") == 0
     assert statuses() == dict.fromkeys(NAMES, "ok")
+
+
+def test_failures_of_earlier_runs_do_not_end_their_retry(photos: Path) -> None:
+    for name in NAMES[1:]:
+        with Image.open(photos / name) as picture:
+            white = picture.convert("RGB")
+        white.paste((255, 255, 255), (0, 0, 12, 12))
+        white.save(photos / name)
+    tiny.Raises = Raises  # type: ignore[attr-defined]
+    assert predict("--data.batch_size=5", module="tiny.Raises") == 0
+    assert [statuses()[name] for name in NAMES] == ["ok", *["failed"] * 4]
+    assert predict("--data.retry_unreadable=true", module="tiny.Raises") == 0
 
 
 class Zeroes(tiny.TinyNet):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from igos_pl.data.records import BatchResult, ImageRecord
-from igos_pl.errors import NetworkError, RunError
+from igos_pl.errors import RunError
 from igos_pl.run.coordination import Coordinator, alone
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
@@ -100,7 +100,7 @@ def test_error_is_raised_at_the_end_of_a_batch(publisher: Publisher, disk: Disk,
     publisher._thread.submit(int).result(10)  # comes after what the thread was given before
     with pytest.raises(RunError, match=r"\['a', 'b'\]: No space left"):
         finish(publisher, "c")
-    publisher.rescue(RuntimeError("the machine is on fire"))
+    publisher.rescue()
     assert disk.tried == [["a", "b"], ["c"]]
     assert RunFolder(tmp_path).done() == {"c"}, "what was finished since is not lost"
 
@@ -121,7 +121,7 @@ def test_what_is_finished_is_published_when_something_else_fails(
 ) -> None:
     finish(publisher, "a", "b", "c")
     threading.Timer(0.2, disk.go.set).start()
-    publisher.rescue(RuntimeError("the machine is on fire"))
+    publisher.rescue()
     assert RunFolder(tmp_path).done() == {"a", "b", "c"}
 
 
@@ -130,7 +130,7 @@ def test_second_error_does_not_hide_the_first(publisher: Publisher, disk: Disk, 
     finish(publisher, "a", "b", "c")
     disk.go.set()
     with pytest.warns(UserWarning, match=r"were not published: Cannot write \['a', 'b'\]"):
-        publisher.rescue(RuntimeError("the machine is on fire"))
+        publisher.rescue()
     assert RunFolder(tmp_path).done() == {"c"}
 
 
@@ -156,5 +156,5 @@ def test_images_of_a_broken_network_are_not_published(publisher: Publisher, tmp_
     publisher.add(BatchResult([ImageRecord("a", "/a", status="no detection"), failed]))
     publisher.finish()
     publisher.add(BatchResult([replace(failed, sample_id="c")]))
-    publisher.rescue(NetworkError("the network raises"))
+    publisher.rescue()
     assert RunFolder(tmp_path).statuses() == {"a": "no detection", "b": "failed"}

@@ -198,8 +198,8 @@ STUCK = """
 from datetime import timedelta
 from torch.distributed import TCPStore
 from igos_pl.run import signals
-signals._STUCK_SECONDS = 0.5
-with signals.StopSignals():
+signals._STUCK_SECONDS = signals._START_SECONDS = 0.5
+with signals.StopSignals(starting=True):
     print("listening", flush=True)
     TCPStore("127.0.0.1", 0, world_size=2, is_master=True, timeout=timedelta(minutes=5))
 """
@@ -207,7 +207,7 @@ with signals.StopSignals():
 PATIENT = """
 import time
 from igos_pl.run import signals
-signals._STUCK_SECONDS = 0.5
+signals._STUCK_SECONDS = signals._START_SECONDS = 0.5
 with signals.StopSignals() as heard:
     print("listening", flush=True)
     while not heard.heard:
@@ -246,7 +246,7 @@ def test_a_rank_dies_with_who_started_it() -> None:
     """Even before it waits for others."""
     child = (
         "import os, sys, time\n"
-        "os.environ['LOCAL_RANK'] = '1'\n"
+        "os.environ |= {'LOCAL_RANK': '1', 'IGOS_PL_FIRST_RANK': str(os.getppid())}\n"
         "from igos_pl.run.signals import die_with_parent\n"
         "die_with_parent()\n"
         "print(os.getpid(), flush=True)\n"

@@ -42,7 +42,7 @@ def _predict(words: list[str]) -> int:
 
     die_with_parent()
 
-    with StopSignals():  # from here on: importing alone takes seconds
+    with StopSignals(starting=True):  # from here on: importing alone takes seconds
         from igos_pl.cli.predict import predict
 
         return predict(["--help" if word == "--help_all" else word for word in words])

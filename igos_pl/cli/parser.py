@@ -59,7 +59,10 @@ class PredictCLI(LightningCLI):
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
             # The job script does the requeueing. Lightning's auto-requeue would write a checkpoint of a mask.
             kwargs["plugins"] = [*_as_list(settings.get("plugins")), SLURMEnvironment(auto_requeue=False)]
-        return super().instantiate_trainer(callbacks=[*own, *callbacks], **kwargs)
+        trainer = super().instantiate_trainer(callbacks=[*own, *callbacks], **kwargs)
+        if type(trainer.strategy.launcher).__name__ == "_MultiProcessingLauncher":
+            raise IgosError("trainer.strategy must be ddp for several devices, not one that spawns or forks")
+        return trainer
 
     def _yaml(self) -> str:
         """The settings without the shard.

@@ -114,6 +114,15 @@ class BatchResult:
             parts.append(BatchResult([record], columns))
         return parts
 
+    def worked(self) -> bool:
+        """Whether the network answered for an image, or was not asked."""
+        asked = [record for record in self.images if record.status != "unreadable"]
+        return not asked or any(record.status != "failed" for record in asked)
+
+    def failed(self) -> BatchResult:
+        """The images alone at which the network failed."""
+        return BatchResult([record for record in self.images if record.status == "failed"])
+
     def without_failed(self) -> BatchResult:
         """The result without the images at which the network failed."""
         return replace(self, images=[record for record in self.images if record.status != "failed"])

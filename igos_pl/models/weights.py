@@ -9,6 +9,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -68,8 +69,8 @@ _STORED_IN_FORWARD = {"MultiScaleRoIAlign": ("scales", "map_levels")}
 def layer_settings(module: nn.Module) -> dict[str, Any]:
     """Every plain value that a module's layers hold, by its dotted name: strides, thresholds, eps, sizes.
 
-    Values are text, numbers, None, and lists, tuples and dicts of them. Tensors are not among them; they are
-    covered by `module_sha256`. Values that a forward pass stores are left out.
+    Values are text, numbers, None, functions, and lists, tuples and dicts of them. Tensors are left out:
+    `module_sha256` covers those of the state dict. Values that a forward pass stores are left out.
     """
     return {
         f"{prefix}.{key}" if prefix else key: value
@@ -90,7 +91,11 @@ def _is_setting(layer: nn.Module, key: str, value: Any) -> bool:
 def layers_digest(module: nn.Module) -> str:
     """A digest of the classes of a module's layers and of their settings."""
     classes = {name: type(layer).__qualname__ for name, layer in module.named_modules()}
-    return digest(json.dumps([classes, layer_settings(module)], sort_keys=True, default=str))
+    return digest(json.dumps([classes, layer_settings(module)], sort_keys=True, default=_qualified))
+
+
+def _qualified(function: Any) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _is_plain(value: Any) -> bool:
@@ -98,7 +103,8 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
-    return value is None or isinstance(value, bool | int | float | str)
+    function = isinstance(value, FunctionType | BuiltinFunctionType)  # of an activation, say
+    return value is None or function or isinstance(value, bool | int | float | str)
 
 
 def fetch_weights(url: str, folder: Path) -> str:

@@ -184,7 +184,7 @@ def connect(trainer: Any) -> Coordinator:
     if trainer.world_size == 1:
         return alone()
     address = trainer.strategy.cluster_environment.main_address
-    server = socket.create_server((address, 0)) if trainer.global_rank == 0 else None
+    server = socket.create_server((_bound_to(address, trainer), 0)) if trainer.global_rank == 0 else None
     found = (server.getsockname()[1], secrets.token_hex(16)) if server else None
     port, secret = trainer.strategy.broadcast(found)
     store = TCPStore(
@@ -197,6 +197,15 @@ def connect(trainer: Any) -> Coordinator:
         master_listen_fd=server.detach() if server else None,
     )
     return Coordinator(PrefixStore(secret, store), trainer.global_rank, trainer.world_size)
+
+
+def _bound_to(address: str, trainer: Any) -> str:
+    """The address at which the store listens; all of them if other nodes know the first one by another.
+
+    Debian's ``/etc/hosts`` gives a machine's own name the address 127.0.1.1.
+    """
+    own = socket.gethostbyname(address)
+    return "" if own.startswith("127.") and trainer.num_nodes > 1 else address
 
 
 class QueueSampler(DistributedSampler[list[int]]):

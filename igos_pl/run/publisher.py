@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
-from igos_pl.errors import NetworkError
 from igos_pl.run.run import Run
 from igos_pl.settings import Attributes
 
@@ -33,6 +32,7 @@ class Publisher:
         self.images = images
         self.seconds = seconds
         self._finished: list[BatchResult] = []
+        self._failed: list[BatchResult] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._publishing: Future[Path] | None = None
         self._published_at = time.monotonic()
@@ -43,7 +43,12 @@ class Publisher:
         Raises:
             IgosError: if something could not be published.
         """
-        self._finished.append(result)
+        if result.worked():
+            self._finished += [*self._failed, result]
+            self._failed = []
+        else:  # the network may be broken: nothing is final until it explains another image
+            self._finished.append(result.without_failed())
+            self._failed.append(result.failed())
         if self._publishing is not None and self._publishing.done():
             self._wait()
         waited = time.monotonic() - self._published_at
@@ -56,20 +61,17 @@ class Publisher:
         Raises:
             IgosError: if something could not be published.
         """
+        self._finished += self._failed
+        self._failed = []
         self._publish()
         self._wait()
 
-    def rescue(self, exception: BaseException) -> None:
+    def rescue(self) -> None:
         """Publish what is finished after an exception elsewhere. Errors here become warnings.
 
-        So these errors do not hide the exception that ended the run. If that is a `NetworkError`, images that
-        failed are not published, so that the next run tries them again.
-
-        Args:
-            exception: what ended the run.
+        So they do not hide the exception that ended the run. Images at which the network failed last are not
+        published: the next run tries them again.
         """
-        if isinstance(exception, NetworkError):
-            self._finished = [result.without_failed() for result in self._finished]
         for step in (self._wait, self._publish, self._wait):
             with _errors_as_warnings():
                 step()

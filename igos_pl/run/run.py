@@ -39,6 +39,7 @@ class Run:
 
     Attributes:
         ending: how it ended, from this rank's point of view.
+        explained_before: whether the network has explained an image of the folder before this run.
         unread: why this rank's images could not be read for now, by image id.
     """
 
@@ -58,6 +59,7 @@ class Run:
         self.assigned = assigned
         self.pending = pending
         self.ending = Ending.RUNNING
+        self.explained_before = False
         self.unread: dict[str, str] = {}
         self._counted = -1
 
@@ -101,9 +103,11 @@ class Run:
         statuses = folder.statuses() if trainer.is_global_zero else {}
         done = {name for name, status in statuses.items() if not (retry_failed and status in FAILED)}
         places = [place for place, name in enumerate(assigned) if name not in done]
-        places = trainer.strategy.broadcast(places)
+        explained = any(status not in FAILED for status in statuses.values())
+        places, explained = trainer.strategy.broadcast((places, explained))
         pending = [assigned[place] for place in places]
         run = cls(folder, coordinator, configuration, expected, assigned, pending)
+        run.explained_before = explained
         _RUNS[trainer] = run
         return run
 

@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
@@ -19,18 +21,30 @@ STOPPED = 75
 # A process that has not run the signal handler by then is stuck, for example in a rendezvous without peers.
 _STUCK_SECONDS = 60.0
 
+# A process that has noted the signal, but has not begun its run by then, waits for ranks that do not come.
+_START_SECONDS = 300.0
+
 _SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
 
-def die_with_parent() -> None:
-    """Make sure that a rank started by the first rank dies with it, whatever the cause of death.
+# Where the first rank says its process id to the ranks that it starts.
+_PARENT = "IGOS_PL_FIRST_RANK"
 
-    Call this before anything else, so that the rank is not yet waiting for others.
+
+def die_with_parent() -> None:
+    """See that a rank which the first one started does not outlive it, whatever that one dies of.
+
+    To be called first of all, before the rank waits for others.
     """
-    if sys.platform != "linux" or os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[_PARENT] = str(os.getpid())
         return
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() == 1:  # it was dead already
+    parent = int(os.environ.get(_PARENT, "0"))
+    if sys.platform != "linux" or not parent:
+        return  # srun or torchrun started it, and ends it
+    if os.getppid() == parent:
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if not Path(f"/proc/{parent}").exists():
         os._exit(1)
 
 
@@ -41,18 +55,24 @@ class StopSignals:
     that an outer one has noted. The command line enters the outer one before it imports torch, the run enters
     the inner one later.
 
+    Args:
+        starting: whether the process still starts up. A run that has begun enters signals of its own.
+
     Attributes:
         heard: whether a signal came.
     """
 
     _entered: ClassVar[list[StopSignals]] = []
 
-    def __init__(self) -> None:
+    def __init__(self, starting: bool = False) -> None:
         self.heard = False
+        self.starting = starting
         self._previous: dict[signal.Signals, Any] = {}
         self._guard: _Guard | None = None
 
     def __enter__(self) -> StopSignals:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # only the main thread may handle signals
         self.heard = self.heard or any(outer.heard for outer in self._entered)
         self._entered.append(self)
         if len(self._entered) == 1:
@@ -66,6 +86,8 @@ class StopSignals:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self not in self._entered:
+            return
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._entered.remove(self)
@@ -106,6 +128,23 @@ class _Guard:
             while heard := self._ears.recv(1):
                 if heard[0] in _SIGNALS:
                     self._closed.wait(_STUCK_SECONDS)
-                    if not self._signals.heard and not self._closed.is_set():
+                    if self._signals.heard:
+                        self._closed.wait(_START_SECONDS)
+                    if self._is_stuck():
                         os.write(2, b"igos-pl: stopped by a signal while waiting for others\n")
                         os._exit(STOPPED)
+
+    def _is_stuck(self) -> bool:
+        if self._closed.is_set():
+            return False
+        begun = len(StopSignals._entered) > 1  # the run's own signals, to which its ranks listen
+        return not self._signals.heard or (self._signals.starting and not begun)
+
+
+def _forget_in_child() -> None:
+    """A forked process must not write into the ears of its parent."""
+    with suppress(ValueError):  # forked by another thread
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

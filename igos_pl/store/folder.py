@@ -46,6 +46,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._claimed_here = False
 
     @property
     def segments_path(self) -> Path:
@@ -119,7 +120,10 @@ class RunFolder:
             try:
                 if path.is_symlink():
                     raise DamagedFileError(f"{path} is a link")
-                check_seal(path)
+                if path.exists() or path.is_symlink():
+                    check_seal(path)
+            except FileNotFoundError:
+                continue  # another run was quicker
             except DamagedFileError:
                 aside = self.path / "damaged" / path.name
                 aside.parent.mkdir(exist_ok=True)
@@ -166,8 +170,9 @@ class RunFolder:
         Raises:
             IgosError: naming the keys that differ.
         """
-        if self.claim_path.exists():
-            self._compare(self._claimed(), configuration)
+        claimed = self._claimed()
+        if claimed is not None:
+            self._compare(claimed, configuration)
         for path in [*self.segments()[:1], *([self.merged] if self.merged.exists() else [])]:
             with open_result(path) as file:
                 self._compare(configuration_of(dict(file.attrs)), configuration)
@@ -181,26 +186,40 @@ class RunFolder:
         Raises:
             IgosError: if a run of another configuration has claimed it; names the keys that differ.
         """
+        self.check_configuration(configuration)
         temporary = self.claim_path.with_name(f".{self.claim_path.name}.{uuid.uuid4().hex}.tmp")
+        created = False
         try:
             temporary.write_text(json.dumps(dict(configuration), indent=1, sort_keys=True), encoding="utf-8")
             _appear(temporary, self.claim_path)
+            created = self._claimed_here = True
+            self.check_configuration(configuration)  # others may have published meanwhile
         except FileExistsError:
-            pass
+            self.check_configuration(configuration)
         except OSError as error:
             raise cannot_write(self.claim_path, error) from error
+        except IgosError:
+            if created:
+                self.claim_path.unlink(missing_ok=True)
+            raise
         finally:
-            temporary.unlink(missing_ok=True)
-        self.check_configuration(configuration)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give the claim back if nothing was published: another configuration may use the folder then."""
-        if not self.segments() and not self.merged.exists():
-            self.claim_path.unlink(missing_ok=True)
+        """Give a claim of this process back if nothing was published: another configuration may come then.
 
-    def _claimed(self) -> Attributes:
+        A run of the same configuration that is still going on claims the folder again when it publishes.
+        """
+        if self._claimed_here and not self.segments() and not self.merged.exists():
+            with suppress(OSError):
+                self.claim_path.unlink(missing_ok=True)
+
+    def _claimed(self) -> Attributes | None:
         try:
             claimed = json.loads(self.claim_path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (OSError, ValueError) as error:
             raise IgosError(
                 f"Cannot read {self.claim_path}, the configuration of the runs in this folder ({error}):"
@@ -236,8 +255,7 @@ class RunFolder:
             IgosError: if the disk is full, the folder cannot be written, or it belongs to a run of another
                 configuration by now; nothing is published then.
         """
-        if self.claim_path.exists():
-            self._compare(self._claimed(), configuration_of(attributes))
+        self.claim(configuration_of(attributes))
         content = writable_segment(results, attributes)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S")
         path = self.segments_path / f"{stamp}-rank{rank:04d}-{uuid.uuid4().hex}.h5"

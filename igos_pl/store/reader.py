@@ -66,7 +66,8 @@ class Rows(Sequence[Explanation]):
                 raise KeyError(f"no explanation of {row!r}")
             return Rows(self._masks, self.numbers[found])
         if isinstance(row, slice) or np.ndim(row):
-            return Rows(self._masks, self.numbers[np.asarray(row) if np.ndim(row) else row])
+            places = row if isinstance(row, slice) else np.asarray(row, None if len(row) else np.int64)
+            return Rows(self._masks, self.numbers[places])
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         return next(iter(Rows(self._masks, self.numbers[[row]])))
