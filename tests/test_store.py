@@ -453,7 +453,8 @@ def test_full_disk_loses_nothing_that_was_published(
     run.publish([result_of(["c"])], ATTRIBUTES)
     merge(run, partial=True)
     assert tables(run.merged)["sample_id"].tolist() == ["a", "b", "c"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.h5", "segments"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["configuration.json", "masks.h5", "segments"]
 
 
 def test_what_a_killed_run_left_is_no_result(tmp_path: Path) -> None:
