@@ -53,6 +53,7 @@ class PredictCLI(LightningCLI):
         if self.dry_run:
             callbacks: list[Callback] = [DryRun()]
             kwargs["limit_predict_batches"] = 1
+            kwargs["enable_progress_bar"] = False
         else:
             writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
             callbacks = [writer, overlays, MaskProgressBar(), SaveConfig(self._yaml())]
