@@ -116,10 +116,15 @@ def plain(value: Any) -> str | int | float:
     if isinstance(value, Path):
         value = str(value.resolve())
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-    text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    text = storable(text)
     if value is None:
         return "none"
     return text if len(text) <= _LONGEST_TEXT else f"{text[:40]}... ({digest(text)})"
+
+
+def storable(text: str) -> str:
+    """Text as any file can hold it: without zero bytes and lone surrogates."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def digest(text: str) -> str:

@@ -45,16 +45,16 @@ def predict(words: list[str]) -> int:
 
 def _report(run: Run) -> int:
     """Compare what was written with what was asked for."""
-    missing = run.missing()
+    statuses = run.folder.statuses()
+    missing = run.missing(statuses)
     if missing:
         shown = [f"{name}: {run.unread[name]}" if name in run.unread else name for name in missing[:_SHOWN]]
         print(f"{len(missing)} of {len(run.assigned)} images are missing from {run.folder.path}:")
         print("", *shown, sep="\n  ")
         print("Run the same command again to go on with them")
         return 1
-    where = run.folder.merged if run.folder.is_merged() else run.folder.segments_path
+    where = run.folder.merged if run.folder.is_merged(statuses) else run.folder.segments_path
     print(f"{len(run.assigned)} images are in {where}")
-    statuses = run.folder.statuses()
     failed = Counter(statuses[name] for name in run.assigned if statuses[name] in FAILED)
     if failed:
         counted = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))

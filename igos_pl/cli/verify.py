@@ -23,7 +23,7 @@ def print_verification(path: Path) -> int:
         IgosError: if there are no results.
     """
     run = RunFolder(path)
-    files = [*run.segments(), *([run.merged] if run.merged.exists() else [])] if path.is_dir() else [path]
+    files = run.files() if path.is_dir() else [path]
     if not files:
         raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
     damaged = [message for file in files if (message := _damage(file))]

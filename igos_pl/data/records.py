@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from igos_pl.data.geometry import Frame
+from igos_pl.settings import storable
 
 Columns = dict[str, NDArray[Any]]
 
@@ -63,7 +64,7 @@ class ImageRecord:
         It keeps only the id, the path and the message, in a form that can always be written to HDF5.
         """
         return ImageRecord(
-            _printable(self.sample_id), _printable(self.path), status="failed", message=_printable(message)
+            storable(self.sample_id), storable(self.path), status="failed", message=storable(message)
         )
 
     def row(self) -> dict[str, Any]:
@@ -81,11 +82,6 @@ class ImageRecord:
             "message": self.message,
             "targets": self.targets,
         }
-
-
-def _printable(text: str) -> str:
-    """Text that any file can hold."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -115,9 +111,8 @@ class BatchResult:
         return parts
 
     def worked(self) -> bool:
-        """Whether the network answered for an image, or was not asked."""
-        asked = [record for record in self.images if record.status != "unreadable"]
-        return not asked or any(record.status != "failed" for record in asked)
+        """Whether the network answered for an image."""
+        return any(record.status not in FAILED for record in self.images)
 
     def failed(self) -> BatchResult:
         """The images alone at which the network failed."""

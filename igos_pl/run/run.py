@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from enum import Enum
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -171,9 +171,13 @@ class Run:
         self.ending = Ending.FAILED
         self.coordinator.give_up()
 
-    def missing(self) -> list[str]:
-        """The assigned images that are not in the folder."""
-        done = self.folder.done()
+    def missing(self, done: Container[str] | None = None) -> list[str]:
+        """The assigned images that are not in the folder.
+
+        Args:
+            done: the images that are in it, where the caller has read them.
+        """
+        done = self.folder.done() if done is None else done
         return [name for name in self.assigned if name not in done]
 
 

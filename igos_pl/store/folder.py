@@ -72,6 +72,10 @@ class RunFolder:
         """The published segments, in the order of their names (which begin with the time)."""
         return sorted(self.segments_path.glob("[!.]*.h5"))
 
+    def files(self) -> list[Path]:
+        """All result files: the published segments, and the merged file if there is one."""
+        return [*self.segments(), *([self.merged] if self.merged.exists() else [])]
+
     def prepare(self) -> None:
         """Create the folder and see that it can be written.
 
@@ -116,14 +120,12 @@ class RunFolder:
             Where the files are now.
         """
         moved = []
-        for path in [*self.segments(), *([self.merged] if self.merged.exists() else [])]:
+        for path in self.files():
             try:
                 if path.is_symlink():
                     raise DamagedFileError(f"{path} is a link")
-                if path.exists() or path.is_symlink():
+                if path.exists():  # or another run was quicker
                     check_seal(path)
-            except FileNotFoundError:
-                continue  # another run was quicker
             except DamagedFileError:
                 aside = self.path / "damaged" / path.name
                 aside.parent.mkdir(exist_ok=True)
@@ -211,7 +213,7 @@ class RunFolder:
 
         A run of the same configuration that is still going on claims the folder again when it publishes.
         """
-        if self._claimed_here and not self.segments() and not self.merged.exists():
+        if self._claimed_here and not self.files():
             with suppress(OSError):
                 self.claim_path.unlink(missing_ok=True)
 
@@ -235,7 +237,7 @@ class RunFolder:
         if not differing:
             return
         advice = "Set --output to another folder, or use the old configuration to continue that run"
-        if not self.segments() and not self.merged.exists():
+        if not self.files():
             advice = f"Set --output to another folder. If that run has died, delete {self.claim_path}"
         raise IgosError(
             f"{self.path} holds results of another configuration ({'; '.join(differing)}). {advice}"
@@ -255,7 +257,11 @@ class RunFolder:
             IgosError: if the disk is full, the folder cannot be written, or it belongs to a run of another
                 configuration by now; nothing is published then.
         """
-        self.claim(configuration_of(attributes))
+        configuration, claimed = configuration_of(attributes), self._claimed()
+        if claimed is None:  # a run that ended without a result gave it back
+            self.claim(configuration)
+        else:
+            self._compare(claimed, configuration)
         content = writable_segment(results, attributes)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S")
         path = self.segments_path / f"{stamp}-rank{rank:04d}-{uuid.uuid4().hex}.h5"
