@@ -239,7 +239,7 @@ def explain(network: Classifier, method: str, sample: Sample) -> Explanation:
 def judge(network: Classifier, sample: Sample, masks: Tensor, by: Judge) -> tuple[float, float]:
     """Deletion and insertion of one photo's mask ``(1, s, s)``."""
     problem = problem_of(network, sample, by.baseline)
-    masks = by.prepare(masks, network.input_size)
+    masks = by.prepare(masks, network.input_size[0])
     counts = removal_counts(curve_cells(problem.targets, masks.shape[-1], network.input_size))
     curves = deletion_insertion_curves(network, problem, masks, counts, MicroBatches(_MICRO_BATCH))
     return float(area_under_curve(curves.deletion)), float(area_under_curve(curves.insertion))

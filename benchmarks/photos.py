@@ -145,9 +145,9 @@ class Candidate:
     source: str
 
 
-def squashed(names: Sequence[str], pictures: Sequence[Image.Image], size: int) -> ImageBatch:
+def squashed(names: Sequence[str], pictures: Sequence[Image.Image], size: tuple[int, int]) -> ImageBatch:
     """Pictures as the loader gives them to a network whose input has some size; without annotations."""
-    frames = [Frame.of(picture.width, picture.height, (size, size), "squash") for picture in pictures]
+    frames = [Frame.of(picture.width, picture.height, size, "squash") for picture in pictures]
     pixels = [to_input(picture, frame) for picture, frame in zip(pictures, frames, strict=True)]
     records = [ImageRecord(name, name, frame) for name, frame in zip(names, frames, strict=True)]
     return ImageBatch(torch.from_numpy(np.stack(pixels)), records, [GroundTruth()] * len(records))
@@ -246,7 +246,7 @@ def demo_candidates() -> Iterator[list[Candidate]]:
             yield [Candidate(f"demo-{Path(name).stem}", image, None, f"{package} {Path(name).name}")]
 
 
-def demo_batch(number: int, size: int) -> ImageBatch:
+def demo_batch(number: int, size: tuple[int, int]) -> ImageBatch:
     """The demo's photos in the order of their names, again and again."""
     photos = [photo for tries in demo_candidates() for photo in tries]
     photos.sort(key=lambda photo: photo.id)

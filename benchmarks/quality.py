@@ -63,12 +63,12 @@ def gaussian_blob(targets: Targets, size: int) -> Tensor:
     return blob.expand(len(targets), -1, -1)
 
 
-def filled_box(targets: Targets, size: int, input_size: int) -> Tensor:
+def filled_box(targets: Targets, size: int, input_size: tuple[int, int]) -> Tensor:
     """Masks ``(R, s, s)`` that take the cells of the detection's box first."""
-    place = (torch.arange(size) + 0.5) * input_size / size
+    rows, columns = ((torch.arange(size) + 0.5) * side / size for side in input_size)
     x1, y1, x2, y2 = targets.box.unbind(1)
-    across = (place >= x1[:, None]) & (place < x2[:, None])
-    down = (place >= y1[:, None]) & (place < y2[:, None])
+    across = (columns >= x1[:, None]) & (columns < x2[:, None])
+    down = (rows >= y1[:, None]) & (rows < y2[:, None])
     return 1 - (down[:, :, None] & across[:, None, :]).float()
 
 

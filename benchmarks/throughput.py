@@ -37,6 +37,7 @@ from igos_pl.callbacks import MaskWriter, OverlayWriter
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.images import read_image, to_input
+from igos_pl.data.preprocessing import Resize
 from igos_pl.data.targets import Targets
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.datamodules.base import ImageDataset, Sample
@@ -350,13 +351,13 @@ def loader(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch)
             small = path.with_suffix(".small.jpg")
             read_image(path).resize((500, 375), Image.Resampling.LANCZOS).save(small, quality=90)
             samples.append(Sample(small.name, small))
-        dataset = ImageDataset(samples, (size, size), "squash")
+        dataset = ImageDataset(samples, Resize(size))
         photos = [read_image(sample.path) for sample in samples]
-        frame = Frame.of(*photos[0].size, (size, size), "squash")  # all photos have one size
+        frame = Frame.of(*photos[0].size, size, "squash")  # all photos have one size
         cpu, times = torch.device("cpu"), 20 * options.repeats
         for name, work in (
             ("decode", lambda: [read_image(sample.path) for sample in samples]),
-            (f"scale to {size}", lambda: [to_input(photo, frame) for photo in photos]),
+            (f"scale to {size[0]} x {size[1]}", lambda: [to_input(photo, frame) for photo in photos]),
             ("both, as a batch", lambda: dataset[range(len(samples))]),
         ):
             took = min(seconds(work, cpu) for _ in range(times)) / len(samples)

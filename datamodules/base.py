@@ -7,8 +7,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
+from PIL import Image
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
-from igos_pl.data.geometry import RESIZE_MODES, Frame
-from igos_pl.data.images import read_image, to_input
+from igos_pl.data.geometry import RESIZE_MODES
+from igos_pl.data.images import read_image
+from igos_pl.data.preprocessing import Preprocessing, Resize
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.models.base import ExplainableNetwork
@@ -52,14 +55,12 @@ class ImageDataset(Dataset[ImageBatch]):
 
     Args:
         samples: the queue.
-        input_size: height and width of the network's input.
-        resize: see `Frame.of`.
+        preprocessing: how pictures become the network's input.
     """
 
-    def __init__(self, samples: Sequence[Sample], input_size: tuple[int, int], resize: str) -> None:
+    def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
         self.samples = samples
-        self.input_size = input_size
-        self.resize = resize
+        self.preprocessing = preprocessing
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -71,7 +72,7 @@ class ImageDataset(Dataset[ImageBatch]):
         readable = [(image, record, truth) for image, record, truth in items if image is not None]
         images = [image for image, _, _ in readable]
         return ImageBatch(
-            torch.stack(images) if images else torch.empty(0, 3, *self.input_size, dtype=torch.uint8),
+            torch.stack(images) if images else torch.empty(0, 1, 1, 1),
             [record for _, record, _ in readable],
             [truth for _, _, truth in readable],
             failures=[record for record in lost if record.status != UNREAD],
@@ -85,7 +86,6 @@ class ImageDataset(Dataset[ImageBatch]):
         except IgosError as error:
             status = UNREAD if isinstance(error, UnreadError) else "unreadable"
             return None, replace(record, status=status, message=str(error)), sample.truth
-        frame = Frame.of(image.width, image.height, self.input_size, self.resize)
         truth = sample.truth.fitting(image.width, image.height)
         left_out = len(sample.truth.names) - len(truth.names)
         notes = (
@@ -94,7 +94,7 @@ class ImageDataset(Dataset[ImageBatch]):
             else []
         )
         notes += [image.info["note"]] if "note" in image.info else []
-        pixels = torch.from_numpy(to_input(image, frame))
+        pixels, frame = self.preprocessing(image)
         return pixels, replace(record, frame=frame, message="; ".join(notes)), truth
 
 
@@ -103,8 +103,9 @@ class ImageDataModule(Configurable, LightningDataModule):
 
     Args:
         root: the folder with the images.
-        resize: ``squash`` scales the whole image to the square input (as published), ``crop`` its central
-            square (the usual ImageNet evaluation).
+        resize: ``network`` does what the network's `preprocessing` says, which is to squash unless the
+            network comes from a library with a preprocessing of its own; ``squash`` scales the whole image to
+            the input (as published), ``crop`` its centre (the usual ImageNet evaluation).
         batch_size: images that are optimised together.
         num_workers: processes that read images.
         limit: explain only this many samples, from the first on.
@@ -118,7 +119,7 @@ class ImageDataModule(Configurable, LightningDataModule):
     def __init__(
         self,
         root: str,
-        resize: str = "squash",
+        resize: Literal["network", "squash", "crop"] = "network",
         batch_size: int = 8,
         num_workers: int = 2,
         limit: int | None = None,
@@ -128,7 +129,7 @@ class ImageDataModule(Configurable, LightningDataModule):
         super().__init__()
         if not root:
             raise IgosError("root is empty: set --data.root to the folder with the images")
-        check_choice("resize", resize, RESIZE_MODES)
+        check_choice("resize", resize, ("network", *RESIZE_MODES))
         check_at_least("batch_size", batch_size, 1)
         check_at_least("num_workers", num_workers, 0)
         if limit is not None:
@@ -169,7 +170,11 @@ class ImageDataModule(Configurable, LightningDataModule):
         assert self.trainer is not None, "loaders are made by a trainer"
         network = self.trainer.lightning_module.network
         assert isinstance(network, ExplainableNetwork)
-        dataset = ImageDataset(self.pending, (network.input_size,) * 2, self.resize)
+        preprocessing = network.preprocessing
+        if self.resize != "network":
+            preprocessing = Resize(network.input_size, self.resize, network.channels)
+        preprocessing(Image.new("RGB", (64, 64)))  # what is wrong with it is told now, not by each worker
+        dataset = ImageDataset(self.pending, preprocessing)
         workers = min(self.num_workers, len(self.pending))
         return DataLoader(
             dataset,

@@ -71,7 +71,7 @@ class Explainer(Configurable, LightningModule):
     `from_preset` for other presets. A `MaskWriter` is added to a trainer that has no `RunCallback`.
 
     Args:
-        network: what is explained; it is frozen.
+        network: what is explained. It is frozen while a batch is explained, and is left as it was.
         method: ``igos`` (I-GOS), ``igos+`` (iGOS+) or ``igos++`` (iGOS++).
         optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
             ``torch.optim``; Adam with a step of 0.1 by default.
@@ -117,16 +117,16 @@ class Explainer(Configurable, LightningModule):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        network.freeze()
         self.network = network
         self._method = method_named(method)
         self.method = self._method.name
         self.optimizer = optimizer
         check_at_least("mask_size", mask_size, 2)
-        if mask_size > network.input_size:
+        if mask_size > min(network.input_size):
+            height, width = network.input_size
             raise IgosError(
-                f"mask_size is {mask_size}, which is more than the network's input of"
-                f" {network.input_size} pixels"
+                f"mask_size is {mask_size}, which is more than the network's input of {height} x {width}"
+                " pixels"
             )
         check_at_least("iterations", iterations, 1)
         check_choice("baseline", baseline, BASELINES)
@@ -194,7 +194,7 @@ class Explainer(Configurable, LightningModule):
         Raises:
             NetworkError: if the network has raised at every image so far, or at very many in a row.
         """
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), self.network.frozen():
             result = self._explain_or_split(batch)
         return replace(result, images=[*result.images, *batch.failures], unread=batch.unread)
 
@@ -225,7 +225,7 @@ class Explainer(Configurable, LightningModule):
         # A clone, since there are networks that change their input.
         proposed = self.network.propose(images.clone(), batch.truth_in_input())
         targets = self.start.expand(proposed.targets)
-        at_once = max(1, _PIXELS_AT_ONCE // images.shape[-1] ** 2)
+        at_once = max(1, _PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
         parts = [
             self._explain(images, baselines, targets.select(slice(start, start + at_once)), batch)
             for start in range(0, len(targets), at_once)
@@ -246,7 +246,7 @@ class Explainer(Configurable, LightningModule):
     def _explain(self, images: Tensor, baselines: Tensor, targets: Targets, batch: ImageBatch) -> Columns:
         """Optimise and judge the masks of some targets; returns their rows."""
         began = time.perf_counter()
-        size, count = images.shape[-1], self._method.masks
+        size, count = (images.shape[-2], images.shape[-1]), self._method.masks
         cells = curve_cells(targets, self.mask_size, size)
         problem = Problem(
             images,

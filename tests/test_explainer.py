@@ -27,7 +27,10 @@ from torch import Tensor, nn
 
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
+from igos_pl.data.explanation import explanations_of
+from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
+from igos_pl.data.targets import class_targets
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.deletion_insertion import CURVE_STEPS
@@ -39,6 +42,7 @@ from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.objective import Objective, Problem, Scorer
 from igos_pl.solver.optimizers import NAG, LineSearch
 from igos_pl.solver.presets import preset_names
+from igos_pl.solver.starts import Start
 
 OPTIMIZERS: dict[str, Any] = {
     "NAG": NAG,
@@ -476,12 +480,87 @@ def test_presets_from_python(preset: str) -> None:
         Explainer.from_preset(network, "quick")
 
 
-def test_the_explainer_freezes_its_network() -> None:
-    network = Classifier(TinyNet(), input_size=SIZE)
+class Watched(TinyNet):
+    """Notes how it is while it is asked, and has a buffer of four axes, whose memory format may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("grid", torch.ones(2, 3, 4, 5))
+        self.seen: list[tuple[bool, bool]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append((self.training, self.first.weight.requires_grad))
+        return super().forward(images)
+
+
+def test_the_network_is_frozen_while_it_is_explained_and_then_as_it_was() -> None:
+    module = Watched()
+    module.second.eval()
+    module.last.weight.requires_grad_(False)
+    hook = module.first.register_forward_hook(lambda *_: None)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    memory = {name: (tensor.data_ptr(), tensor.stride()) for name, tensor in tensors.items()}
+    explainer_of(Classifier(module, input_size=SIZE)).predict_step(batch_of(pictures(1)))
+    assert set(module.seen) == {(False, False)}
+    assert (module.training, module.first.training, module.second.training) == (True, True, False)
+    now = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    assert all(now[name] is tensor for name, tensor in tensors.items())
+    assert {name: (tensor.data_ptr(), tensor.stride()) for name, tensor in now.items()} == memory
+    wanted = {name: name != "last.weight" for name, _ in module.named_parameters()}
+    assert {name: weight.requires_grad for name, weight in module.named_parameters()} == wanted
+    assert list(module.first._forward_hooks) == [hook.id]
+
+
+def test_the_network_is_as_it_was_after_an_exception() -> None:
+    class Broken(TinyNet):
+        def forward(self, images: Tensor) -> Tensor:
+            raise ZeroDivisionError("broken")
+
+    network = Classifier(Broken(), input_size=SIZE)
+    explainer_of(network).predict_step(batch_of(pictures(1)))  # is recorded as failed
     assert network.module.training
-    explainer_of(network)
-    assert not network.module.training
-    assert not any(weight.requires_grad for weight in network.parameters())
+    assert all(weight.requires_grad for weight in network.parameters())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_number_of_channels_and_inputs_that_are_not_square(channels: int) -> None:
+    module = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = Classifier(
+        module, input_size=(20, 36), mean=[0.5] * channels, std=[0.25] * channels, class_names=list("abcd")
+    )
+    images = torch.rand(2, channels, 20, 36, generator=torch.Generator().manual_seed(0))
+    frame = Frame.of(36, 20, (20, 36), "squash")
+    records = [ImageRecord(name, name, frame) for name in "xy"]
+    batch = ImageBatch(images, records, [GroundTruth()] * 2)
+    for baseline in BASELINES:
+        result = explainer_of(network, baseline=baseline).predict_step(batch)
+        assert [record.status for record in result.images] == ["ok", "ok"]
+        assert result.explanations["masks"].shape == (2, 8, 8)
+        assert (result.explanations["masks"] < 1).any()
+        explanation = explanations_of(result, {})[1]
+        assert explanation.saliency_on_original().shape == (20, 36)
+
+
+def test_images_of_shares_are_explained_like_those_of_bytes() -> None:
+    pixels = pictures(2)
+    network = tiny_classifier()
+    for baseline in ("black", "noise"):
+        explainer = explainer_of(network, baseline=baseline)
+        bytes_, shares = (explainer.predict_step(batch_of(images)) for images in (pixels, pixels / 255))
+        np.testing.assert_allclose(
+            bytes_.explanations["masks"], shares.explanations["masks"], atol=1e-4, rtol=0
+        )
+
+
+def test_a_path_of_start_cells_on_an_input_that_is_not_square() -> None:
+    targets = class_targets(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), torch.ones(1))
+    start = Start(2, None, 0.5)
+    masks = start.masks(start.expand(targets), 1, 10, (20, 40))
+    assert masks.shape == (4, 1, 10, 10)
+    lowered = masks[:, 0] < 0.75
+    for cell, (rows, columns) in enumerate([(0, 0), (0, 5), (5, 0), (5, 5)]):
+        assert lowered[cell, rows : rows + 5, columns : columns + 5].all()
+        assert int(lowered[cell].sum()) == 25
 
 
 def test_masks_are_the_trainable_parameter_of_a_batch() -> None:

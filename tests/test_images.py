@@ -206,6 +206,7 @@ def test_frames() -> None:
     assert Frame.of(100, 400, (224, 224), "crop").box == (6.25, 156.25, 93.75, 243.75)
     frame = Frame.of(640, 480, (32, 64), "crop")
     assert (frame.width, frame.height, frame.input_size) == (640, 480, (32, 64))
+    assert frame.box == (40, 100, 600, 380)  # twice as wide as high, as the input is
     with pytest.raises(IgosError, match="resize is 'pad'.*squash, crop"):
         Frame.of(640, 480, (224, 224), "pad")
 
@@ -273,3 +274,12 @@ def test_find_images_says_what_is_wrong(tmp_path: Path) -> None:
         find_images(tmp_path)
     with pytest.raises(IgosError, match=r"a\.txt is a file"):
         find_images(tmp_path / "a.txt")
+
+
+def test_grey_networks_get_grey_values() -> None:
+    picture = Image.new("RGB", (8, 6), (255, 0, 0))
+    frame = Frame.of(8, 6, (3, 4), "squash")
+    assert to_input(picture, frame, 1).tolist() == [[[76] * 4] * 3]
+    assert to_input(picture, frame, 3).shape == (3, 3, 4)
+    with pytest.raises(IgosError, match="takes 5 channels, but picture files have 1 or 3"):
+        to_input(picture, frame, 5)

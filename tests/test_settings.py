@@ -212,7 +212,7 @@ def test_parts_are_described_under_their_names() -> None:
     described = Explainer(tiny_classifier(name="tiny"), mask_size=8, start=Start(2, [1, 3], 0.2)).describe()
     assert described["network"] == "Classifier"
     assert described["network.name"] == "tiny"
-    assert described["network.input_size"] == SIZE
+    assert described["network.input_size"] == f"[{SIZE}, {SIZE}]"
     assert (described["start.k"], described["start.cells"], described["start.init_val"]) == (2, "[1, 3]", 0.2)
     assert nested("a", {"b": 1}) == {"a.b": 1}
 

@@ -17,8 +17,8 @@ class ImageBatch:
     """Images of equal size, and the records of all images that were asked for.
 
     Attributes:
-        images: ``(N, 3, S, S)`` uint8, RGB.
-        records: of these N images, each with the frame by which it was scaled to S x S.
+        images: ``(N, C, H, W)``: uint8, or float32 in which 1 stands for 255.
+        records: of these N images, each with the frame by which it was scaled to H x W.
         truth: the annotations of these N images, in pixels of the originals.
         failures: records of images whose content cannot be read; they are written as they are.
         unread: records of images that could not be read now; they are not written, so that they are tried

@@ -43,14 +43,17 @@ class Frame:
             width: of the upright original.
             height: of the upright original.
             input_size: height and width of the network's input.
-            resize: ``squash`` takes the whole image, ``crop`` the central square of 7/8 of the shorter side.
+            resize: ``squash`` takes the whole image; ``crop`` takes 7/8 of the largest centred part that has
+                the input's aspect ratio.
         """
         check_choice("resize", resize, RESIZE_MODES)
         if resize == "squash":
             return cls(width, height, (0.0, 0.0, float(width), float(height)), input_size)
-        side = min(width, height) * _CROP_FRACTION
-        left, top = (width - side) / 2, (height - side) / 2
-        return cls(width, height, (left, top, left + side, top + side), input_size)
+        rows, columns = input_size
+        scale = min(width / columns, height / rows) * _CROP_FRACTION
+        across, down = columns * scale, rows * scale
+        left, top = (width - across) / 2, (height - down) / 2
+        return cls(width, height, (left, top, left + across, top + down), input_size)
 
     def boxes_to_original(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
         """Boxes ``(n, 4)`` of the network's input, in pixels of the original; NaN stays NaN."""

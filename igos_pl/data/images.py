@@ -132,12 +132,43 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")  # keeps the info
 
 
-def to_input(image: Image.Image, frame: Frame) -> NDArray[np.uint8]:
+def to_input(image: Image.Image, frame: Frame, channels: int = 3) -> NDArray[np.uint8]:
     """Scale a picture's frame to the network's input, with antialiasing.
 
+    Args:
+        image: 8-bit RGB.
+        frame: of the picture.
+        channels: 3, or 1 for grey values.
+
     Returns:
-        ``(3, H, W)`` uint8.
+        ``(C, H, W)`` uint8.
+
+    Raises:
+        IgosError: if the network takes another number of channels.
     """
     height, width = frame.input_size
     scaled = image.resize((width, height), Image.Resampling.BILINEAR, box=frame.box)
-    return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
+    return channels_first(scaled, channels)
+
+
+# Pillow's modes by the number of channels that a network takes.
+_MODES = {1: "L", 3: "RGB"}
+
+
+def channels_first(image: Image.Image, channels: int = 3) -> NDArray[np.uint8]:
+    """The pixels of a picture, ``(C, H, W)`` uint8.
+
+    Args:
+        image: 8-bit RGB.
+        channels: 3, or 1 for grey values.
+
+    Raises:
+        IgosError: if the network takes another number of channels.
+    """
+    if channels not in _MODES:
+        raise IgosError(
+            f"The network takes {channels} channels, but picture files have 1 or 3: give the images as"
+            " tensors"
+        )
+    pixels = np.atleast_3d(np.asarray(image.convert(_MODES[channels])))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -58,7 +58,7 @@ def removal_counts(cells: Tensor, steps: int = CURVE_STEPS) -> Tensor:
     return (fractions * cells.unsqueeze(1)).round().long()
 
 
-def curve_cells(targets: Targets, mask_size: int, input_size: int) -> Tensor:
+def curve_cells(targets: Targets, mask_size: int, input_size: tuple[int, int]) -> Tensor:
     """How many cells a curve removes in all (BMVC 2023, section 4): three times a detected object's area.
 
     The area is the instance mask's, or else the box's; a classifier's curve removes all cells.
@@ -66,13 +66,14 @@ def curve_cells(targets: Targets, mask_size: int, input_size: int) -> Tensor:
     Args:
         targets: R rows.
         mask_size: s, cells along the side of a mask.
-        input_size: side of the network's input in pixels.
+        input_size: height and width of the network's input in pixels.
 
     Returns:
         ``(R,)`` from 1 to ``s * s``.
     """
     extent = targets.box[:, 2:] - targets.box[:, :2]
-    share = extent.prod(1).nan_to_num(nan=float(input_size**2)) / input_size**2
+    pixels = input_size[0] * input_size[1]
+    share = extent.prod(1).nan_to_num(nan=float(pixels)) / pixels
     if targets.instance_mask is not None:
         inside = targets.instance_mask.flatten(1).float().mean(1)
         share = torch.where(inside > 0, inside, share)  # a mask may be empty

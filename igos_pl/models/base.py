@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from igos_pl.checks import check_at_least
 from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.preprocessing import Preprocessing, Resize
 from igos_pl.data.targets import ProposedTargets, Targets
 from igos_pl.errors import IgosError
 from igos_pl.models.weights import layers_digest, load_weights, module_sha256
-from igos_pl.settings import Attributes, Configurable
+from igos_pl.settings import Attributes, Configurable, nested
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,13 +30,17 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     settings of the run, see `igos_pl.settings.Configurable`.
 
     Args:
-        module: the network. It is switched to evaluation and frozen when an `Explainer` takes it.
+        module: the network. It is in evaluation mode and frozen while an `Explainer` works, and then again as
+            it was.
         weights: a state dict file for it; None if the module comes with its weights.
-        input_size: side of the square input in pixels.
-        mean: of each channel; it is subtracted from images in [0, 1].
+        input_size: height and width of the input in pixels, or the side of a square one.
+        mean: of each channel; it is subtracted from images in [0, 1]. Its length is the number of channels.
         std: of each channel; the difference is divided by it.
         class_names: in label order; labels without a name are shown as numbers.
         name: what results call the network; the class name of the module by default.
+
+    Attributes:
+        preprocessing: how picture files become the input; data modules use it unless told otherwise.
     """
 
     not_settings = frozenset({"module", "weights"})  # told by their digests
@@ -47,24 +53,25 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self,
         module: nn.Module,
         weights: str | None = None,
-        input_size: int = 224,
+        input_size: int | tuple[int, int] = 224,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         class_names: Sequence[str] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__()
-        check_at_least("input_size", input_size, 2)
         self.name = name or type(module).__name__
-        self.input_size = input_size
+        self.input_size = size_of(input_size)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        _check_normalization(self.mean, self.std)
+        self.preprocessing: Preprocessing = Resize(self.input_size, channels=self.channels)
         self.class_names = tuple(class_names or ())
         for text in (self.name, *self.class_names):
             if "\0" in text:
                 raise IgosError(f"class_names and name: {text!r} has a zero byte, which results cannot hold")
         self.module = module
-        self.register_buffer("pixel_mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(self.mean).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(self.std).reshape(1, -1, 1, 1), persistent=False)
         if weights:
             self.weights_sha256 = self._load_weights(weights)
 
@@ -78,17 +85,51 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         return load_weights(self.module, path, self.name)
 
     def facts(self) -> Attributes:
-        """The digests of the weights and of the layers' own settings."""
-        return {"weights_sha256": self.weights_sha256, "layers": layers_digest(self.module)}
+        """The digests of the weights and of the layers' own settings, and how pictures become the input."""
+        return {
+            "weights_sha256": self.weights_sha256,
+            "layers": layers_digest(self.module),
+            "preprocessing": type(self.preprocessing).__name__,
+            **nested("preprocessing", self.preprocessing.describe()),
+        }
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of the input."""
+        return len(self.mean)
 
     def freeze(self) -> None:
-        """Evaluation mode, no gradients for weights, channels last: called by the explainer."""
+        """Evaluation mode, no gradients for weights, channels last."""
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freezes the network; afterwards, every layer and tensor is as it was before."""
+        layers = [
+            (layer, layer.training, dict(layer._parameters), dict(layer._buffers)) for layer in self.modules()
+        ]
+        before = [(weight, weight.data, weight.requires_grad) for weight in self.parameters()]
+        try:
+            self.freeze()
+            yield
+        finally:
+            for layer, training, parameters, buffers in layers:
+                layer.training = training
+                layer._parameters.update(parameters)
+                layer._buffers.update(buffers)
+            for weight, data, needs_gradient in before:
+                weight.data = data  # the very memory, which optimisers and other modules may share
+                weight.requires_grad_(needs_gradient)
+
     def normalize(self, images: Tensor) -> Tensor:
-        """8-bit images ``(B, 3, H, W)`` as this network wants them, float32."""
-        scaled = (images.float() / 255 - self.pixel_mean) / self.pixel_std
+        """Images ``(B, C, H, W)`` as this network wants them, float32.
+
+        Args:
+            images: uint8, or float in which 1 stands for 255.
+        """
+        shares = images.float() if images.is_floating_point() else images.float() / 255
+        scaled = (shares - self.pixel_mean) / self.pixel_std
         return scaled.contiguous(memory_format=torch.channels_last)
 
     @property
@@ -108,10 +149,32 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         """Choose what is explained.
 
         Args:
-            images: ``(B, 3, H, W)``, normalised, unmasked.
+            images: ``(B, C, H, W)``, normalised, unmasked.
             truth: the annotations of the B images, boxes in pixels of ``images``.
         """
 
     @abstractmethod
     def score(self, images: Tensor, targets: Targets) -> Tensor:
-        """The score ``(B,)`` in [0, 1] of one target on each of the images ``(B, 3, H, W)``."""
+        """The score ``(B,)`` in [0, 1] of one target on each of the images ``(B, C, H, W)``."""
+
+
+def size_of(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width, from both or from the side of a square.
+
+    Raises:
+        IgosError: if it is neither, or too small.
+    """
+    pair = (size, size) if isinstance(size, int) else tuple(map(int, size))
+    if len(pair) != 2:
+        raise IgosError(f"input_size is {size}, but must be one number, or height and width")
+    check_at_least("input_size", min(pair), 2)
+    return pair
+
+
+def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
+    if not mean or len(mean) != len(std):
+        raise IgosError(
+            f"mean has {len(mean)} values and std {len(std)}, but each must have one for each channel"
+        )
+    if not min(std) > 0:
+        raise IgosError(f"std is {list(std)}, but must be above 0 for every channel")

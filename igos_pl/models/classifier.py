@@ -17,7 +17,7 @@ from igos_pl.models.base import ExplainableNetwork
 
 
 class Classifier(ExplainableNetwork):
-    """Any module that maps images ``(B, 3, H, W)`` to logits ``(B, classes)``.
+    """Any module that maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
 
     Args:
         module: the network.
@@ -66,7 +66,7 @@ class Classifier(ExplainableNetwork):
     @torch.no_grad()
     def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
         """The predicted classes, the ground truth, or the given labels, for each image."""
-        check_shape("images", images, ("B", 3, "H", "W"))
+        check_shape("images", images, ("B", self.channels, "H", "W"))
         probabilities = self.probabilities(images)
         classes = probabilities.shape[1]
         chosen = self._choose(probabilities, [known.label for known in truth])

@@ -37,7 +37,7 @@ class TorchvisionClassifier(Classifier):
         name: str = "vgg19",
         weights: str = "IMAGENET1K_V1",
         weight_folder: str = "weight",
-        input_size: int | None = None,
+        input_size: int | tuple[int, int] | None = None,
         **classifier: Any,
     ) -> None:
         known = torchvision.models.list_models(module=torchvision.models)

@@ -65,13 +65,14 @@ class TorchvisionModuleDetector(Detector, ABC):
 
     Args:
         module: the network.
-        input_size: side of the square input in pixels; the module resizes it further.
+        input_size: height and width of the input in pixels, or the side of a square one; the module resizes
+            it further.
         **detector: see `Detector`.
     """
 
     module: Any
 
-    def __init__(self, module: nn.Module, input_size: int = 800, **detector: Any) -> None:
+    def __init__(self, module: nn.Module, input_size: int | tuple[int, int] = 800, **detector: Any) -> None:
         super().__init__(module, input_size=input_size, **detector)
 
     def _load_weights(self, path: str) -> str:

@@ -12,6 +12,7 @@ from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
 from igos_pl.checks import check_share
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
+from igos_pl.models.base import size_of
 from igos_pl.models.detector import Detections, Detector, label_scores, select_rows
 from igos_pl.models.yolov3_spp import MAX_STRIDE, YOLOv3SPP
 
@@ -32,14 +33,18 @@ class YOLODetector(Detector):
 
     Args:
         module: the network.
-        input_size: side of the square input in pixels.
+        input_size: height and width of the input in pixels, or the side of a square one.
         nms_iou: threshold of non-maximum suppression: if two candidates of a class overlap (IoU) by more than
             this, only the better one is kept.
         **detector: see `Detector`.
     """
 
     def __init__(
-        self, module: nn.Module, input_size: int = 512, nms_iou: float = 0.5, **detector: Any
+        self,
+        module: nn.Module,
+        input_size: int | tuple[int, int] = 512,
+        nms_iou: float = 0.5,
+        **detector: Any,
     ) -> None:
         check_share("nms_iou", nms_iou)
         super().__init__(module, input_size=input_size, **detector)
@@ -85,17 +90,17 @@ class YOLOv3SPPDetector(YOLODetector):
 
     Args:
         weights: the published file, whose entry ``model`` is the state dict.
-        input_size: side of the square input in pixels, a multiple of 32.
+        input_size: height and width of the input in pixels, or the side of a square one; multiples of 32.
         **detector: see `YOLODetector`.
     """
 
     def __init__(
         self,
         weights: str = "weight/yolov3-spp-ultralytics-512.pt",
-        input_size: int = 512,
+        input_size: int | tuple[int, int] = 512,
         **detector: Any,
     ) -> None:
-        if input_size < MAX_STRIDE or input_size % MAX_STRIDE:
+        if any(side < MAX_STRIDE or side % MAX_STRIDE for side in size_of(input_size)):
             raise IgosError(
                 f"input_size is {input_size}, but must be a multiple of {MAX_STRIDE} for YOLOv3-SPP"
             )

@@ -1,4 +1,4 @@
-"""The image without information that a mask blends towards; made on the device, from 8-bit images."""
+"""The image without information that a mask blends towards; made on the device, before normalisation."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def make_baselines(kind: str, images: Tensor, sample_ids: Sequence[str], seed: i
     """One baseline for each image.
 
     Args:
-        kind: ``blur`` (Gaussian, as published), ``black``, ``mean`` (the image's own mean colour) or
-            ``noise`` (uniform; it depends on the seed and the sample id alone).
-        images: ``(B, 3, H, W)`` uint8.
+        kind: ``blur`` (Gaussian, as published), ``black`` (zeros), ``mean`` (the image's own mean colour) or
+            ``noise`` (uniform from 0 to 1, or 255; it depends on the seed and the sample id alone).
+        images: ``(B, C, H, W)``: uint8, or float in which 1 stands for 255.
         sample_ids: the names of the B images.
         seed: the run's seed.
 
     Returns:
-        ``(B, 3, H, W)`` uint8.
+        ``(B, C, H, W)`` of the images' type; rounded if that is uint8.
 
     Raises:
         IgosError: on another kind or shape.
     """
     check_choice("baseline", kind, BASELINES)
-    check_shape("images", images, ("B", 3, "H", "W"))
+    check_shape("images", images, ("B", "C", "H", "W"))
     if kind == "blur":
         return gaussian_blur(images, *blur_parameters(images.shape[-2:]))
     if kind == "black":
         return torch.zeros_like(images)
     if kind == "mean":
         mean = images.float().mean((-2, -1), keepdim=True)
-        return mean.round().to(torch.uint8).expand_as(images).contiguous()
+        return _like(images, mean).expand_as(images).contiguous()
     cpu = torch.device("cpu")  # drawn there whatever the device, so that it is the same on all of them
     noise = [
         torch.randint(
@@ -46,7 +46,8 @@ def make_baselines(kind: str, images: Tensor, sample_ids: Sequence[str], seed: i
         )
         for name in sample_ids
     ]
-    return torch.stack(noise).to(images.device)
+    drawn = torch.stack(noise).to(images.device)
+    return drawn / 255 if images.is_floating_point() else drawn
 
 
 def blur_parameters(size: Sequence[int]) -> tuple[int, float]:
@@ -60,17 +61,17 @@ def blur_parameters(size: Sequence[int]) -> tuple[int, float]:
 
 
 def gaussian_blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
-    """Blur 8-bit images, borders mirrored without repeating the edge pixel.
+    """Blur images, borders mirrored without repeating the edge pixel.
 
     Two one-dimensional passes: torchvision's two-dimensional kernel costs `kernel / 2` times as much.
 
     Args:
-        images: ``(B, C, H, W)`` uint8.
+        images: ``(B, C, H, W)`` uint8 or float.
         kernel: odd, in pixels.
         sigma: in pixels.
 
     Returns:
-        ``(B, C, H, W)`` uint8, rounded.
+        ``(B, C, H, W)`` of the images' type; rounded if that is uint8.
     """
     offsets = torch.arange(kernel, device=images.device, dtype=torch.float32) - kernel // 2
     weights = torch.exp(-0.5 * (offsets / sigma).square())
@@ -82,4 +83,9 @@ def gaussian_blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         planes = F.conv2d(planes, weights.reshape(1, 1, kernel, 1))
         planes = F.conv2d(planes, weights.reshape(1, 1, 1, kernel))
-    return planes.round().clamp(0, 255).to(torch.uint8).reshape(images.shape)
+    return _like(images, planes).reshape(images.shape)
+
+
+def _like(images: Tensor, values: Tensor) -> Tensor:
+    """Float values as the images' type."""
+    return values if images.is_floating_point() else values.round().clamp(0, 255).to(torch.uint8)

@@ -29,7 +29,7 @@ class Scorer(Protocol):
     """What the objective needs of a network."""
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
-        """The score ``(B,)`` in [0, 1] of one target on each of ``images (B, 3, H, W)``."""
+        """The score ``(B,)`` in [0, 1] of one target on each of ``images (B, C, H, W)``."""
         ...
 
 
@@ -38,8 +38,8 @@ class Problem:
     """The targets of some images, with all that is needed to perturb these images.
 
     Attributes:
-        images: ``(N, 3, H, W)``, normalised for the network.
-        baselines: ``(N, 3, H, W)``, likewise.
+        images: ``(N, C, H, W)``, normalised for the network.
+        baselines: ``(N, C, H, W)``, likewise.
         targets: R rows, any number of them for an image.
         keys: R keys from which the rows' random numbers are drawn.
         extent: ``(R,)`` the share of a mask's cells that the row's curves remove, 1 by default; see
@@ -261,7 +261,7 @@ class Objective:
         return scores, map_gradient
 
     def _noise(self, images: Tensor, keys: Sequence[int], start: int) -> Tensor:
-        """Standard normal noise ``(B, 3, H, W)``, of each perturbed image's own, from item ``start`` on."""
+        """Standard normal noise ``(B, C, H, W)``, of each perturbed image's own, from item ``start`` on."""
         terms, steps = len(self.method.terms), self.settings.path_steps
         noise = torch.empty_like(images)
         for item, image in enumerate(noise, start):

@@ -10,11 +10,11 @@ def blend(images: Tensor, baselines: Tensor, masks: Tensor) -> Tensor:
     """Keep ``images`` where the mask is 1 and put ``baselines`` where it is 0.
 
     Args:
-        images: ``(B, 3, H, W)``.
-        baselines: ``(B, 3, H, W)``.
+        images: ``(B, C, H, W)``.
+        baselines: ``(B, C, H, W)``.
         masks: ``(B, 1, H, W)`` in [0, 1].
 
     Returns:
-        ``(B, 3, H, W)``: ``images * masks + baselines * (1 - masks)``.
+        ``(B, C, H, W)``: ``images * masks + baselines * (1 - masks)``.
     """
     return torch.lerp(baselines, images, masks.expand_as(images))

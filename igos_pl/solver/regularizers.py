@@ -43,7 +43,7 @@ def edge_weights(images: Tensor, sigma: float = BILATERAL_SIGMA) -> EdgeWeights:
     """``exp(-g / sigma)``, g the squared difference of neighbouring pixels averaged over the channels.
 
     Args:
-        images: ``(B, 3, H, W)``, normalised for the network.
+        images: ``(B, C, H, W)``, normalised for the network.
         sigma: the bandwidth, in squared units of ``images``.
     """
     down, along = (torch.exp(-step.square().mean(1, keepdim=True) / sigma) for step in differences(images))

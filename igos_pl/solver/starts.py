@@ -57,14 +57,14 @@ class Start:
         rows = torch.arange(len(targets), device=cells.device).repeat_interleave(len(cells))
         return replace(targets.select(rows), start_cell=cells.repeat(len(targets)))
 
-    def masks(self, targets: Targets, count: int, size: int, input_size: int) -> Tensor:
+    def masks(self, targets: Targets, count: int, size: int, input_size: tuple[int, int]) -> Tensor:
         """Initial masks.
 
         Args:
             targets: R rows, expanded.
             count: M, masks of each row; all start alike.
             size: s, cells along the side of a mask.
-            input_size: side of the network's input, in whose pixels boxes and instance masks are.
+            input_size: height and width of the network's input, in whose pixels boxes and instance masks are.
 
         Returns:
             ``(R, M, s, s)``.
@@ -73,9 +73,9 @@ class Start:
         if self.plain:
             return torch.ones(len(targets), count, size, size, device=device)
         column, row = self._cell_bounds(targets, input_size)
-        centres = torch.arange(input_size, device=device) + 0.5
-        inside_x = (centres >= column[:, :1]) & (centres < column[:, 1:])
-        inside_y = (centres >= row[:, :1]) & (centres < row[:, 1:])
+        down, along = (torch.arange(side, device=device) + 0.5 for side in input_size)
+        inside_x = (along >= column[:, :1]) & (along < column[:, 1:])
+        inside_y = (down >= row[:, :1]) & (down < row[:, 1:])
         inside = inside_y[:, :, None] & inside_x[:, None, :]
         if targets.instance_mask is not None:
             empty = ~targets.instance_mask.flatten(1).any(1)
@@ -83,9 +83,9 @@ class Start:
         start = 1 - self.init_val * inside.to(torch.float32)
         return upsample(start.unsqueeze(1), (size, size)).repeat(1, count, 1, 1)
 
-    def _cell_bounds(self, targets: Targets, input_size: int) -> tuple[Tensor, Tensor]:
+    def _cell_bounds(self, targets: Targets, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Left and right, top and bottom of each row's cell: ``(R, 2)`` each."""
-        whole = targets.box.new_tensor([0, 0, input_size, input_size])
+        whole = targets.box.new_tensor([0, 0, input_size[1], input_size[0]])
         box = torch.where(targets.box.isnan(), whole, targets.box)
         corner, extent = box[:, :2], (box[:, 2:] - box[:, :2]) / self.k
         place = torch.stack((targets.start_cell % self.k, targets.start_cell // self.k), 1)
