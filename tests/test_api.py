@@ -212,6 +212,17 @@ def test_results_are_saved_as_files_that_the_reader_reads(
         result.save(path)
 
 
+def test_a_result_is_drawn(tmp_path: Path, net: tiny.TinyNet, images: Tensor) -> None:
+    result = explain(net, normalized(images), class_names=["a", "b", "c", "d", "e"], **QUICK)
+    figure = result.plot(1)
+    titles = [text.get_text() for text in figure.texts]
+    assert titles[0] == f"1: {result.label_name[1]}, score {result.score[1]:.2f}"
+    figure.savefig(tmp_path / "a.png")
+    shown = figure.axes[0].get_images()[0].get_array()
+    assert shown.shape == (tiny.SIZE, tiny.SIZE, 3)
+    assert float(shown.max()) == 1.0  # normalised values are stretched into what can be shown
+
+
 WRONG = [
     ({"images": 3}, "images is a int, but must be a tensor"),
     ({"images": torch.utils.data.DataLoader([1])}, "DataLoader.*use.*Trainer.*DatasetDataModule"),
