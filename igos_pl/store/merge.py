@@ -13,15 +13,12 @@ from igos_pl.errors import IgosError, RunError
 from igos_pl.store.files import open_result, publishing
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published, merged_head
-from igos_pl.store.schema import (
-    PROVENANCE,
-    configuration_of,
-    differing_keys,
-    read_column,
-)
+from igos_pl.store.schema import PROVENANCE, configuration_of, differing_keys, read_column
 from igos_pl.store.seals import HEAD_BYTES, seal
 from igos_pl.store.segments import now, write_attributes
 from igos_pl.store.tables import copy_table, sorted_tables
+
+_ROOM_BYTES = 1 << 16  # more than HDF5 needs for itself in a small file
 
 
 def merge(
@@ -96,7 +93,8 @@ def _check_room(run: RunFolder, paths: list[Path]) -> None:
 
     The merged file is compressed, so that it is hardly ever larger than its segments.
     """
-    needed, free = sum(path.stat().st_size for path in paths), shutil.disk_usage(run.path).free
+    needed = sum(path.stat().st_size for path in paths) + _ROOM_BYTES
+    free = shutil.disk_usage(run.path).free
     if free < needed:
         raise RunError(
             f"Cannot write {run.merged}: it may take {needed / 1e6:,.1f} MB, but the disk has"

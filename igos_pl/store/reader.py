@@ -115,14 +115,14 @@ class MaskFile(Rows):
         paths, published = _results_in(path) if path.is_dir() else ([path], None)
         if not paths:
             raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
-        self._files = _Files(paths)
+        self._files, self._published = _Files(paths), published
         self.attributes: dict[str, Any] = dict(self._files[0].attrs)
         # The rows that are used of each file; all of a single one.
         if published is None:
             rows, image_rows = ([np.arange(_length(self._files[0][group]))] for group in ("/", "images"))
         else:
             image_rows = [np.flatnonzero(published.used[published.of(part)]) for part in range(len(paths))]
-            rows = [self._used(published, part) for part in range(len(paths))]
+            rows = [self._used_rows(published, part) for part in range(len(paths))]
         self.table = Table(self._files, "/", EXPLANATIONS, rows)
         self.image_table = Table(self._files, "images", IMAGES, image_rows)
         self.images = _Images(self.image_table)
@@ -159,7 +159,11 @@ class MaskFile(Rows):
         """
         ids = np.unique(ids)
         order, names = self._image_order
-        rows = order[find(names, ids)]
+        places = find(names, ids)
+        if (places < 0).any():
+            name = ids[places < 0][0].decode(errors="replace")
+            raise damaged(self._files.paths[0], f"{name} is missing from its table of images")
+        rows = order[places]
         columns = {name: _values(self.image_table.read(name, rows)) for name in IMAGES}
         records = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
         return dict(zip(ids.tolist(), records, strict=True))
@@ -167,11 +171,14 @@ class MaskFile(Rows):
     @cached_property
     def _image_order(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The rows of the table of images in the order of their ids, and the ids in this order."""
-        ids = self.image_table.read_bytes("sample_id", np.arange(len(self.image_table)))
+        if self._published is None:
+            ids = self.image_table.read_bytes("sample_id", np.arange(len(self.image_table)))
+        else:
+            ids = self._published.ids[self._published.used]
         order = np.argsort(ids, kind="stable")
         return order, ids[order]
 
-    def _used(self, published: Published, part: int) -> NDArray[np.int64]:
+    def _used_rows(self, published: Published, part: int) -> NDArray[np.int64]:
         """The explanations of one segment that are used."""
         entries = published.of(part)
         ids, used, rows = published.ids[entries], published.used[entries], published.indexes[part].rows

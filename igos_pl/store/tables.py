@@ -33,6 +33,7 @@ from igos_pl.store.schema import (
     find_column,
     read_column,
 )
+from igos_pl.store.seals import cannot_read
 
 # Of the rows that are gathered at once. Two such blocks are in memory: one is compressed, one is gathered.
 _BLOCK_BYTES = 1 << 27
@@ -70,6 +71,8 @@ class _Place:
         for low, high in zip([0, *far], [*far, len(rows)], strict=True):
             first, number = int(rows[low]), int(rows[high - 1] - rows[low]) + 1
             content = os.pread(file, number * row_bytes, self.offset + first * row_bytes)
+            if len(content) < number * row_bytes:
+                raise EOFError
             block = np.frombuffer(content, self.dtype).reshape(-1, *self.shape)
             if number == len(rows):
                 return block
@@ -97,8 +100,10 @@ class _Source:
                 for name, place in self.columns.items():
                     if place.offset is not None:
                         yield name, place.read(file.fileno(), rows)
-        except (OSError, IndexError, ValueError) as error:
-            raise damaged(self.path, f"it changed while it was merged ({error})") from error
+        except OSError as error:
+            raise cannot_read(self.path, error) from error
+        except EOFError as error:
+            raise damaged(self.path, "it became shorter while it was merged") from error
         long = [name for name, place in self.columns.items() if place.offset is None]
         if long:
             low, high = int(rows[0]), int(rows[-1]) + 1
