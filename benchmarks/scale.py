@@ -209,15 +209,16 @@ def limit(options: argparse.Namespace) -> None:
             for start in range(0, len(values), rows):
                 yield compressed(values[start : start + rows], rows)
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
         for content in pool.map(lambda path: b"".join(chunks(path)), paths):
             file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    seconds, size = time.perf_counter() - began, sum(path.stat().st_size for path in paths)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    size = sum(path.stat().st_size for path in paths)
     temporary.unlink()
-    print(f"{len(paths)} segments of {size / 1e6:,.0f} MB: {seconds:.1f} s, {size / seconds / 1e6:.0f} MB/s")
+    print(f"{len(paths)} segments of {size / 1e6:,.0f} MB: {seconds:.1f} s, {cpu:.1f} s of CPU")
 
 
 # What half precision would lose

@@ -199,12 +199,15 @@ def find_column(table: h5py.Group, name: str) -> h5py.Dataset:
     Raises:
         DamagedFileError: if it is missing, damaged, or leads to another place.
     """
-    try:
-        dataset = table[name]
-        link = table.get(name, getlink=True)
-    except (OSError, KeyError) as error:
+    try:  # by h5py's low-level functions, which are several times quicker
+        here = table.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
+        if here:
+            dataset = h5py.Dataset(h5py.h5d.open(table.id, name.encode()))
+            how = dataset.id.get_create_plist()
+            here = how.get_layout() != h5py.h5d.VIRTUAL and how.get_external_count() == 0
+    except (OSError, KeyError, RuntimeError) as error:
         raise damaged(Path(table.file.filename), f"{name} is damaged ({error})") from error
-    if not isinstance(link, h5py.HardLink) or dataset.is_virtual or dataset.external:
+    if not here:
         raise damaged(Path(table.file.filename), f"{name} leads to another place")
     return dataset
 

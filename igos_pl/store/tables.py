@@ -38,6 +38,7 @@ from igos_pl.store.seals import cannot_read
 # Of the rows that are gathered at once. Two such blocks are in memory: one is compressed, one is gathered.
 _BLOCK_BYTES = 1 << 27
 _GAP_BYTES = 1 << 14  # rows that are closer together are read at once, with what lies between them
+_TOGETHER = 16  # chunks that a thread compresses at a time
 
 _KEYS = ("sample_id", "target", "start_cell")
 
@@ -234,10 +235,10 @@ def copy_table(table: SortedTable, target: h5py.Group, on_rows: Callable[[int], 
         for name, column in table.schema.items()
     }
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compressing: list[_Chunk] = []
+        compressing: list[_Chunks] = []
         for start in range(0, len(table), block):
             columns = table.read(slice(start, start + block))
-            chunks: list[_Chunk] = []
+            chunks: list[_Chunks] = []
             for name, values in columns.items():
                 if values.dtype.kind == "O":
                     datasets[name][start : start + block] = values
@@ -249,26 +250,28 @@ def copy_table(table: SortedTable, target: h5py.Group, on_rows: Callable[[int], 
         _write(compressing)
 
 
-_Chunk = tuple[h5py.Dataset, tuple[int, ...], "Future[bytes]"]
+_Chunks = tuple[h5py.Dataset, int, "Future[list[bytes]]"]  # of a column, from a row on
 
 
 def _chunks(
     dataset: h5py.Dataset, start: int, values: NDArray[Any], pool: ThreadPoolExecutor
-) -> Iterator[_Chunk]:
+) -> Iterator[_Chunks]:
     """The chunks of some rows, which are being compressed."""
-    step = dataset.chunks[0]
-    for row in range(0, len(values), step):
-        place = (start + row, *(0 for _ in dataset.shape[1:]))
-        yield (
-            dataset,
-            place,
-            pool.submit(compressed, values[row : row + step], step),
-        )
+    rows = dataset.chunks[0]
+    for row in range(0, len(values), rows * _TOGETHER):
+        some = values[row : row + rows * _TOGETHER]
+        yield dataset, start + row, pool.submit(_compressed_chunks, some, rows)
 
 
-def _write(chunks: Sequence[_Chunk]) -> None:
-    for dataset, place, content in chunks:
-        dataset.id.write_direct_chunk(place, content.result())
+def _compressed_chunks(values: NDArray[Any], rows: int) -> list[bytes]:
+    return [compressed(values[row : row + rows], rows) for row in range(0, len(values), rows)]
+
+
+def _write(chunks: Sequence[_Chunks]) -> None:
+    for dataset, start, contents in chunks:
+        rows, *rest = dataset.chunks
+        for number, content in enumerate(contents.result()):
+            dataset.id.write_direct_chunk((start + number * rows, *(0 for _ in rest)), content)
 
 
 def compressed(values: NDArray[Any], rows: int) -> bytes:
