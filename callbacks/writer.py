@@ -70,8 +70,7 @@ class MaskWriter(RunCallback):
         folder = Run.of(trainer).folder
         folder.check_configuration(Run.of(trainer).configuration)
         folder.release()
-        statuses = folder.statuses()
-        if not folder.missing(statuses) and not folder.is_merged(statuses):
+        if not folder.missing() and not folder.is_merged():
             merge(folder)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

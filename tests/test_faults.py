@@ -28,7 +28,7 @@ from igos_pl.errors import IgosError, NetworkError, RunError, UnreadError
 from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier
 from igos_pl.store import MaskFile, RunFolder, merge
-from igos_pl.store.files import seal
+from igos_pl.store.seals import read_head, seal
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
@@ -395,6 +395,7 @@ def test_files_do_not_lead_elsewhere(tmp_path: Path, kind: str) -> None:
     path = folder.publish([result_of("a")], {"seed": 1})
     secret = tmp_path / "secret.h5"
     secret.write_bytes(b"secret!!" * 8)
+    head = read_head(path)
     with h5py.File(path, "r+") as file:
         del file["images/ground_truth"]
         images = file["images"]
@@ -408,7 +409,7 @@ def test_files_do_not_lead_elsewhere(tmp_path: Path, kind: str) -> None:
             images["ground_truth"] = h5py.SoftLink("/images/width")
         else:
             images["ground_truth"] = h5py.ExternalLink(str(path), "/images/width")
-    seal(path)
+    seal(path, head)
     with (
         MaskFile(path) as masks,
         pytest.raises(IgosError, match="ground_truth (leads to another place|is damaged)"),

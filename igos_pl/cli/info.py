@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -33,7 +31,7 @@ def print_info(path: Path, rows: int, console: Console | None = None) -> None:
         if len(masks):
             console.print(_means(masks))
             console.print(explanations_table(masks, rows))
-        for record in _not_ok(masks)[:rows]:
+        for record in _not_ok(masks, rows):
             console.print(printable(record), markup=False)
 
 
@@ -45,8 +43,9 @@ def explanations_table(masks: MaskFile, rows: int) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("score", "del.", "ins.", "ins.-del.", "sec.", "status"):
         table.add_column(name, justify="right")
+    first = masks[:rows]
     columns = {
-        name: masks.column(name)[:rows]
+        name: first.column(name)
         for name in ("sample_id", "label_name", "score", "deletion", "insertion", "seconds", "status")
     }
     for image, label, score, deletion, insertion, seconds, status in zip(*columns.values(), strict=True):
@@ -71,13 +70,11 @@ def _means(masks: MaskFile) -> str:
     return f"means: deletion {low:.3f}, insertion {high:.3f}, difference {high - low:.3f}"
 
 
-def _not_ok(masks: MaskFile) -> list[str]:
-    images: Mapping[str, Any] = masks.images
-    return [
-        f"{status}: {path}: {message}"
-        for status, path, message in zip(images["status"], images["path"], images["message"], strict=True)
-        if status != "ok"
-    ]
+def _not_ok(masks: MaskFile, rows: int) -> list[str]:
+    """The first images that are not ok, and why."""
+    places = np.flatnonzero(masks.images["status"] != "ok")[:rows]
+    columns = [masks.image_table.read(name, places).tolist() for name in ("status", "path", "message")]
+    return [f"{status}: {path}: {message}" for status, path, message in zip(*columns, strict=True)]
 
 
 def printable(text: str) -> str:

@@ -51,9 +51,9 @@ def _predict(words: list[str]) -> int:
 def _dispatch(words: list[str]) -> int:
     options = _parser().parse_args(words)
     if options.command == "merge":
-        from igos_pl.store import RunFolder, merge
+        from igos_pl.cli.merge import print_merge
 
-        print(f"Merged into {merge(RunFolder(options.run), options.partial)}")
+        print_merge(options.run, options.partial)
     elif options.command == "status":
         from igos_pl.cli.status import print_status
 

@@ -53,7 +53,7 @@ def _report(run: Run) -> int:
         print("", *shown, sep="\n  ")
         print("Run the same command again to go on with them")
         return 1
-    where = run.folder.merged if run.folder.is_merged(statuses) else run.folder.segments_path
+    where = run.folder.merged if run.folder.is_merged() else run.folder.segments_path
     print(f"{len(run.assigned)} images are in {where}")
     failed = Counter(statuses[name] for name in run.assigned if statuses[name] in FAILED)
     if failed:

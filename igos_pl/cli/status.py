@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from igos_pl.store import RunFolder
-from igos_pl.store.files import image_statuses, open_result, owners
+from igos_pl.store.index import Index
 
 # The rate is computed from the last 15 minutes with results, so that pauses between jobs do not count.
 _RECENT = timedelta(minutes=15)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A segment: when it was published, and how many images it has."""
-
-    at: datetime
-    images: int
 
 
 def print_status(path: Path) -> None:
@@ -32,39 +23,25 @@ def print_status(path: Path) -> None:
         IgosError: if it is not the output folder of a run.
     """
     run = RunFolder(path)
-    segments, published = _published(run)
+    published = run.published()
     missing = run.missing(published)
-    statuses = Counter(published.values())
     done = len(published)
-    counted = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
+    counted = ", ".join(f"{number} {status}" for status, number in sorted(published.counts().items()))
     print(f"{done} of {done + len(missing)} images are done" + (f" ({counted})" if counted else ""))
-    if segments:
-        print(_pace(segments, len(missing)))
+    if done:
+        print(_pace(published.indexes, len(missing)))
     if not missing:
-        merged = run.is_merged(published)
-        print(f"merged into {run.merged}" if merged else f"not merged yet: igos-pl merge {path}")
+        print(f"merged into {run.merged}" if run.is_merged() else f"not merged yet: igos-pl merge {path}")
 
 
-def _published(run: RunFolder) -> tuple[list[Published], dict[str, str]]:
-    """All segments, and the statuses of their images by id."""
-    segments: list[Published] = []
-    found: list[dict[str, str]] = []
-    for path in run.segments():
-        with open_result(path) as file:
-            at = datetime.fromisoformat(str(file.attrs["created"]))
-        found.append(image_statuses(path))
-        segments.append(Published(at, len(found[-1])))
-    return segments, {name: found[number][name] for name, number in owners(found).items()}
-
-
-def _pace(segments: list[Published], missing: int) -> str:
+def _pace(segments: Sequence[Index], missing: int) -> str:
     """When the last segment came, the rate of the last minutes, and what it means for the rest."""
-    last = max(segment.at for segment in segments)
+    last = max(segment.created for segment in segments)
     ago = datetime.now(timezone.utc) - last
-    recent = [segment for segment in segments if last - segment.at <= _RECENT]
-    began = min(segment.at for segment in recent)
+    recent = [segment for segment in segments if last - segment.created <= _RECENT]
+    began = min(segment.created for segment in recent)
     # The earliest segment does not count: its images were explained before `began`.
-    images = sum(segment.images for segment in recent if segment.at > began)
+    images = sum(len(segment.ids) for segment in recent if segment.created > began)
     text = f"last results {timedelta(seconds=round(ago.total_seconds()))} ago"
     if images:
         rate = images / (last - began).total_seconds()

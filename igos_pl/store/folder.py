@@ -8,27 +8,30 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
-from igos_pl.store.files import (
+from igos_pl.store.files import cannot_write, open_result, publishing
+from igos_pl.store.index import Published, merged_head
+from igos_pl.store.schema import (
     MERGED,
     SEGMENTS,
-    cannot_write,
-    check_seal,
-    image_statuses,
-    open_result,
-    owners,
-    publishing,
+    DamagedFileError,
+    configuration_of,
+    decoded,
+    differing_keys,
+    text_array,
 )
-from igos_pl.store.schema import DamagedFileError, configuration_of, differing_keys
+from igos_pl.store.seals import check_seal, read_head
 from igos_pl.store.segments import writable_segment
 
 _STALE_SECONDS = 24 * 3600
+_BLOCK_BYTES = 1 << 22  # of the list of images that is read at once
 
 # What file systems without hard links say.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
@@ -104,14 +107,21 @@ class RunFolder:
                     if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                         path.unlink()
 
+    def published(self) -> Published:
+        """The images that are published, from the heads of the segments.
+
+        Raises:
+            IgosError: if the head of a segment is damaged, or of another schema version.
+        """
+        return Published(self.segments())
+
     def done(self) -> set[str]:
         """The ids of all images that are published."""
         return set(self.statuses())
 
     def statuses(self) -> dict[str, str]:
         """The statuses of all images that are published, by their ids."""
-        found = [image_statuses(path) for path in self.segments()]
-        return {name: found[number][name] for name, number in owners(found).items()}
+        return self.published().statuses_by_id()
 
     def set_damaged_aside(self) -> list[Path]:
         """Move the damaged files into the folder ``damaged``. Their images count as not explained.
@@ -119,19 +129,16 @@ class RunFolder:
         Returns:
             Where the files are now.
         """
+        files = self.files()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            bad = [path for path, whole in zip(files, pool.map(_is_whole, files), strict=True) if not whole]
         moved = []
-        for path in self.files():
-            try:
-                if path.is_symlink():
-                    raise DamagedFileError(f"{path} is a link")
-                if path.exists():  # or another run was quicker
-                    check_seal(path)
-            except DamagedFileError:
-                aside = self.path / "damaged" / path.name
-                aside.parent.mkdir(exist_ok=True)
-                with suppress(FileNotFoundError):  # another run was quicker
-                    path.replace(aside)
-                    moved.append(aside)
+        for path in bad:
+            aside = self.path / "damaged" / path.name
+            aside.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another run was quicker
+                path.replace(aside)
+                moved.append(aside)
         return moved
 
     def expect(self, ids: Sequence[str]) -> None:
@@ -139,11 +146,11 @@ class RunFolder:
         with publishing(self.expected_path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
-    def missing(self, done: Container[str] | None = None) -> list[str]:
+    def missing(self, published: Published | None = None) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.
 
         Args:
-            done: what is published, where the caller has read that.
+            published: what is published, where the caller has read that.
 
         Raises:
             IgosError: if the folder is not the output folder of a run.
@@ -152,19 +159,18 @@ class RunFolder:
             raise IgosError(
                 f"{self.path} is not the output folder of a run: it has no {self.expected_path.name}"
             )
-        done = self.done() if done is None else done
-        expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [name for name in expected if name not in done]
+        if published is None:
+            published = self.published()
+        missing: list[str] = []
+        with self.expected_path.open("rb") as file:
+            while lines := file.readlines(_BLOCK_BYTES):
+                names = text_array([line.removesuffix(b"\n") for line in lines])
+                missing += decoded(names[~published.contains(names)]).tolist()
+        return missing
 
-    def is_merged(self, statuses: Mapping[str, str] | None = None) -> bool:
-        """Whether the merged file holds all images that the segments hold, with the same statuses.
-
-        Args:
-            statuses: of the images in the segments, where the caller has read them.
-        """
-        if not self.merged.exists():
-            return False
-        return image_statuses(self.merged) == (self.statuses() if statuses is None else statuses)
+    def is_merged(self) -> bool:
+        """Whether the merged file was made from the segments that the folder holds."""
+        return self.merged.exists() and merged_head(self.segments()).items() <= read_head(self.merged).items()
 
     def check_configuration(self, configuration: Attributes) -> None:
         """Raise if the folder belongs to a run of another configuration.
@@ -268,6 +274,18 @@ class RunFolder:
         with publishing(path) as temporary:
             temporary.write_bytes(content)
         return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is no link, and every byte of it is as it was written."""
+    if path.is_symlink():
+        return False
+    try:
+        if path.exists():  # or another run was quicker
+            check_seal(path)
+    except DamagedFileError:
+        return False
+    return True
 
 
 def _appear(temporary: Path, path: Path) -> None:
