@@ -28,7 +28,7 @@ from PIL import Image
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
-from igos_pl.run.coordination import alone, balanced
+from igos_pl.run.coordination import alone, balanced, batch_ends
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
 from igos_pl.store import MaskFile, RunFolder
@@ -171,21 +171,21 @@ def scaling(options: argparse.Namespace) -> None:
 COCO_IMAGES, COCO_OBJECTS, COCO_MOST = 5000, 36335, 63
 
 
-def coco_like_counts(seed: int = 0) -> list[int]:
+def coco_like_counts(images: int, seed: int = 0) -> NDArray[np.int64]:
     """Objects per image, as skewed as in COCO's val2017.
 
     A negative binomial distribution with r = 1 (geometric, from 0 on) and the data set's mean of 7.27: its
     standard deviation is 7.8, its median 5, and 1.5% of its values lie above 30. Drawn values are cut at 63,
-    the data set's largest; single images get or lose an object until the sum is that of the data set.
+    the data set's largest; single images get or lose an object until the mean is that of the data set.
     """
     generator = np.random.default_rng(seed)
     mean = COCO_OBJECTS / COCO_IMAGES
-    counts = generator.negative_binomial(1, 1 / (1 + mean), COCO_IMAGES).clip(0, COCO_MOST)
+    counts = generator.negative_binomial(1, 1 / (1 + mean), images).clip(0, COCO_MOST)
     counts[counts.argmax()] = COCO_MOST
-    while (difference := COCO_OBJECTS - int(counts.sum())) != 0:
-        chosen = generator.integers(COCO_IMAGES)
+    while (difference := round(mean * images) - int(counts.sum())) != 0:
+        chosen = generator.integers(images)
         counts[chosen] = np.clip(counts[chosen] + np.sign(difference), 0, COCO_MOST)
-    return [int(count) for count in counts]
+    return counts
 
 
 def idle_share(busy: Sequence[float]) -> float:
@@ -199,57 +199,63 @@ def static_split(costs: Sequence[float], ranks: int) -> list[float]:
 
 
 def queue_split(
-    costs: Sequence[float], ranks: int, batch_size: int, ahead: int, overhead: float
+    costs: Sequence[float], ends: Sequence[int], ahead: int, overhead: float, speeds: Sequence[float]
 ) -> list[float]:
     """Busy seconds of each rank when it takes a batch whenever it is free.
 
     Args:
         costs: of the images.
-        ranks: how many.
-        batch_size: images taken at once.
+        ends: of the batches.
         ahead: batches that a rank has reserved while it works on one: one for each worker of its loader.
         overhead: of each batch.
+        speeds: of the ranks.
     """
-    batches = [
-        overhead + sum(costs[start : start + batch_size]) for start in range(0, len(costs), batch_size)
-    ]
-    queue = iter(batches)
-    reserved = [list(islice(queue, ahead)) for _ in range(ranks)]
-    free = [(0.0, rank) for rank in range(ranks)]
-    busy = [0.0] * ranks
+    before = np.concatenate([[0.0], np.cumsum(costs)])
+    queue = iter((overhead + np.diff(before[[0, *ends]])).tolist())
+    reserved = [list(islice(queue, ahead)) for _ in speeds]
+    free = [(0.0, rank) for rank in range(len(speeds))]
+    busy = [0.0] * len(speeds)
     while free:
         now, rank = heapq.heappop(free)
         # As a batch leaves the loader, the worker that it leaves takes another one.
         reserved[rank] += islice(queue, 1)
         if reserved[rank]:
-            cost = reserved[rank].pop(0)
+            cost = reserved[rank].pop(0) / speeds[rank]
             busy[rank] += cost
             heapq.heappush(free, (now + cost, rank))
     return busy
 
 
 def simulate(options: argparse.Namespace) -> None:
-    """64 ranks over COCO's objects: idle shares of static shards and of the queue."""
-    counts = coco_like_counts(options.seed)
-    above = sum(count > 30 for count in counts) / len(counts)
+    """Many ranks over COCO's objects, and over images that take equally long: the share of idle time."""
+    counts = coco_like_counts(options.images, options.seed)
+    above = (counts > 30).mean()
     print(
-        f"{len(counts)} images, {sum(counts)} objects, median {np.median(counts):.0f}, largest {max(counts)},"
-        f" {above:.1%} above 30; an image costs {options.fixed} + {options.per_object} x objects seconds"
+        f"{len(counts)} images, {counts.sum()} objects, median {np.median(counts):.0f}, largest"
+        f" {counts.max()}, {above:.1%} above 30; an image costs {options.fixed} + {options.per_object} x"
+        f" objects seconds, a batch {options.overhead} more"
     )
     # Detections are not the objects that are annotated: their number scatters around that of these.
-    scatter = np.random.default_rng(1).lognormal(0, options.scatter, len(counts))
-    found = np.round(np.array(counts) * scatter)
-    costs = [options.fixed + options.per_object * float(count) for count in found]
-    rows: list[Sequence[object]] = [("split", "batch", "reserved ahead", "idle", "seconds")]
-    busy = static_split(costs, options.ranks)
-    rows.append(("static, dealt out in turns", "-", "-", f"{idle_share(busy):.2%}", max(busy)))
-    for batch_size in (1, 2, 4, 8):
-        orders = {"in order of files": range(len(costs)), "as ours": balanced(counts, batch_size)}
-        for name, order in orders.items():
+    generator = np.random.default_rng(1)
+    found = np.round(counts * generator.lognormal(0, options.scatter, len(counts)))
+    costs = options.fixed + options.per_object * found
+    speeds = np.exp(generator.normal(0, options.speeds, options.ranks)).tolist()
+    queues = {
+        "objects": (1 + counts, costs),
+        "equal": (np.ones_like(counts), np.full(len(costs), costs.mean())),
+    }
+    rows: list[Sequence[object]] = [("images", "split", "batch", "ahead", "batches", "idle", "seconds")]
+    for name, (sizes, seconds) in queues.items():
+        busy = static_split(seconds.tolist(), options.ranks)
+        rows.append((name, "static, dealt out in turns", "-", "-", "-", f"{idle_share(busy):.2%}", max(busy)))
+        for batch_size in (2, 4, 8):
+            order = balanced(sizes.tolist(), batch_size)
             for ahead in (0, 1, 2):
-                ordered = [costs[image] for image in order]
-                busy = queue_split(ordered, options.ranks, batch_size, ahead, options.overhead)
-                rows.append((f"queue, {name}", batch_size, ahead, f"{idle_share(busy):.2%}", max(busy)))
+                for split, ranks in (("equal batches", 1), ("smaller at the end", options.ranks)):
+                    ends = batch_ends(sizes[order].tolist(), batch_size, ranks, ahead)
+                    busy = queue_split(seconds[order], ends, ahead, options.overhead, speeds)
+                    idle = f"{idle_share(busy):.2%}"
+                    rows.append((name, split, batch_size, ahead, len(ends), idle, max(busy)))
     table(f"{options.ranks} ranks (goal: below 2% idle)", rows)
 
 
@@ -627,7 +633,17 @@ def main() -> None:
         command.set_defaults(work=work)
 
     add(scaling, images=400, repeats=2, network="RepeatingNet")
-    add(simulate, ranks=64, fixed=0.1, per_object=0.5, overhead=0.0, scatter=0.3, seed=0)
+    add(
+        simulate,
+        ranks=64,
+        images=COCO_IMAGES,
+        fixed=0.1,
+        per_object=0.5,
+        overhead=0.0,
+        scatter=0.3,
+        speeds=0.0,
+        seed=0,
+    )
     add(kill, images=1000, kills=20, seed=0, within=1.0)
     add(writing, images=6000, batch=8, rate=200, images_per_segment=1024, folder=None)
     add(memory, images=20000)

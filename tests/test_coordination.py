@@ -27,7 +27,7 @@ from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
-from igos_pl.run.coordination import Coordinator, QueueSampler, alone, balanced, connect
+from igos_pl.run.coordination import Coordinator, QueueSampler, alone, balanced, batch_ends, connect
 from igos_pl.run.run import Ending, Run
 from igos_pl.store import MaskFile, RunFolder
 from igos_pl.store.schema import EXPLANATIONS, IMAGES
@@ -140,11 +140,11 @@ def pair() -> tuple[TCPStore, TCPStore]:
 
 
 def test_one_rank_gets_the_batches_in_order() -> None:
-    sampler = QueueSampler(alone(), 7, 3)
+    sampler = QueueSampler(alone(), batch_ends([1] * 7, 3, ranks=1, ahead=2))
     assert len(sampler) == 3
     assert list(sampler) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(sampler) == []
-    assert len(QueueSampler(alone(), 0, 3)) == 0
+    assert batch_ends([], 3, ranks=1, ahead=2) == []
 
 
 def test_ranks_share_the_queue() -> None:
@@ -152,7 +152,7 @@ def test_ranks_share_the_queue() -> None:
     taken: list[list[list[int]]] = [[], []]
 
     def work(rank: int, store: TCPStore) -> None:
-        for batch in QueueSampler(Coordinator(store, rank), 101, 4):
+        for batch in QueueSampler(Coordinator(store, rank), range(4, 105, 4)):
             taken[rank].append(batch)
             time.sleep(0.001 * (1 + 4 * rank))
 
@@ -161,7 +161,7 @@ def test_ranks_share_the_queue() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(chain(*taken[0], *taken[1])) == list(range(101))
+    assert sorted(chain(*taken[0], *taken[1])) == list(range(104))
     assert len(taken[0]) > len(taken[1]) > 0, "the slower one gets less"
 
 
@@ -171,9 +171,9 @@ def test_processes_share_the_queue() -> None:
         "import sys; from torch.distributed import TCPStore\n"
         "from igos_pl.run.coordination import Coordinator, QueueSampler\n"
         "store = TCPStore('127.0.0.1', int(sys.argv[1]), is_master=False)\n"
-        "for batch in QueueSampler(Coordinator(store, 1), 500, 3): print(*batch)\n"
+        "for batch in QueueSampler(Coordinator(store, 1), range(3, 601, 3)): print(*batch)\n"
     )
-    mine = QueueSampler(Coordinator(store), 500, 3)
+    mine = QueueSampler(Coordinator(store), range(3, 601, 3))
     command = [sys.executable, "-c", program, str(store.port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as process:
         while not store.check(["taken"]) and process.poll() is None:
@@ -181,8 +181,49 @@ def test_processes_share_the_queue() -> None:
         ours = list(chain(*mine))
         assert process.stdout is not None
         theirs = [int(number) for number in process.stdout.read().split()]
-    assert sorted(ours + theirs) == list(range(500))
+    assert sorted(ours + theirs) == list(range(600))
     assert theirs
+
+
+def batches_of(sizes: list[int], ends: list[int]) -> list[list[int]]:
+    return [sizes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("images", "ranks", "lengths"),
+    [
+        (20, 1, [8, 8, 4]),
+        (20, 2, [8, 8, 2, 2]),
+        (33, 4, [8, 8, 8, 8, 1]),
+        (100, 64, [2] * 50),
+        (3, 5, [2, 1]),
+        (1, 2, [1]),
+    ],
+)
+def test_last_round_of_equal_images_is_shared(images: int, ranks: int, lengths: list[int]) -> None:
+    for size in (1, 4):
+        batches = batches_of([size] * images, batch_ends([size] * images, 8, ranks, ahead=2))
+        assert list(map(len, batches)) == lengths
+
+
+@pytest.mark.parametrize(("ranks", "ahead"), [(2, 0), (4, 1), (16, 2), (500, 2)])
+def test_uneven_batches_leave_enough_for_the_others(ranks: int, ahead: int) -> None:
+    """While a rank works through what it holds, the others find as much in the queue."""
+    sizes = np.random.default_rng(0).geometric(0.12, 3000)
+    sizes = sizes[balanced(sizes.tolist(), 8)].tolist()
+    batches = batches_of(sizes, batch_ends(sizes, 8, ranks, ahead))
+    assert list(chain(*batches)) == sizes
+    assert {len(batch) for batch in batches} <= set(range(1, 9))
+    assert any(len(batch) == 8 for batch in batches) or ranks == 500, "only where it gains something"
+    left = sum(sizes)
+    for batch in batches:
+        rounding = ranks * (ahead + 2)
+        assert len(batch) <= 2 or sum(batch) * ranks * (ahead + 1) <= left + rounding
+        left -= sum(batch)
+
+
+def test_one_rank_has_full_batches() -> None:
+    assert batch_ends([5, 1, 1, 9, 1, 1, 1], 3, ranks=1, ahead=2) == [3, 6, 7]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 50])
@@ -266,7 +307,7 @@ def test_dead_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lost_store_is_explained() -> None:
     first, second = pair()
     coordinator = Coordinator(second, 1)
-    assert coordinator.take(2) == 0
+    assert coordinator.take() == 0
     del first
     with pytest.raises(IgosError, match=r"Rank 1 lost the first rank.*same command"):
         coordinator.check_connected()
@@ -330,12 +371,8 @@ def test_too_few_processes(photos: Path, tmp_path: Path) -> None:
 
 def test_connecting(tmp_path: Path) -> None:
     coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
-    assert (coordinator.rank, coordinator.world_size, coordinator.take(5), coordinator.take(1)) == (
-        0,
-        2,
-        0,
-        5,
-    )
+    assert (coordinator.rank, coordinator.world_size) == (0, 2)
+    assert [coordinator.take(), coordinator.take()] == [0, 1]
     coordinator.give_up()
 
 
@@ -628,10 +665,10 @@ def test_store_listens_on_the_address_of_the_ranks_alone(tmp_path: Path) -> None
 
 def test_store_needs_the_secret_of_the_run(tmp_path: Path) -> None:
     coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
-    assert coordinator.take(5) == 0
+    assert coordinator.take() == 0
     stranger = TCPStore("127.0.0.1", coordinator._store.underlying_store.port, wait_for_workers=False)
     stranger.set("stop", "1")
     stranger.delete_key("taken")
     assert not coordinator.stop_requested()
-    assert coordinator.take(5) == 5
+    assert coordinator.take() == 1
     coordinator.give_up()

@@ -11,9 +11,11 @@ import secrets
 import socket
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 from torch.distributed import HashStore, PrefixStore, TCPStore  # type: ignore[attr-defined]
@@ -61,9 +63,9 @@ class Coordinator:
         if world_size > 1:
             threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
-    def take(self, count: int) -> int:
-        """Take the next ``count`` places of the queue; returns the first of them."""
-        return self._add("taken", count) - count
+    def take(self) -> int:
+        """Take the next batch of the queue; returns its number."""
+        return self._add("taken", 1) - 1
 
     def report(self, images: int, failures: int) -> None:
         """Add to what is done."""
@@ -216,26 +218,60 @@ class QueueSampler(DistributedSampler[list[int]]):
 
     Args:
         coordinator: of all ranks.
-        total: the length of the queue, the same on all ranks.
-        batch_size: the last batch may be smaller.
+        ends: where the batches end, see `batch_ends`; the same on all ranks.
     """
 
-    def __init__(self, coordinator: Coordinator, total: int, batch_size: int) -> None:
+    def __init__(self, coordinator: Coordinator, ends: Sequence[int]) -> None:
         # The base class would cut the data into equal parts for the ranks: nothing of it is used.
         self.coordinator = coordinator
-        self.total = total
-        self.batch_size = batch_size
+        self.ends = ends
 
     def __iter__(self) -> Iterator[list[int]]:
-        while (start := self.coordinator.take(self.batch_size)) < self.total:
-            yield list(range(start, min(start + self.batch_size, self.total)))
+        while (batch := self.coordinator.take()) < len(self.ends):
+            yield list(range(self.ends[batch - 1] if batch else 0, self.ends[batch]))
 
     def __len__(self) -> int:
         """The batches of all ranks: one rank may get all of them."""
-        return math.ceil(self.total / self.batch_size)
+        return len(self.ends)
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing: the queue has no epochs. Lightning calls this."""
+
+
+def batch_ends(sizes: Sequence[int], batch_size: int, ranks: int, ahead: int) -> list[int]:
+    """Where the batches of a queue end. All ranks compute the same ends, so they only have to count batches.
+
+    Batches become smaller towards the end of the queue, so that no rank has much work left when the others
+    find the queue empty. The queue is cut in rounds of one batch for each rank, and no batch may take longer
+    than an equal share of the work that is left when its round begins. If all images take equally long, this
+    concerns only the last round, since all ranks hold the same amount of work. If they do not, a rank holds
+    several batches that may take longer than those of others. Then each share is divided by the number of
+    batches that a rank holds, plus one for the work that the round itself takes from the rest. Batches of a
+    single image are avoided: they are the slowest for their size, and networks round differently in them.
+
+    Args:
+        sizes: of the images in the order of the queue, by how long each is expected to take; at least 1.
+        batch_size: the largest number of images in a batch.
+        ranks: how many share the queue.
+        ahead: batches that a rank reserves while it works on one.
+    """
+    parts = ranks
+    if len(set(sizes)) <= 1:
+        sizes = [1] * len(sizes)
+    elif ranks > 1:
+        parts *= ahead + 2
+    before = [0, *accumulate(sizes)]
+    ends: list[int] = []
+    start = 0
+    while start < len(sizes):
+        share = math.ceil((before[-1] - before[start]) / parts)
+        for _ in range(ranks):
+            within = bisect_right(before, before[start] + share) - 1
+            start = min(max(within, start + 2), start + batch_size, len(sizes))
+            ends.append(start)
+            if start == len(sizes):
+                break
+    return ends
 
 
 def balanced(sizes: Sequence[int], batch_size: int) -> list[int]:
