@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from pytorch_lightning import LightningModule, Trainer
 import igos_pl
 from igos_pl.callbacks.lifecycle import RunCallback
 from igos_pl.checks import check_at_least
+from igos_pl.run.coordination import on_first_rank
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
 from igos_pl.settings import Attributes
 from igos_pl.store import merge
+from igos_pl.store.merge import tell_damaged
 
 
 class MaskWriter(RunCallback):
@@ -37,13 +40,10 @@ class MaskWriter(RunCallback):
         self._publisher: Publisher | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the folder, and list the images that it is to hold."""
+        """Prepare the folder, and list the images that it is to hold; the first rank does it for all."""
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
-        run.folder.prepare()
-        run.folder.claim(run.configuration)
-        if trainer.is_global_zero:
-            run.folder.expect(run.expected)
+        on_first_rank(trainer, partial(_prepare, run))
         attributes = {**run.configuration, **_provenance(trainer)}
         self._publisher = Publisher(run, attributes, self.images_per_segment, self.seconds_per_segment)
 
@@ -77,18 +77,28 @@ class MaskWriter(RunCallback):
         if not folder.missing(statuses) and not folder.is_merged(statuses):
             merge(folder)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Publish what is finished, whatever went wrong elsewhere; then leave the other ranks."""
-        run = Run.find(trainer)
+    def rescue(self) -> None:
+        """Publish what is finished."""
         if self._publisher is not None:
             self._publisher.rescue()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Publish what is finished, whatever went wrong elsewhere, and stop the other ranks."""
+        super().on_exception(trainer, pl_module, exception)
+        run = Run.find(trainer)
         if run is not None:
             run.folder.release()
-        super().on_exception(trainer, pl_module, exception)
 
     def _get_publisher(self) -> Publisher:
         assert self._publisher is not None, "Lightning calls setup first"
         return self._publisher
+
+
+def _prepare(run: Run) -> None:
+    run.folder.prepare()
+    tell_damaged(run.folder.set_aside(run.damaged))
+    run.folder.claim(run.configuration)
+    run.folder.expect(run.expected)
 
 
 def _provenance(trainer: Trainer) -> Attributes:

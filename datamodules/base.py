@@ -186,13 +186,13 @@ class ImageDataModule(Configurable, LightningDataModule):
 
 
 def _size(sample: Sample) -> int:
-    """How long an image is expected to take, in units of an object. An image without objects takes some time, too."""
+    """How long an image is expected to take, in units of an object; one without objects takes time, too."""
     return 1 + len(sample.truth.boxes)
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ignore signals that a cluster sends to all processes of a job: the ranks handle them."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    """Ignore signals that a cluster or a terminal sends to all processes: the ranks handle them."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -25,7 +25,7 @@ from torch.distributed import HashStore, TCPStore
 
 from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.datamodules import ImageFolderDataModule
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
 from igos_pl.explainer import Explainer
 from igos_pl.run.coordination import Coordinator, QueueSampler, alone, balanced, batch_ends, connect
 from igos_pl.run.run import Ending, Run
@@ -59,8 +59,10 @@ def start(server: Server, photos: Path, tmp_path: Path) -> Iterator[Callable[...
     """Starts the ranks of a run; they are killed when the test ends."""
     started = []
 
-    def start(ranks: int, *more: str, seconds: float = 0, patience: int | None = None) -> Ranks:
-        variables = {"SLOW_NET_SECONDS": str(seconds)}
+    def start(
+        ranks: int, *more: str, seconds: float = 0, patience: int | None = None, failing_rank: int = -1
+    ) -> Ranks:
+        variables = {"SLOW_NET_SECONDS": str(seconds), "FAILING_RANK": str(failing_rank)}
         run = server.start(words(photos, ranks, *more), ranks, tmp_path, variables, patience)
         started.append(run)
         return run
@@ -293,8 +295,9 @@ def test_rank_that_waits_passes_a_signal_on() -> None:
 
 def test_failed_rank_is_not_waited_for() -> None:
     first, second = pair()
-    Coordinator(second, 1, 2).give_up()
-    Coordinator(first, 0, 2).finish()
+    Coordinator(second, 1, 2).give_up(ValueError("no"), wait=False)
+    with pytest.raises(RunError, match=r"Rank 1 of 2 failed: ValueError: no\n.*same command again"):
+        Coordinator(first, 0, 2).finish()
 
 
 def test_dead_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +376,7 @@ def test_connecting(tmp_path: Path) -> None:
     coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
     assert (coordinator.rank, coordinator.world_size) == (0, 2)
     assert [coordinator.take(), coordinator.take()] == [0, 1]
-    coordinator.give_up()
+    coordinator.give_up(ValueError(), wait=False)
 
 
 # What is taken for granted of Lightning
@@ -533,6 +536,39 @@ def test_killed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: P
     same_tables(undisturbed, tmp_path / "run" / "masks.h5")
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_failed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, rank: int) -> None:
+    """All ranks publish what they finished; the first one says which rank failed and why."""
+    more = ["--writer.images_per_segment=100", "--data.batch_size=2"]
+    run = start(2, *more, "--trainer.callbacks=ranks.Failing", seconds=0.1, failing_rank=rank)
+    assert run.wait(30) == ([1, 0] if rank == 0 else [1, 1]), run.output.read_text()
+    output = run.output.read_text()
+    assert "RuntimeError: the machine is on fire" in output
+    assert ("Rank 1 of 2 failed: RuntimeError: the machine is on fire\nAll finished" in output) == (rank == 1)
+    folder = RunFolder(tmp_path / "run")
+    assert {path.name.split("-")[1] for path in folder.segments()} == {"rank0000", "rank0001"}
+    finished = output.count("explained a batch")
+    assert len(folder.done()) == 2 * finished
+    assert start(2, *more).wait() == [0, 0]
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+def test_interrupt_of_one_rank_ends_all(start: Callable[..., Ranks], tmp_path: Path) -> None:
+    run = start(2, "--writer.images_per_segment=100", seconds=0.1, patience=100)
+    wait_for((tmp_path / "run" / "config.yaml").exists, run)
+    time.sleep(0.7)
+    run.kill(signal.SIGINT, 0)
+    assert run.wait(20) == [130, 0], run.output.read_text()
+    told = "igos-pl: interrupted. Run the same command again to go on"
+    assert run.output.read_text().splitlines().count(told) == 1
+    assert "Traceback" not in run.output.read_text()
+    done = len(RunFolder(tmp_path / "run").done())
+    assert 0 < done < len(NAMES)
+    assert start(2).wait() == [0, 0]
+    every_image_once(tmp_path / "run")
+
+
 # The same through Lightning's own launcher
 
 
@@ -552,9 +588,16 @@ def alive(pid: int) -> bool:
         return False
 
 
-def launch(photos: Path, folder: Path, seconds: float, ranks: int = 2) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "igos_pl", *words(photos, ranks, "--writer.images_per_segment=1")]
-    return subprocess.Popen(command, cwd=folder, env=environment(SLOW_NET_SECONDS=str(seconds)))
+def launch(
+    photos: Path, folder: Path, seconds: float, ranks: int = 2, *more: str, **variables: str
+) -> subprocess.Popen[bytes]:
+    """Start a command as a terminal does: its processes are a group of their own."""
+    settings = words(photos, ranks, "--writer.images_per_segment=1", *more)
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "igos_pl", *settings], cwd=folder, stdout=output, stderr=output,
+            env=environment(SLOW_NET_SECONDS=str(seconds), **variables), start_new_session=True,
+        )  # fmt: skip
 
 
 def test_real_command(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
@@ -562,6 +605,59 @@ def test_real_command(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
         assert process.wait(120) == 0
     every_image_once(tmp_path / "run")
     same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+def test_failed_rank_of_the_launcher(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
+    more = ["--writer.images_per_segment=100", "--trainer.callbacks=ranks.Failing"]
+    with launch(photos, tmp_path, 0.1, 2, *more, FAILING_RANK="1") as process:
+        assert process.wait(60) == 1
+    output = (tmp_path / "output.txt").read_text()
+    assert "igos-pl: Rank 1 of 2 failed: RuntimeError: the machine is on fire" in output
+    folder = RunFolder(tmp_path / "run")
+    assert {path.name.split("-")[1] for path in folder.segments()} == {"rank0000", "rank0001"}
+    assert len(folder.done()) == 2 * output.count("explained a batch")
+    with launch(photos, tmp_path, 0) as process:
+        assert process.wait(120) == 0
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_interrupt_at_a_terminal(photos: Path, tmp_path: Path, undisturbed: Path, ranks: int) -> None:
+    """It goes to all processes of the group."""
+    with launch(
+        photos, tmp_path, 0.3, ranks, "--writer.images_per_segment=100", "--data.num_workers=1"
+    ) as process:
+        while not (tmp_path / "run" / "config.yaml").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(3)
+        below = children(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+    lines = (tmp_path / "output.txt").read_text().splitlines()
+    assert lines[-1] == "igos-pl: interrupted. Run the same command again to go on"
+    assert not [line for line in lines if "Traceback" in line or "rror" in line], lines
+    end = time.monotonic() + 10
+    while any(map(alive, below)):
+        assert time.monotonic() < end, "a process was left behind"
+        time.sleep(0.1)
+    assert 0 < len(RunFolder(tmp_path / "run").done()) < len(NAMES)
+    with launch(photos, tmp_path, 0, ranks) as process:
+        assert process.wait(120) == 0
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0])
+def test_interrupt_while_starting(photos: Path, tmp_path: Path, seconds: float) -> None:
+    with launch(photos, tmp_path, 0.3, 2) as process:
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+    output = (tmp_path / "output.txt").read_text()
+    assert output == "igos-pl: interrupted. Run the same command again to go on\n"
+    assert not (tmp_path / "run" / "configuration.json").exists()
 
 
 def is_importing(pid: int) -> bool:
@@ -660,7 +756,7 @@ def test_store_listens_on_the_address_of_the_ranks_alone(tmp_path: Path) -> None
     }
     port = f"{coordinator._store.underlying_store.port:04X}"
     assert {address for address, found in listening if found == port} == {"0100007F"}  # 127.0.0.1
-    coordinator.give_up()
+    coordinator.give_up(ValueError(), wait=False)
 
 
 def test_store_needs_the_secret_of_the_run(tmp_path: Path) -> None:
@@ -671,4 +767,4 @@ def test_store_needs_the_secret_of_the_run(tmp_path: Path) -> None:
     stranger.delete_key("taken")
     assert not coordinator.stop_requested()
     assert coordinator.take() == 1
-    coordinator.give_up()
+    coordinator.give_up(ValueError(), wait=False)

@@ -29,6 +29,7 @@ from igos_pl.store.schema import DamagedFileError, configuration_of, differing_k
 from igos_pl.store.segments import writable_segment
 
 _STALE_SECONDS = 24 * 3600
+_CLAIM_SECONDS, _POLL_SECONDS = 2.0, 0.1
 
 # What file systems without hard links say.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
@@ -108,18 +109,18 @@ class RunFolder:
         """The ids of all images that are published."""
         return set(self.statuses())
 
-    def statuses(self) -> dict[str, str]:
-        """The statuses of all images that are published, by their ids."""
-        found = [image_statuses(path) for path in self.segments()]
+    def statuses(self, without: Container[Path] = ()) -> dict[str, str]:
+        """The statuses of all images that are published, by their ids.
+
+        Args:
+            without: segments that are left out.
+        """
+        found = [image_statuses(path) for path in self.segments() if path not in without]
         return {name: found[number][name] for name, number in owners(found).items()}
 
-    def set_damaged_aside(self) -> list[Path]:
-        """Move the damaged files into the folder ``damaged``. Their images count as not explained.
-
-        Returns:
-            Where the files are now.
-        """
-        moved = []
+    def damaged(self) -> list[Path]:
+        """The damaged result files."""
+        found = []
         for path in self.files():
             try:
                 if path.is_symlink():
@@ -127,11 +128,22 @@ class RunFolder:
                 if path.exists():  # or another run was quicker
                     check_seal(path)
             except DamagedFileError:
-                aside = self.path / "damaged" / path.name
-                aside.parent.mkdir(exist_ok=True)
-                with suppress(FileNotFoundError):  # another run was quicker
-                    path.replace(aside)
-                    moved.append(aside)
+                found.append(path)
+        return found
+
+    def set_aside(self, damaged: Sequence[Path]) -> list[Path]:
+        """Move damaged files into the folder ``damaged``. Their images count as not explained.
+
+        Returns:
+            Where the files are now.
+        """
+        moved = []
+        for path in damaged:
+            aside = self.path / "damaged" / path.name
+            aside.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another run was quicker
+                path.replace(aside)
+                moved.append(aside)
         return moved
 
     def expect(self, ids: Sequence[str]) -> None:
@@ -166,8 +178,12 @@ class RunFolder:
             return False
         return image_statuses(self.merged) == (self.statuses() if statuses is None else statuses)
 
-    def check_configuration(self, configuration: Attributes) -> None:
+    def check_configuration(self, configuration: Attributes, without: Container[Path] = ()) -> None:
         """Raise if the folder belongs to a run of another configuration.
+
+        Args:
+            configuration: of the run.
+            without: damaged files, which are not read.
 
         Raises:
             IgosError: naming the keys that differ.
@@ -175,7 +191,8 @@ class RunFolder:
         claimed = self._claimed()
         if claimed is not None:
             self._compare(claimed, configuration)
-        for path in [*self.segments()[:1], *([self.merged] if self.merged.exists() else [])]:
+        files = [path for path in self.files() if path not in without]
+        for path in {*files[:1], *files[-1:]}:
             with open_result(path) as file:
                 self._compare(configuration_of(dict(file.attrs)), configuration)
 
@@ -188,7 +205,10 @@ class RunFolder:
         Raises:
             IgosError: if a run of another configuration has claimed it; names the keys that differ.
         """
-        self.check_configuration(configuration)
+        claimed = self._claimed()
+        if claimed is not None:
+            self._compare(claimed, configuration)
+            return
         temporary = self.claim_path.with_name(f".{self.claim_path.name}.{uuid.uuid4().hex}.tmp")
         created = False
         try:
@@ -218,16 +238,21 @@ class RunFolder:
                 self.claim_path.unlink(missing_ok=True)
 
     def _claimed(self) -> Attributes | None:
-        try:
-            claimed = json.loads(self.claim_path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError) as error:
-            raise IgosError(
-                f"Cannot read {self.claim_path}, the configuration of the runs in this folder ({error}):"
-                " delete it if no run is using the folder"
-            ) from error
-        return dict(claimed)
+        waited = 0.0
+        while True:
+            try:
+                return dict(json.loads(self.claim_path.read_bytes()))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (OSError, ValueError) as error:
+                # Where there are no hard links, the run that creates the file may be writing it now.
+                if isinstance(error, OSError) or waited >= _CLAIM_SECONDS:
+                    raise IgosError(
+                        f"Cannot read {self.claim_path}, the configuration of the runs in this folder"
+                        f" ({error}): delete it if no run is using the folder"
+                    ) from error
+            time.sleep(_POLL_SECONDS)
+            waited += _POLL_SECONDS
 
     def _compare(self, stored: Attributes, configuration: Attributes) -> None:
         differing = [
@@ -282,4 +307,9 @@ def _appear(temporary: Path, path: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         with path.open("xb") as file:
-            file.write(temporary.read_bytes())
+            try:
+                file.write(temporary.read_bytes())
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise

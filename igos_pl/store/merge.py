@@ -58,7 +58,7 @@ def merge(run: RunFolder, partial: bool = False) -> Path:
     Raises:
         IgosError: if there is no segment, one is damaged, or images are missing.
     """
-    tell_damaged(run.set_damaged_aside())
+    tell_damaged(run.set_aside(run.damaged()))
     paths = run.segments()  # what is published from here on does not matter
     for path in paths:
         check_rows(path)
