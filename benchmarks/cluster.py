@@ -10,11 +10,13 @@ import argparse
 import heapq
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -537,6 +539,113 @@ def restart(options: argparse.Namespace) -> None:
         table("seconds until work begins; imports are a part of it", rows)
 
 
+# files
+
+
+def slow_files(folder: Path, milliseconds: float) -> tuple[dict[str, str], Path]:
+    """Variables that make a process's operations below ``run`` slow, and the file that counts them."""
+    library, log = folder / "slow_files.so", folder / "operations.txt"
+    source = HERE / "slow_files.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    variables = {
+        "LD_PRELOAD": library,
+        "SLOW_FOLDER": folder / "run",
+        "SLOW_LOG": log,
+        "SLOW_MILLISECONDS": milliseconds,
+    }
+    return {name: str(value) for name, value in variables.items()}, log
+
+
+Operation = tuple[int, int, str, str]  # process, thread, call and path
+
+
+def operations(log: Path) -> list[Operation]:
+    """The operations that were counted since the last call."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    words = [line.split(" ", 3) for line in lines]
+    return [(int(process), int(thread), call, path) for process, thread, call, path in words]
+
+
+def write_segments(folder: str, writers: int, segments: int) -> None:
+    """Publish from many processes at the same time; prints the seconds that each segment took."""
+    run = RunFolder(folder)
+    run.prepare()
+    run.claim({})
+    children = []
+    for writer in range(writers):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        for number in range(writer * segments, (writer + 1) * segments):
+            result = synthetic_result(range(16 * number, 16 * number + 16), np.random.default_rng(number))
+            began = time.perf_counter()
+            run.publish([result], {}, writer)
+            print(time.perf_counter() - began, flush=True)
+        os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+    run.expect(sorted(run.done()))
+
+
+def view_folder(folder: str) -> None:
+    """What the first rank looks at when it resumes a run."""
+    run = RunFolder(folder)
+    damaged = run.damaged()
+    run.check_configuration({}, damaged)
+    run.statuses(damaged)
+
+
+def files(options: argparse.Namespace) -> None:
+    """File operations of a run on a slow file system: to start, for each segment, to resume, for status."""
+    rows: list[Sequence[object]] = [("", "operations", "of them", "seconds")]
+
+    def row(name: str, found: Iterable[Operation], seconds: float | str = "", parts: int = 1) -> None:
+        counts = Counter(call for _, _, call, _ in found)
+        shown = ", ".join(f"{number / parts:.3g} {call}" for call, number in counts.most_common())
+        rows.append((name, sum(counts.values()) / parts, shown, seconds))
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        variables, log = slow_files(folder, options.milliseconds)
+        environment = {**os.environ, **variables, "PYTHONPATH": f"{HERE.parent}:{HERE}"}
+        run = RunFolder(folder / "run")
+
+        def timed(*words: object, output: Path | None = None) -> tuple[list[Operation], float]:
+            began = time.perf_counter()
+            with (output or folder / "output.txt").open("w") as file:
+                subprocess.run([sys.executable, *map(str, words)], env=environment, stdout=file, check=True)
+            return operations(log), time.perf_counter() - began
+
+        words = predict_words(
+            write_images(folder / "data", 40), run.path, 2, data__batch_size=2, writer__images_per_segment=4
+        )
+        process = launch(words, folder / "log.txt", **variables)
+        finished(process, folder / "log.txt")
+        found = operations(log)
+        first = [each for each in found if each[:2] == (process.pid, process.pid)]
+        begun = max(place for place, each in enumerate(first) if each[3].endswith("config.yaml")) + 1
+        row("the first rank's start", first[:begun])
+        row("another rank, without segments", [e for e in found if e[0] == e[1] != process.pid])
+        row("a segment", [each for each in found if each[0] != each[1]], parts=len(run.segments()))
+        shutil.rmtree(run.path)
+
+        program = (
+            "import cluster;"
+            f" cluster.write_segments({str(run.path)!r}, {options.writers}, {options.segments})"
+        )
+        timed("-c", program, output=folder / "seconds.txt")
+        seconds = [float(line) for line in (folder / "seconds.txt").read_text().splitlines()]
+        rows.append((f"{options.writers} writers: a segment on average", "", "", float(np.mean(seconds))))
+        rows.append((f"{options.writers} writers: the slowest segment", "", "", max(seconds)))
+        number = len(run.segments())
+        row(f"status of {number} segments", *timed("-m", "igos_pl", "status", run.path))
+        program = f"import cluster; cluster.view_folder({str(run.path)!r})"
+        row(f"the first rank's view of {number} segments, to resume", *timed("-c", program))
+    table(f"{options.milliseconds} ms for each operation; seconds with imports", rows)
+
+
 # ties
 
 
@@ -648,6 +757,7 @@ def main() -> None:
     add(writing, images=6000, batch=8, rate=200, images_per_segment=1024, folder=None)
     add(memory, images=20000)
     add(restart, images=50000, done=49000)
+    add(files, writers=64, segments=2, milliseconds=20.0)
     add(ties, photos=4, iterations=10, sizes="10,7,1")
     options = parser.parse_args()
     print("python", *sys.argv)

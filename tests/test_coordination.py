@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -567,6 +569,77 @@ def test_interrupt_of_one_rank_ends_all(start: Callable[..., Ranks], tmp_path: P
     assert 0 < done < len(NAMES)
     assert start(2).wait() == [0, 0]
     every_image_once(tmp_path / "run")
+
+
+def disturb(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, kills: int, seed: int) -> None:
+    """Kill ranks at any moment, also while they start or merge, and go on until nothing is left to do."""
+    chance, killed, finished = random.Random(seed), 0, 0
+    folder = RunFolder(tmp_path / "run")
+    while killed < kills or not finished:
+        run = start(2, "--writer.images_per_segment=2", seconds=0.05, patience=4)
+        published = set(folder.segments())
+        if killed < kills:
+            time.sleep(chance.uniform(0, 3))
+            for rank in chance.choice([[0], [1], [0, 1]]):
+                with suppress(ProcessLookupError):
+                    run.kill(signal.SIGKILL, rank)
+            try:
+                codes = run.wait(6)
+            except TimeoutError:  # one of them waits for the other to start: who started it ends it
+                codes = [-signal.SIGKILL]
+        else:
+            codes = run.wait()
+        assert published <= set(folder.segments()), "published results are gone"
+        if codes == [0, 0]:
+            every_image_once(folder.path)
+            same_tables(undisturbed, folder.merged)
+            finished += 1
+            shutil.rmtree(folder.path)
+        else:
+            assert -signal.SIGKILL in codes, run.output.read_text()
+            killed += 1
+
+
+def test_random_kills(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
+    disturb(start, tmp_path, undisturbed, kills=2, seed=1)
+
+
+@pytest.mark.slow
+def test_a_hundred_random_kills(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
+    disturb(start, tmp_path, undisturbed, kills=100, seed=2)
+
+
+def race(server: Server, photos: Path, tmp_path: Path) -> list[int]:
+    """Exit codes of two runs of different configurations that start at the same moment in one folder."""
+    run = tmp_path / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    both = []
+    for seed in (1, 2):
+        here = tmp_path / str(seed)
+        here.mkdir(exist_ok=True)
+        more = (f"--model.seed={seed}", f"--output={run}", "--data.limit=4", "--writer.images_per_segment=2")
+        both.append(server.start(words(photos, 1, *more), 1, here))
+    codes = [ranks.wait()[0] for ranks in both]
+    assert codes.count(0) < 2, "both seem to have explained all"
+    assert set(codes) <= {0, 2}, [ranks.output.read_text() for ranks in both]
+    if 0 in codes:
+        with MaskFile(run / "masks.h5") as masks:
+            assert masks.attributes["seed"] == codes.index(0) + 1
+            assert masks.column("sample_id").tolist() == NAMES[:4]
+        for path in RunFolder(run).segments():
+            with MaskFile(path) as segment:
+                assert segment.attributes["seed"] == codes.index(0) + 1
+    return codes
+
+
+def test_two_configurations_race(server: Server, photos: Path, tmp_path: Path) -> None:
+    assert 0 in [code for _ in range(3) for code in race(server, photos, tmp_path)]
+
+
+@pytest.mark.slow
+def test_two_configurations_race_often(server: Server, photos: Path, tmp_path: Path) -> None:
+    for _ in range(100):
+        race(server, photos, tmp_path)
 
 
 # The same through Lightning's own launcher

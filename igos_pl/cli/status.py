@@ -13,6 +13,9 @@ from igos_pl.store.files import image_statuses, open_result, owners
 # The rate is computed from the last 15 minutes with results, so that pauses between jobs do not count.
 _RECENT = timedelta(minutes=15)
 
+# Clocks of a cluster's machines differ by seconds.
+_CLOCKS_DIFFER = timedelta(minutes=1)
+
 
 @dataclass(frozen=True)
 class Published:
@@ -65,7 +68,9 @@ def _pace(segments: list[Published], missing: int) -> str:
     began = min(segment.at for segment in recent)
     # The earliest segment does not count: its images were explained before `began`.
     images = sum(segment.images for segment in recent if segment.at > began)
-    text = f"last results {timedelta(seconds=round(ago.total_seconds()))} ago"
+    text = f"last results {timedelta(seconds=max(0, round(ago.total_seconds())))} ago"
+    if ago < -_CLOCKS_DIFFER:
+        text = f"last results at {last:%Y-%m-%d %H:%M} UTC, which is in the future for this machine's clock"
     if images:
         rate = images / (last - began).total_seconds()
         text += f", {rate:.2f} images/s in the last minutes"
