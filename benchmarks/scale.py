@@ -129,7 +129,7 @@ def make(options: argparse.Namespace) -> None:
 
 TASKS = {
     "list": "RunFolder(folder).missing()",
-    "resume": "run = RunFolder(folder); run.set_damaged_aside(); run.statuses()",
+    "resume": "run = RunFolder(folder); run.statuses(run.damaged())",
     "status": "main(['status', folder])",
     "open segments": "MaskFile(folder)",
     "info of segments": "main(['info', folder])",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
 from igos_pl.callbacks.lifecycle import RunCallback
 from igos_pl.checks import check_at_least
+from igos_pl.run.coordination import on_first_rank
 from igos_pl.run.provenance import provenance
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
 from igos_pl.store import merge
+from igos_pl.store.merge import tell_damaged
 
 
 class MaskWriter(RunCallback):
@@ -34,13 +37,10 @@ class MaskWriter(RunCallback):
         self._publisher: Publisher | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the folder, and list the images that it is to hold."""
+        """Prepare the folder, and list the images that it is to hold; the first rank does it for all."""
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
-        run.folder.prepare()
-        run.folder.claim(run.configuration)
-        if trainer.is_global_zero:
-            run.folder.expect(run.expected)
+        on_first_rank(trainer, partial(_prepare, run))
         attributes = {**run.configuration, **provenance(trainer.strategy.root_device)}
         self._publisher = Publisher(run, attributes, self.images_per_segment, self.seconds_per_segment)
 
@@ -73,15 +73,25 @@ class MaskWriter(RunCallback):
         if not folder.missing() and not folder.is_merged():
             merge(folder)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Publish what is finished, whatever went wrong elsewhere; then leave the other ranks."""
-        run = Run.find(trainer)
+    def rescue(self) -> None:
+        """Publish what is finished."""
         if self._publisher is not None:
             self._publisher.rescue()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Publish what is finished, whatever went wrong elsewhere, and stop the other ranks."""
+        super().on_exception(trainer, pl_module, exception)
+        run = Run.find(trainer)
         if run is not None:
             run.folder.release()
-        super().on_exception(trainer, pl_module, exception)
 
     def _get_publisher(self) -> Publisher:
         assert self._publisher is not None, "Lightning calls setup first"
         return self._publisher
+
+
+def _prepare(run: Run) -> None:
+    run.folder.prepare()
+    tell_damaged(run.folder.set_aside(run.damaged))
+    run.folder.claim(run.configuration)
+    run.folder.expect(run.expected)

@@ -24,7 +24,7 @@ from igos_pl.data.preprocessing import Preprocessing, Resize
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.run.coordination import QueueSampler, balanced
+from igos_pl.run.coordination import QueueSampler, balanced, batch_ends
 from igos_pl.run.run import Run
 from igos_pl.settings import Configurable
 
@@ -159,7 +159,7 @@ class ImageDataModule(Configurable, LightningDataModule):
         _check_ids(samples)
         part, parts = self.shard
         shard = samples[part::parts]
-        order = balanced([len(sample.truth.boxes) for sample in shard], self.batch_size)
+        order = balanced([_size(sample) for sample in shard], self.batch_size)
         assigned = {shard[number].id: shard[number] for number in order}
         names = [sample.id for sample in samples]
         run = Run.open(self.trainer, self, names, list(assigned), self.retry_unreadable)
@@ -176,9 +176,12 @@ class ImageDataModule(Configurable, LightningDataModule):
         preprocessing(Image.new("RGB", (64, 64)))  # what is wrong with it is told now, not by each worker
         dataset = ImageDataset(self.pending, preprocessing)
         workers = min(self.num_workers, len(self.pending))
+        coordinator = Run.of(self.trainer).coordinator
+        sizes = [_size(sample) for sample in self.pending]
+        ends = batch_ends(sizes, self.batch_size, coordinator.world_size, workers)
         return DataLoader(
             dataset,
-            sampler=QueueSampler(Run.of(self.trainer).coordinator, len(dataset), self.batch_size),
+            sampler=QueueSampler(coordinator, ends),
             batch_size=None,  # the sampler gives whole batches
             num_workers=workers,
             prefetch_factor=1 if workers else None,  # the smallest number of batches reserved ahead
@@ -187,9 +190,14 @@ class ImageDataModule(Configurable, LightningDataModule):
         )
 
 
+def _size(sample: Sample) -> int:
+    """How long an image is expected to take, in units of an object; one without objects takes time, too."""
+    return 1 + len(sample.truth.boxes)
+
+
 def _ignore_signals(worker: int) -> None:
-    """Ignore signals that a cluster sends to all processes of a job: the ranks handle them."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    """Ignore signals that a cluster or a terminal sends to all processes: the ranks handle them."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 

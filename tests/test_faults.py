@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,6 +157,50 @@ def test_a_folder_is_claimed_where_there_are_no_links(
         folder.claim({"seed": 2})
 
 
+def test_an_empty_claim_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no hard links, another run may have created the file, but not yet written it."""
+    folder = RunFolder(tmp_path)
+    folder.claim_path.touch()
+    writer = threading.Timer(0.3, folder.claim_path.write_text, ['{"seed": 1}'])
+    writer.start()
+    with pytest.raises(IgosError, match="seed: there 1, now 2"):
+        folder.claim({"seed": 2})
+    folder.claim({"seed": 1})
+    writer.join()
+    folder.claim_path.write_text("")
+    with pytest.raises(IgosError, match=r"Cannot read .*configuration.json"):
+        folder.claim({"seed": 1})
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_refused_and_dry_runs_do_not_change_the_folder(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if some of its files are damaged."""
+    assert predict("--writer.images_per_segment=2") == 0
+    bad = RunFolder("run").segments()[0]
+    with MaskFile(bad) as segment:
+        lost = len(segment)
+    bad.write_bytes(bad.read_bytes()[:1000])
+    before = snapshot(Path("run"))
+    assert predict("--model.seed=2") == 2
+    assert "seed: there 63, now 2" in capsys.readouterr().err
+    Path("run/configuration.json").rename("claim")
+    assert predict("--model.seed=2") == 2, "the undamaged files say so"
+    Path("claim").rename("run/configuration.json")
+    assert predict("--dry_run=true") == 0
+    output = capsys.readouterr().out
+    assert f"{bad} is damaged: the run sets it aside" in output
+    assert f"5 images, {lost} not done" in output
+    assert snapshot(Path("run")) == before
+    assert predict() == 0
+    assert (Path("run/damaged") / bad.name).exists()
+    assert statuses() == dict.fromkeys(NAMES, "ok")
+
+
 def result_of(name: str, **columns: Any) -> BatchResult:
     explainer = Explainer(tiny.tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
     result = explainer.predict_step(tiny.batch_of(tiny.pictures(1), [name]))
@@ -295,7 +339,12 @@ def test_class_names_are_checked() -> None:
 def uses(path: Path, folder: RunFolder) -> list[str]:
     """What is said of a file by whoever reads it."""
     said = []
-    for use in (lambda: MaskFile(path), lambda: main(["verify", str(path)]), folder.set_damaged_aside):
+    uses: list[Callable[[], object]] = [
+        lambda: MaskFile(path),
+        lambda: main(["verify", str(path)]),
+        lambda: folder.set_aside(folder.damaged()),
+    ]
+    for use in uses:
         try:
             said.append(str(use()))
         except IgosError as error:

@@ -32,6 +32,21 @@ def main(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 141
+    except KeyboardInterrupt:
+        return _interrupted(words)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns one into the other
+            return _interrupted(words)
+        raise
+
+
+def _interrupted(words: list[str]) -> int:
+    from igos_pl.run.signals import GO_ON, INTERRUPTED, is_first_of_node
+
+    if not is_first_of_node():
+        return 0  # the first rank reports: the launcher kills it if another rank exits with an error
+    print(GO_ON if words[:1] == ["predict"] else "igos-pl: interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _predict(words: list[str]) -> int:

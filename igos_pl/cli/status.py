@@ -12,6 +12,9 @@ from igos_pl.store.index import Index
 # The rate is computed from the last 15 minutes with results, so that pauses between jobs do not count.
 _RECENT = timedelta(minutes=15)
 
+# Clocks of a cluster's machines differ by seconds.
+_CLOCKS_DIFFER = timedelta(minutes=1)
+
 
 def print_status(path: Path) -> None:
     """Print what is done, the rate, the time left and failures.
@@ -42,7 +45,9 @@ def _pace(segments: Sequence[Index], missing: int) -> str:
     began = min(segment.created for segment in recent)
     # The earliest segment does not count: its images were explained before `began`.
     images = sum(len(segment.ids) for segment in recent if segment.created > began)
-    text = f"last results {timedelta(seconds=round(ago.total_seconds()))} ago"
+    text = f"last results {timedelta(seconds=max(0, round(ago.total_seconds())))} ago"
+    if ago < -_CLOCKS_DIFFER:
+        text = f"last results at {last:%Y-%m-%d %H:%M} UTC, which is in the future for this machine's clock"
     if images:
         rate = images / (last - began).total_seconds()
         text += f", {rate:.2f} images/s in the last minutes"

@@ -29,11 +29,13 @@ def publishing(path: Path) -> Iterator[Path]:
         IgosError: if the file cannot be written; ``path`` then stays unchanged.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    published = False
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        published = True
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -42,8 +44,9 @@ def publishing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        with suppress(OSError):  # a file system that became read-only keeps it
-            temporary.unlink(missing_ok=True)
+        if not published:
+            with suppress(OSError):  # a file system that became read-only keeps it
+                temporary.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

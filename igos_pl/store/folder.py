@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +32,7 @@ from igos_pl.store.segments import writable_segment
 
 _STALE_SECONDS = 24 * 3600
 _BLOCK_BYTES = 1 << 22  # of the list of images that is read at once
+_CLAIM_SECONDS, _POLL_SECONDS = 2.0, 0.1
 
 # What file systems without hard links say.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
@@ -107,33 +108,43 @@ class RunFolder:
                     if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                         path.unlink()
 
-    def published(self) -> Published:
+    def published(self, without: Container[Path] = ()) -> Published:
         """The images that are published, from the heads of the segments.
+
+        Args:
+            without: segments that are left out.
 
         Raises:
             IgosError: if the head of a segment is damaged, or of another schema version.
         """
-        return Published(self.segments())
+        return Published([path for path in self.segments() if path not in without])
 
     def done(self) -> set[str]:
         """The ids of all images that are published."""
         return set(self.statuses())
 
-    def statuses(self) -> dict[str, str]:
-        """The statuses of all images that are published, by their ids."""
-        return self.published().statuses_by_id()
+    def statuses(self, without: Container[Path] = ()) -> dict[str, str]:
+        """The statuses of all images that are published, by their ids.
 
-    def set_damaged_aside(self) -> list[Path]:
-        """Move the damaged files into the folder ``damaged``. Their images count as not explained.
+        Args:
+            without: segments that are left out.
+        """
+        return self.published(without).statuses_by_id()
+
+    def damaged(self) -> list[Path]:
+        """The damaged result files."""
+        files = self.files()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [path for path, whole in zip(files, pool.map(_is_whole, files), strict=True) if not whole]
+
+    def set_aside(self, damaged: Sequence[Path]) -> list[Path]:
+        """Move damaged files into the folder ``damaged``. Their images count as not explained.
 
         Returns:
             Where the files are now.
         """
-        files = self.files()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            bad = [path for path, whole in zip(files, pool.map(_is_whole, files), strict=True) if not whole]
         moved = []
-        for path in bad:
+        for path in damaged:
             aside = self.path / "damaged" / path.name
             aside.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # another run was quicker
@@ -172,8 +183,12 @@ class RunFolder:
         """Whether the merged file was made from the segments that the folder holds."""
         return self.merged.exists() and merged_head(self.segments()).items() <= read_head(self.merged).items()
 
-    def check_configuration(self, configuration: Attributes) -> None:
+    def check_configuration(self, configuration: Attributes, without: Container[Path] = ()) -> None:
         """Raise if the folder belongs to a run of another configuration.
+
+        Args:
+            configuration: of the run.
+            without: damaged files, which are not read.
 
         Raises:
             IgosError: naming the keys that differ.
@@ -181,7 +196,8 @@ class RunFolder:
         claimed = self._claimed()
         if claimed is not None:
             self._compare(claimed, configuration)
-        for path in [*self.segments()[:1], *([self.merged] if self.merged.exists() else [])]:
+        files = [path for path in self.files() if path not in without]
+        for path in {*files[:1], *files[-1:]}:
             with open_result(path) as file:
                 self._compare(configuration_of(dict(file.attrs)), configuration)
 
@@ -194,7 +210,10 @@ class RunFolder:
         Raises:
             IgosError: if a run of another configuration has claimed it; names the keys that differ.
         """
-        self.check_configuration(configuration)
+        claimed = self._claimed()
+        if claimed is not None:
+            self._compare(claimed, configuration)
+            return
         temporary = self.claim_path.with_name(f".{self.claim_path.name}.{uuid.uuid4().hex}.tmp")
         created = False
         try:
@@ -224,16 +243,21 @@ class RunFolder:
                 self.claim_path.unlink(missing_ok=True)
 
     def _claimed(self) -> Attributes | None:
-        try:
-            claimed = json.loads(self.claim_path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError) as error:
-            raise IgosError(
-                f"Cannot read {self.claim_path}, the configuration of the runs in this folder ({error}):"
-                " delete it if no run is using the folder"
-            ) from error
-        return dict(claimed)
+        waited = 0.0
+        while True:
+            try:
+                return dict(json.loads(self.claim_path.read_bytes()))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (OSError, ValueError) as error:
+                # Where there are no hard links, the run that creates the file may be writing it now.
+                if isinstance(error, OSError) or waited >= _CLAIM_SECONDS:
+                    raise IgosError(
+                        f"Cannot read {self.claim_path}, the configuration of the runs in this folder"
+                        f" ({error}): delete it if no run is using the folder"
+                    ) from error
+            time.sleep(_POLL_SECONDS)
+            waited += _POLL_SECONDS
 
     def _compare(self, stored: Attributes, configuration: Attributes) -> None:
         differing = [
@@ -300,4 +324,9 @@ def _appear(temporary: Path, path: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         with path.open("xb") as file:
-            file.write(temporary.read_bytes())
+            try:
+                file.write(temporary.read_bytes())
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise

@@ -42,7 +42,7 @@ def merge(
     Raises:
         IgosError: if there is no segment, one is damaged, or images are missing.
     """
-    tell_damaged(run.set_damaged_aside())
+    tell_damaged(run.set_aside(run.damaged()))
     published = run.published()  # what is published from here on does not matter
     missing = [] if partial else run.missing(published)
     if missing:
