@@ -47,9 +47,9 @@ def shortages_explained() -> Iterator[None]:
         if not is_dead_loader(error):
             raise
         raise RunError(
-            f"A process that reads images died ({error}). The usual cause is too little memory: lower"
-            " --data.num_workers or --data.batch_size, or request more memory. All finished images are safe:"
-            " run the same command again to go on"
+            f"A process that reads images died ({str(error).strip().rstrip('.')}). The usual cause is too"
+            " little memory: lower --data.num_workers or --data.batch_size, or request more memory. All"
+            " finished images are safe: run the same command again to go on"
         ) from error
 
 
