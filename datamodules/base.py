@@ -194,13 +194,18 @@ class ImageDataModule(Configurable, LightningDataModule):
         if self.resize != "network":
             preprocessing = Resize(network.input_size, self.resize, network.channels)
         preprocessing(Image.new("RGB", (64, 64)))  # what is wrong with it is told now, not by each worker
+        network.check([sample.truth for sample in self.pending])
         workers = min(self.num_workers, len(self.pending))
         self._readers = Readers(workers)
         fatal = set() if self.retry_unreadable else FatalImages(Run.of(self.trainer).folder.path).names()
         dataset = ImageDataset(self.pending, preprocessing, self._readers, fatal)
         return DataLoader(
             dataset,
-            sampler=QueueSampler(Run.of(self.trainer).coordinator, len(dataset), self.batch_size),
+            sampler=QueueSampler(
+                Run.of(self.trainer).coordinator,
+                len(dataset),
+                min(self.batch_size, len(dataset) + 1),  # the store cannot count to any number
+            ),
             batch_size=None,  # the sampler gives whole batches
             num_workers=workers,
             prefetch_factor=1 if workers else None,  # the smallest number of batches reserved ahead
@@ -234,7 +239,7 @@ def _shard(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 1
     part, slash, parts = text.partition("/")
-    if not (slash and part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
         raise IgosError(f"shard is {text!r}, but must be i/n with i from 0 to n - 1: 0/8 to 7/8, for example")
     return int(part), int(parts)
 

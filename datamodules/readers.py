@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from igos_pl.errors import IgosError
@@ -36,9 +38,8 @@ class Readers:
 
     def __init__(self, workers: int) -> None:
         # A row for each process: its id, and the number of the image; -1 for none.
-        self._rows = torch.full((workers, 2), -1, dtype=torch.int64)
-        if workers:
-            self._rows.share_memory_()
+        rows: Any = torch.full((workers, 2), -1, dtype=torch.int64)
+        self._rows: Tensor = rows.share_memory_() if workers else rows
 
     @contextmanager
     def reading(self, number: int) -> Iterator[None]:

@@ -6,6 +6,7 @@ Torch and Lightning are imported only by the commands that need them, so that al
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +15,9 @@ from pathlib import Path
 from igos_pl import __version__
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.errors import IgosError
+
+# Of a path that is too long.
+_SHOWN = 100
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -32,6 +36,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        print(f"igos-pl: {error.strerror}: {str(error.filename)[:_SHOWN]}...", file=sys.stderr)
+        return 2
 
 
 def _predict(words: list[str]) -> int:
