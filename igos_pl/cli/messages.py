@@ -111,6 +111,9 @@ def explained(message: str, options: Collection[str] = ()) -> str:
 
 def _unknown_option(message: str, options: Collection[str]) -> str:
     """For a setting that the parser does not know."""
+    if group := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        wrong, known = f"{group[1]}.{group[2]}", [option.lstrip("-") for option in options]
+        return f"There is no setting {wrong}: {suggestion(wrong, known)}"
     found = re.match(r"unrecognized arguments: (\S+?)(?:=|\s|$)", message)
     return f"There is no setting {found[1]}: {suggestion(found[1], options)}" if found else ""
 
