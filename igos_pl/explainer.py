@@ -43,6 +43,7 @@ from igos_pl.solver.methods import method_named
 from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import optimize
+from igos_pl.solver.optimizers import tried_optimizer
 from igos_pl.solver.presets import preset_settings
 from igos_pl.solver.starts import Start
 
@@ -183,7 +184,8 @@ class Explainer(Configurable, LightningModule):
 
     def on_predict_start(self) -> None:
         """Count failures of the network anew."""
-        self._failures = _Failures(Run.of(self.trainer).explained_before)
+        run = Run.of(self.trainer)
+        self._failures = _Failures(run.explained_before, min(_FAILURES_AT_FIRST, len(run.pending)))
 
     def configure_callbacks(self) -> list[Callback]:
         """A `MaskWriter`, unless the trainer already has a `RunCallback`."""
@@ -314,8 +316,9 @@ class Explainer(Configurable, LightningModule):
 class _Failures:
     """Counts exceptions of the network, and ends the run after too many in a row."""
 
-    def __init__(self, explained: bool = False) -> None:
+    def __init__(self, explained: bool = False, at_first: int = _FAILURES_AT_FIRST) -> None:
         self._explained = explained
+        self._at_first = at_first
         self._in_a_row = 0
 
     def note(self, error: Exception | None) -> None:
@@ -328,7 +331,7 @@ class _Failures:
             self._explained, self._in_a_row = True, 0
             return
         self._in_a_row += 1
-        if self._in_a_row < (_FAILURES_IN_A_ROW if self._explained else _FAILURES_AT_FIRST):
+        if self._in_a_row < (_FAILURES_IN_A_ROW if self._explained else self._at_first):
             return
         raise NetworkError(
             f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"
@@ -337,7 +340,7 @@ class _Failures:
 
 
 def _optimizer_facts(factory: OptimizerFactory) -> Attributes:
-    """An optimiser's name and settings. They are read from an instance for a mask with one cell."""
-    optimizer = factory([nn.Parameter(torch.ones(1, 1, 1, 1))])
+    """An optimiser's name and settings. They are read from an instance that was tried."""
+    optimizer = tried_optimizer(factory)
     settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
     return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}

@@ -250,7 +250,7 @@ WRONG = [
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": -1}, "labels begin at 0"),
     ({"targets": "cat"}, "'cat' is no label, and TinyNet has no class_names"),
-    ({"targets": "cta", "class_names": ["cat", "dog"]}, "has no class 'cta'; close ones: cat"),
+    ({"targets": "cta", "class_names": ["cat", "dog"]}, "has no class 'cta': did you mean cat"),
     ({"targets": 1.5}, "A target is 1.5, but must be a label"),
     (
         {"targets": lambda output: output},

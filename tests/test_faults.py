@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from igos_pl.cli.main import main
 from igos_pl.data.images import find_images, read_image
 from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.datamodules import COCODataModule
+from igos_pl.datamodules.readers import FatalImages, Readers
 from igos_pl.errors import IgosError, NetworkError, RunError, UnreadError
 from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier
@@ -111,6 +113,59 @@ def test_memory_that_runs_out_while_decoding_is_of_the_moment(
     monkeypatch.setattr(Image.Image, "convert", full)
     with pytest.raises(UnreadError, match="cannot be decoded: too little memory"):
         read_image(photos / "a.png")
+
+
+# Images that kill the process that reads them
+
+
+def kills_its_reader(path: Path) -> Image.Image:
+    if path.name == "c.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_image(path)
+
+
+def test_an_image_that_kills_its_reader_is_named_and_then_left_out(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As the kernel does when memory runs out: the third start gets past the image."""
+    one_by_one = ["--data.num_workers=2", "--data.batch_size=1"]
+    with monkeypatch.context() as deadly:
+        deadly.setattr("igos_pl.datamodules.base.read_image", kills_its_reader)
+        for _ in range(2):
+            caplog.clear()
+            assert predict(*one_by_one) == 1
+            assert "A process that reads images died (DataLoader worker" in capsys.readouterr().err
+            assert caplog.messages == [
+                "photos/c.png: the process that was reading it died. If that happens again, the image is"
+                " recorded as unreadable, and the run after that goes on without it"
+            ]
+        assert predict(*one_by_one) == 0
+    assert "1 unreadable: igos-pl info run says why" in capsys.readouterr().out
+    assert statuses() == {name: "unreadable" if name == "c.png" else "ok" for name in NAMES}
+    with MaskFile("run") as masks:
+        assert "the process that read it died 2 times" in masks.images["message"][2]
+    assert predict(*one_by_one, "--data.retry_unreadable=true") == 0
+    assert statuses() == dict.fromkeys(NAMES, "ok")
+
+
+def test_every_process_that_died_is_asked(tmp_path: Path) -> None:
+    readers = Readers(3)
+    with readers.reading(5):  # not in a data-loading process
+        assert readers.read_by_dead(RuntimeError("DataLoader worker (pid 1) is killed")) == []
+    readers._rows[:] = torch.tensor([[11, 7], [12, -1], [13, 9]])
+    for words, numbers in {
+        "DataLoader worker (pid 11) is killed by signal: Killed. ": [7],
+        "DataLoader worker (pid(s) 11, 12, 13) exited unexpectedly": [7, 9],
+        "DataLoader worker (pid 12) is killed by signal: Killed. ": [],
+        "something else": [],
+    }.items():
+        assert readers.read_by_dead(RuntimeError(words)) == numbers
+    assert FatalImages(tmp_path / "none").names() == set()
+    FatalImages(tmp_path / "none").note("a")
+    assert not (tmp_path / "none").exists()
 
 
 # One folder, one configuration

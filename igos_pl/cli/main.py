@@ -6,6 +6,7 @@ Torch and Lightning are imported only by the commands that need them, so that al
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +15,9 @@ from pathlib import Path
 from igos_pl import __version__
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.errors import IgosError
+
+# Of a path that is too long.
+_SHOWN = 100
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -24,9 +28,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
-        if words[:1] == ["predict"]:
-            return _predict(words[1:])
-        return _dispatch(words)
+        return _predict(words[1:]) if words[:1] == ["predict"] else _dispatch(words)
     except IgosError as error:
         print(f"igos-pl: {error}", file=sys.stderr)
         return error.exit_code
@@ -38,6 +40,11 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns one into the other
             return _interrupted(words)
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        print(f"igos-pl: {error.strerror}: {str(error.filename)[:_SHOWN]}...", file=sys.stderr)
+        return 2
 
 
 def _interrupted(words: list[str]) -> int:
