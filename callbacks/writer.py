@@ -14,6 +14,7 @@ from igos_pl.checks import check_at_least
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
 from igos_pl.settings import Attributes
+from igos_pl.solver.presets import preset_of
 from igos_pl.store import merge
 
 
@@ -44,7 +45,8 @@ class MaskWriter(RunCallback):
         run.folder.claim(run.configuration)
         if trainer.is_global_zero:
             run.folder.expect(run.expected)
-        attributes = {**run.configuration, **_provenance(trainer)}
+        preset = preset_of(run.configuration)
+        attributes = {**run.configuration, **_provenance(trainer), **({"preset": preset} if preset else {})}
         self._publisher = Publisher(run, attributes, self.images_per_segment, self.seconds_per_segment)
 
     def on_predict_batch_end(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import Callback, LightningModule
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
 from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.checks import check_at_least, check_choice
@@ -36,16 +36,14 @@ from igos_pl.evaluation.deletion_insertion import (
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.randomness import key_of
 from igos_pl.run.run import Run
-from igos_pl.settings import Attributes, Configurable, nested, plain
+from igos_pl.settings import Attributes, Configurable
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import method_named
 from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import optimize
-from igos_pl.solver.presets import preset_settings
+from igos_pl.solver.presets import OptimizerFactory, optimizer_facts, preset_settings
 from igos_pl.solver.starts import Start
-
-OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
 # Perturbed images per forward pass; halved when memory runs out. On CPUs, larger micro-batches are slower,
 # because the allocator returns their large activation blocks to the system each time (docs/performance.md).
@@ -149,7 +147,7 @@ class Explainer(Configurable, LightningModule):
         self._micro_batches: MicroBatches | None = None
         self._failures = _Failures()
         self._doubted = False
-        self._optimizer_facts = _optimizer_facts(optimizer)
+        self._optimizer_facts = optimizer_facts(optimizer)
 
     @classmethod
     def from_preset(cls, network: ExplainableNetwork, preset: str = "fast", **settings: Any) -> Explainer:
@@ -317,10 +315,3 @@ class _Failures:
             f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"
             f" one: {type(error).__name__}: {error}"
         ) from error
-
-
-def _optimizer_facts(factory: OptimizerFactory) -> Attributes:
-    """An optimiser's name and settings. They are read from an instance for a mask with one cell."""
-    optimizer = factory([nn.Parameter(torch.ones(1, 1, 1, 1))])
-    settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
-    return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}

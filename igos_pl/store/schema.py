@@ -17,7 +17,7 @@ from igos_pl.settings import Attributes
 SCHEMA_VERSION = 2
 
 # Attributes that may differ between parts of one run; all others are its configuration.
-PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "device")
+PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "device", "preset")
 
 _TEXT = h5py.string_dtype()
 _CHUNK_BYTES = 1 << 16
