@@ -21,6 +21,10 @@ from igos_pl.store.schema import EXPLANATIONS, IMAGES, read_column
 
 _BLOCK = 1024  # rows that are read at once
 
+# The columns of explanations that hold more than one number in a row.
+_ARRAYS = ("masks", "box", "deletion_curve", "insertion_curve")
+_CORNERS = ("x1", "y1", "x2", "y2")
+
 
 class Rows(Sequence[Explanation]):
     """Some explanations of a file, in an order. Nothing is read before it is asked for.
@@ -54,6 +58,36 @@ class Rows(Sequence[Explanation]):
         for name, value in values.items():
             chosen &= self.column(name) == value
         return np.flatnonzero(chosen)
+
+    def table(self) -> dict[str, NDArray[Any]]:
+        """What can stand in a flat table: a column for each number and text of these rows.
+
+        Masks and curves are left out; `column` gives them in the same order. The box has four columns, and
+        the image's path and label come from the table of images.
+        """
+        columns: dict[str, NDArray[Any]] = {}
+        for name in EXPLANATIONS:
+            if name == "box":
+                corners = self.column(name).reshape(len(self), 4)
+                columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
+            elif name not in _ARRAYS:
+                columns[name] = self.column(name)
+        images = [self._masks.image_row(name) for name in columns["sample_id"].tolist()]
+        return {**columns, **{name: self._masks.images[name][images] for name in ("path", "ground_truth")}}
+
+    def to_dataframe(self) -> Any:
+        """These rows as a `pandas.DataFrame`, with the columns of `table`.
+
+        The index counts from 0, so that ``rows[frame.query("score > 0.9").index]`` are the same rows again.
+
+        Raises:
+            IgosError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise IgosError("Data frames need pandas: pip install 'igos_pl[pandas]'") from error
+        return pd.DataFrame(self.table())
 
     @overload
     def __getitem__(self, row: int) -> Explanation: ...
@@ -157,11 +191,15 @@ class MaskFile(Rows):
 
     def image(self, sample_id: str) -> dict[str, Any]:
         """The row of an image in the table of images."""
-        row = self._image_row[sample_id]
+        row = self.image_row(sample_id)
         return {name: column[row] for name, column in self.images.items()}
 
+    def image_row(self, sample_id: str) -> int:
+        """The number of an image's row in the table of images."""
+        return self._image_rows_by_id[sample_id]
+
     @cached_property
-    def _image_row(self) -> dict[str, int]:
+    def _image_rows_by_id(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.images["sample_id"].tolist())}
 
     def _taken(self, number: int, group: str, owner: dict[str, int] | None) -> NDArray[np.int64]:
