@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import warnings
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
+from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from igos_pl.checks import check_at_least
-from igos_pl.data.explanation import explanations_of
+from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.errors import IgosError
 from igos_pl.figures.overlay import write_overlay
-from igos_pl.randomness import key_of
-from igos_pl.run.run import Run
+from igos_pl.run.run import Ending, Run
+from igos_pl.solver.presets import preset_of
+from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
 
 _LONGEST_NAME = 150  # of a file, in bytes; file systems allow 255
+_KEYWORD = "Explanation"  # under which a PNG says what it shows
+
+# Image, target and cell of its start.
+Key = tuple[str, int, int]
 
 
 class OverlayWriter(Callback):
     """Saves overlays as PNG in ``overlays/`` of the trainer's ``default_root_dir``.
+
+    The files have the images' names. Each one holds what it shows, so that a later run with a larger count
+    adds the missing ones from the results.
 
     Args:
         count: how many explanations are drawn, on the first rank; 0 for none.
@@ -29,6 +41,13 @@ class OverlayWriter(Callback):
     def __init__(self, count: int = 16) -> None:
         check_at_least("count", count, 0)
         self.count = count
+        self._drawn: set[Key] = set()
+        self._failed: set[Key] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See which pictures there are."""
+        self._folder = Run.of(trainer).folder.path / "overlays"
+        self._drawn = _pictures(self._folder) if trainer.is_global_zero and self.count else set()
 
     def on_predict_batch_end(
         self,
@@ -40,23 +59,73 @@ class OverlayWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the batch's explanations while the number is not reached."""
+        if trainer.is_global_zero and len(self._drawn) < self.count:
+            settings = Run.of(trainer).configuration
+            self._draw(explanations_of(outputs, {**settings, "preset": preset_of(settings)}))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Draw what is missing from the results on the disk: earlier runs may have wanted fewer pictures."""
         run = Run.of(trainer)
-        folder = run.folder.path / "overlays"
-        wanted = self.count - (len(list(folder.glob("*.png"))) if folder.exists() else 0)
-        if wanted <= 0 or not trainer.is_global_zero:
+        stopped = run.ending in (Ending.STOPPED, Ending.FAILED)
+        if stopped or not trainer.is_global_zero or len(self._drawn) >= self.count or not run.folder.files():
             return
+        with MaskFile(run.folder.path) as masks:
+            keys = zip(
+                *(masks.column(name).tolist() for name in ("sample_id", "target", "start_cell")), strict=True
+            )
+            tried = self._drawn | self._failed
+            rows = [row for row, key in enumerate(keys) if key not in tried][: self.count - len(self._drawn)]
+            if rows:
+                print(f"drawing {len(rows)} more pictures in {self._folder} ...", file=sys.stderr)
+                self._draw(masks[rows])
+
+    def _draw(self, explanations: Iterable[Explanation]) -> None:
+        """Draw explanations of which there is no picture, while the number is not reached."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            warnings.warn(f"No overlays in {folder}: {error.strerror}", stacklevel=1)
+            warnings.warn(f"No overlays in {self._folder}: {error.strerror}", stacklevel=1)
             return
-        for explanation in explanations_of(outputs, run.configuration)[:wanted]:
-            name = quote(explanation.sample_id, safe="")  # ids may hold slashes, and stay distinct
-            if len(name) > _LONGEST_NAME:
-                name = f"{name[:_LONGEST_NAME]}-{key_of(name):x}"
-            cell = f"-{explanation.start_cell}" if explanation.start_cell >= 0 else ""
+        for explanation in explanations:
+            key = (str(explanation.sample_id), int(explanation.target), int(explanation.start_cell))
+            if len(self._drawn) >= self.count:
+                return
+            if key in self._drawn:
+                continue
             try:
-                with publishing(folder / f"{name}-{explanation.target}{cell}.png") as temporary:
-                    write_overlay(explanation, temporary)
+                with publishing(_free_name(self._folder, explanation)) as temporary:
+                    write_overlay(explanation, temporary, {_KEYWORD: json.dumps(key)})
             except (IgosError, OSError) as error:  # a picture is not worth a run
                 warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
+                self._failed.add(key)
+            else:
+                self._drawn.add(key)
+
+
+def _pictures(folder: Path) -> set[Key]:
+    """What the pictures of a folder show, as they say themselves."""
+    found: set[Key] = set()
+    for path in folder.glob("*.png"):
+        try:
+            with Image.open(path) as picture:
+                name, target, cell = json.loads(picture.info[_KEYWORD])
+        except (OSError, KeyError, ValueError):
+            continue  # someone else's
+        found.add((name, target, cell))
+    return found
+
+
+def _free_name(folder: Path, explanation: Explanation) -> Path:
+    """``cat.png`` for the first picture of ``cat.jpg``, ``cat-2.png`` for the next.
+
+    Names in subfolders keep theirs in front: ``birds_owl.png``.
+    """
+    path = PurePosixPath(str(explanation.sample_id))
+    whole = "_".join(part for part in (*path.parent.parts, path.stem) if part not in ("/", "..", "."))
+    safe = "".join(mark if mark.isalnum() or mark in "-_. " else "_" for mark in whole).strip(". ")
+    stem = safe.encode()[-_LONGEST_NAME:].decode(errors="ignore") or "image"
+    free, number = folder / f"{stem}.png", 1
+    while free.exists():
+        number += 1
+        free = folder / f"{stem}-{number}.png"
+    return free

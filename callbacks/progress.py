@@ -1,4 +1,4 @@
-"""How far a run is: images, their rate, the time left, and the optimisation going on."""
+"""How far a run is: images, the time left, their rate, and what is being computed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from igos_pl.run.run import ReportsIterations, Run
+from igos_pl.run.progress import BatchProgress, ReportsProgress
+from igos_pl.run.run import Run
 
 _SECONDS_BETWEEN_LINES = 60.0
+_SECONDS_BETWEEN_UPDATES = 0.2
+_SECONDS_TO_ESTIMATE = 2.0  # earlier, the time left would be a guess
 _SLOW = 0.1  # images/s; slower rates are shown as s/image
 
 
 class MaskProgressBar(ProgressBar):
-    """A bar for the images and one for the iterations; in a job without terminal, a line a minute.
+    """A bar for the images, and one for the phase of the batch; in a job without terminal, a line a minute.
 
-    Shown by the first rank, for all ranks together.
+    Shown by the first rank, for all ranks together. An image counts when it is finished; `MaskWriter` writes
+    finished images to the disk from time to time.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
         self._bars: Progress | None = None
+        self._batch: BatchProgress | None = None
 
     def enable(self) -> None:
         """Show progress; called by Lightning on the first rank."""
@@ -45,29 +44,40 @@ class MaskProgressBar(ProgressBar):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the bars."""
         self._run = Run.of(trainer)
+        self._ranks = trainer.world_size
         self._total = len(self._run.assigned)
         self._before = self._total - len(self._run.pending)
         self._began = self._said = time.monotonic()
+        self._updated = 0.0
         if not self._enabled:
             return
         self._console = Console(stderr=True)
-        before = f" ({self._before} were done before)" if self._before else ""
-        self._console.print(f"{self._total} images to explain{before}", highlight=False)
+        self._print(_announcement(self._total, self._before))
+        if isinstance(pl_module, ReportsProgress):
+            pl_module.on_progress = self._on_progress
         if not self._console.is_terminal:
             return
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=max(8, min(40, self._console.width - 60))),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
             console=self._console,
         )
         self._images = self._bars.add_task("images", total=self._total, completed=self._before, note="")
-        self._masks = self._bars.add_task("masks", total=None, note="")
+        self._phase = self._bars.add_task("reading", total=None, note="", visible=False)
         self._bars.start()
-        if isinstance(pl_module, ReportsIterations):
-            pl_module.on_iteration = self._on_iteration
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remember how many images are being explained."""
+        self._explaining = len(batch.records)
 
     def on_predict_batch_end(
         self,
@@ -80,44 +90,88 @@ class MaskProgressBar(ProgressBar):
     ) -> None:
         """Report this rank's finished images, and show the progress of all ranks."""
         self._run.count(batch_idx, outputs)
-        if self._bars is not None:
-            done, note = self._state()
-            self._bars.update(self._images, completed=done, note=note)
-        elif self._enabled and time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
-            self._say()
+        self._batch = None
+        self._update()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the bars; in a job, a last line."""
-        if self._enabled and self._bars is None:
-            self._say()
+        """Stop the bars after a last line."""
+        if self._enabled:
+            finished, note = self._state(ended=True)
+            if self._bars is not None:
+                self._bars.update(self._images, completed=finished, note=note)
+            else:
+                self._say(finished, note)
         self._stop(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the terminal back before the message is printed."""
         self._stop(pl_module)
 
-    def _on_iteration(self, done: int, total: int) -> None:
+    def _on_progress(self, batch: BatchProgress) -> None:
+        self._batch = batch
+        if time.monotonic() - self._updated >= _SECONDS_BETWEEN_UPDATES or batch.done == batch.total:
+            self._update()
+
+    def _update(self) -> None:
+        """Move the bars; in a job, say a line once a minute."""
+        self._updated = time.monotonic()
         if self._bars is not None:
-            self._bars.update(self._masks, completed=done, total=total, note="iterations of this batch")
+            finished, note = self._state()
+            self._bars.update(self._images, completed=finished, note=note)
+            if (batch := self._batch) is not None:
+                self._bars.update(
+                    self._phase,
+                    description=batch.phase,
+                    completed=batch.done,
+                    total=batch.total,
+                    visible=True,
+                    note="of this batch",
+                )
+        elif self._enabled and self._updated - self._said >= _SECONDS_BETWEEN_LINES:
+            self._say(*self._state())
 
-    def _state(self) -> tuple[int, str]:
-        """Images that are done, and their rate in this run, the time left, and failures."""
-        progress = self._run.progress()
-        done = self._before + progress.images
-        rate = progress.images / max(time.monotonic() - self._began, 1e-9)
-        speed = f"{rate:.2f} images/s" if rate >= _SLOW or not rate else f"{1 / rate:.1f} s/image"
-        left = timedelta(seconds=round((self._total - done) / rate)) if rate else "unknown time"
-        failures = f", {progress.failures} unreadable or failed" if progress.failures else ""
-        return done, f"{speed}, {left} left{failures}"
+    def _state(self, ended: bool = False) -> tuple[int, str]:
+        """The images that are finished; the time left or taken, their rate in this run, and failures."""
+        progress, seconds = self._run.progress(), time.monotonic() - self._began
+        finished = self._before + progress.images
+        # The other ranks are about as far with their batches as this one.
+        share = self._batch.share if self._batch is not None else 0.0
+        explained = progress.images + (share * self._explaining * self._ranks if share else 0)
+        rate = explained / max(seconds, 1e-9)
+        notes = []
+        if ended:
+            notes.append(f"in {timedelta(seconds=round(seconds))}")
+        elif rate and seconds >= _SECONDS_TO_ESTIMATE:
+            left = max(0.0, self._total - self._before - explained) / rate
+            notes.append(f"{timedelta(seconds=round(left))} left")
+        if progress.images:
+            notes.append(f"{rate:.2f} images/s" if rate >= _SLOW else f"{1 / rate:.1f} s/image")
+        if progress.failures:
+            notes.append(f"{progress.failures} failed")
+        return finished, ", ".join(notes)
 
-    def _say(self) -> None:
+    def _say(self, finished: int, note: str) -> None:
         self._said = time.monotonic()
-        done, note = self._state()
-        self._console.print(f"{done} of {self._total} images, {note}", highlight=False)
+        batch = self._batch
+        phase = f"{batch.phase} {batch.done}/{batch.total} of this batch" if batch is not None else ""
+        parts = [f"{finished} of {self._total} images finished", note, phase]
+        self._print(", ".join(part for part in parts if part))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _stop(self, explainer: LightningModule) -> None:
         if self._bars is not None:
+            self._bars.update(self._phase, visible=False)
             self._bars.stop()
             self._bars = None
-            if isinstance(explainer, ReportsIterations):
-                explainer.on_iteration = None
+        if isinstance(explainer, ReportsProgress):
+            explainer.on_progress = None
+
+
+def _announcement(total: int, before: int) -> str:
+    """How many images a run has to explain."""
+    if not before:
+        return f"{total} {'image' if total == 1 else 'images'} to explain"
+    done = "1 was explained before" if before == 1 else f"{before} were explained before"
+    return f"{total - before} of {total} images to explain: {done}"

@@ -41,7 +41,7 @@ class MaskWriter(RunCallback):
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         on_first_rank(trainer, partial(_prepare, run))
-        attributes = {**run.configuration, **provenance(trainer.strategy.root_device)}
+        attributes = {**run.configuration, **provenance(run.configuration, trainer.strategy.root_device)}
         self._publisher = Publisher(run, attributes, self.images_per_segment, self.seconds_per_segment)
 
     def on_predict_batch_end(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import Callback, LightningModule
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
 from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.checks import check_at_least, check_choice
@@ -36,18 +36,16 @@ from igos_pl.evaluation.deletion_insertion import (
 )
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.randomness import key_of
+from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
 from igos_pl.run.run import Run
-from igos_pl.settings import Attributes, Configurable, nested, plain
+from igos_pl.settings import Attributes, Configurable
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import method_named
 from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import optimize
-from igos_pl.solver.optimizers import tried_optimizer
-from igos_pl.solver.presets import preset_settings
+from igos_pl.solver.presets import OptimizerFactory, optimizer_facts, preset_settings
 from igos_pl.solver.starts import Start
-
-OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
 # Perturbed images per forward pass; halved when memory runs out. On CPUs, larger micro-batches are slower,
 # because the allocator returns their large activation blocks to the system each time (docs/performance.md).
@@ -94,7 +92,7 @@ class Explainer(Configurable, LightningModule):
         micro_batch_size: perturbed images per forward pass; by default chosen for the device.
 
     Attributes:
-        on_iteration: callback ``(finished iterations, all iterations)``; None to disable it.
+        on_progress: is told how far a batch is; None to disable it.
     """
 
     not_settings = frozenset({"micro_batch_size", "optimizer"})  # the optimiser is among the facts
@@ -152,11 +150,11 @@ class Explainer(Configurable, LightningModule):
         self.metrics = metrics
         self.seed = seed
         self.micro_batch_size = micro_batch_size
-        self.on_iteration: Callable[[int, int], None] | None = None
+        self.on_progress: Callable[[BatchProgress], None] | None = None
         self._micro_batches: MicroBatches | None = None
         self._failures = _Failures()
         self._doubted = False
-        self._optimizer_facts = _optimizer_facts(optimizer)
+        self._optimizer_facts = optimizer_facts(optimizer)
 
     @classmethod
     def from_preset(cls, network: ExplainableNetwork, preset: str = "fast", **settings: Any) -> Explainer:
@@ -245,10 +243,11 @@ class Explainer(Configurable, LightningModule):
         proposed = self.network.propose(images.clone(), batch.truth_in_input())
         targets = self.start.expand(proposed.targets)
         at_once = max(1, _PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
-        parts = [
-            self._explain(images, baselines, targets.select(slice(start, start + at_once)), batch)
-            for start in range(0, len(targets), at_once)
-        ]
+        parts = []
+        for start in range(0, len(targets), at_once):
+            rows = targets.select(slice(start, start + at_once))
+            tell = partial(self._tell, start / len(targets), len(rows) / len(targets))
+            parts.append(self._explain(images, baselines, rows, batch, tell))
         columns = with_diversity(joined(parts))
         counts = torch.bincount(targets.image, minlength=len(names)).tolist()
         broken = set(columns["sample_id"][columns["status"] == "nan"]) if columns else set()
@@ -262,7 +261,14 @@ class Explainer(Configurable, LightningModule):
         ]
         return BatchResult(records, columns)
 
-    def _explain(self, images: Tensor, baselines: Tensor, targets: Targets, batch: ImageBatch) -> Columns:
+    def _explain(
+        self,
+        images: Tensor,
+        baselines: Tensor,
+        targets: Targets,
+        batch: ImageBatch,
+        tell: Callable[[str, int, int], None],
+    ) -> Columns:
         """Optimise and judge the masks of some targets; returns their rows."""
         began = time.perf_counter()
         size, count = (images.shape[-2], images.shape[-1]), self._method.masks
@@ -280,9 +286,13 @@ class Explainer(Configurable, LightningModule):
         # The parameter is this call's own: nothing of it stays on the module, or reaches another batch.
         masks = nn.Parameter(self.start.masks(targets, count, self.mask_size, size))
         optimizer = self.optimizer([masks])
-        solution = optimize(objective, masks, optimizer, self.iterations, self.average, self.on_iteration)
+        solution = optimize(
+            objective, masks, optimizer, self.iterations, self.average, partial(tell, OPTIMISING)
+        )
         counts = removal_counts(cells, CURVE_STEPS) if self.metrics else cells.new_zeros(len(cells), 1)
-        curves = deletion_insertion_curves(self.network, problem, solution.masks, counts, micro_batches)
+        curves = deletion_insertion_curves(
+            self.network, problem, solution.masks, counts, micro_batches, partial(tell, CURVES)
+        )
         return explanation_columns(
             targets,
             batch,
@@ -293,6 +303,25 @@ class Explainer(Configurable, LightningModule):
             iterations=self.iterations,
             seconds=time.perf_counter() - began,
         )
+
+    def _tell(self, before: float, size: float, phase: str, done: int, total: int) -> None:
+        """Say how far the batch is.
+
+        Args:
+            before: the share of the batch's rows that were explained before these.
+            size: the share of these rows.
+            phase: of these rows.
+            done: of the phase.
+            total: of the phase.
+        """
+        if self.on_progress is None:
+            return
+        # Passes for each row; a line search also makes trials, whose number nobody knows beforehand.
+        optimising = 2 * len(self._method.terms) * self.path_steps * self.iterations
+        curves = 2 * (CURVE_STEPS + 1 if self.metrics else 1)
+        passes = optimising * done / total if phase == OPTIMISING else optimising + curves * done / total
+        share = before + size * passes / (optimising + curves)
+        self.on_progress(BatchProgress(phase, done, total, share))
 
     def _keys(self, targets: Targets, batch: ImageBatch) -> list[int]:
         """The random key of each row. It depends only on the seed, the image and the target."""
@@ -337,10 +366,3 @@ class _Failures:
             f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"
             f" one: {type(error).__name__}: {error}"
         ) from error
-
-
-def _optimizer_facts(factory: OptimizerFactory) -> Attributes:
-    """An optimiser's name and settings. They are read from an instance that was tried."""
-    optimizer = tried_optimizer(factory)
-    settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
-    return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}

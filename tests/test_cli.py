@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import subprocess
@@ -94,7 +96,28 @@ def test_predict_from_end_to_end(photos: Path, capsys: pytest.CaptureFixture[str
     (photos / "broken.png").write_bytes(b"no picture")
     assert main(words(photos, "--overlays.count=3")) == 0
     run = RunFolder("run")
-    assert "5 images are in run/masks.h5" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert said.err.startswith("igos-pl 0.1.0 is starting: ")
+    assert "loading the network Classifier tiny.TinyNet\nlooking for the images of " in said.err
+    assert "5 images to explain\n" in said.err
+    lines = said.out.splitlines()
+    assert lines[:2] == [
+        "5 images are in run/masks.h5: 4 ok, 1 unreadable",
+        "4 explanations: preset fast, with iterations=2, path_steps=1 (iGOS+, Adam), masks of 6 x 6",
+    ]
+    assert lines[2] == "means of 4 explanations"
+    for name, line in zip(
+        ("score", "deletion", "insertion", "insertion - deletion"), lines[3:7], strict=True
+    ):
+        assert re.match(rf"  {name} +-?\d\.\d\d\d", line)
+    assert lines[7] == "without an explanation"
+    assert lines[8].startswith("  broken.png: unreadable: no image")
+    assert lines[-4:] == [
+        "masks     run/masks.h5",
+        "pictures  run/overlays (3)",
+        "settings  run/config.yaml",
+        "next      igos-pl info run",
+    ]
     with MaskFile(run.merged) as masks:
         assert masks.column("sample_id").tolist() == NAMES
         assert masks.images["sample_id"].tolist() == ["a.png", "b/c.jpg", "broken.png", "d.png", "e.png"]
@@ -107,7 +130,7 @@ def test_predict_from_end_to_end(photos: Path, capsys: pytest.CaptureFixture[str
         assert expected.items() <= masks.attributes.items()
         assert masks.attributes["data.root"] == str(photos)
     overlays = sorted(path.name for path in Path("run/overlays").iterdir())
-    assert overlays == ["a.png-0.png", "b%2Fc.jpg-0.png", "d.png-0.png"]
+    assert overlays == ["a.png", "b_c.png", "d.png"]
     for name in overlays:
         with Image.open(Path("run/overlays") / name) as picture:
             assert min(picture.size) > 200
@@ -149,7 +172,7 @@ def test_changed_configuration_is_refused(photos: Path, capsys: pytest.CaptureFi
     for part in (
         "l1: there 10.0, now 0.5",
         "method: there 'iGOS+', now 'I-GOS'",
-        "data.resize: there 'squash', now 'crop'",
+        "data.resize: there 'network', now 'crop'",
         "--output",
     ):
         assert part in message
@@ -181,7 +204,7 @@ def test_dry_run_into_results_of_another_configuration(
     capsys.readouterr()
     assert main(words(photos, "--dry_run=true", "--model.l1=0.5")) == 2
     assert "l1: there 10.0, now 0.5" in capsys.readouterr().err
-    assert main(words(photos, "--dry_run=true")) == 0
+    assert main(words(photos, "--dry_run")) == 0
     assert "4 images, 3 not done" in capsys.readouterr().out
     assert contents(Path("run")) == before
 
@@ -275,23 +298,45 @@ def test_settings_from_files_and_words(photos: Path, tmp_path: Path) -> None:
     assert found == {"method": "I-GOS", "l1": 4.0, "l2": 7.0, "optimizer": "LineSearch", "iterations": 1}
 
 
-def test_info(photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "broken.png").write_bytes(b"no picture")
     assert main(words(photos)) == 0
-    monkeypatch.setenv("COLUMNS", "160")
-    outputs = []
     for path in ("run", "run/masks.h5", str(RunFolder("run").segments()[0])):
         capsys.readouterr()
         assert main(["info", path, "--rows", "2"]) == 0
-        outputs.append(capsys.readouterr().out)
-    for output in outputs:
-        assert re.search(r"network.name\s+TinyNet", output)
-        assert "5 images (4 ok, 1 unreadable), 4 explanations" in output
-        assert re.search(r"\b2 of .*4 explanations", output)
+        output = capsys.readouterr().out
+        assert output.startswith("5 images: 4 ok, 1 unreadable\n4 explanations: preset fast, with ")
+        assert "network Classifier (TinyNet), data " in output
+        assert "2 of 4 explanations\n" in output
         assert "a.png" in output
         assert "d.png" not in output
-        assert re.search(r"means: deletion 0\.\d+, insertion 0\.\d+", output)
-        assert re.search(r"unreadable: .*broken\.png: no image", output)
+        assert re.search(r"insertion - deletion +-?0\.\d\d\d", output)
+        assert "  broken.png: unreadable: no image" in output
+        assert "optimizer.betas" not in output
+    assert main(["info", "run", "--settings"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"^  network.name +TinyNet$", output, re.MULTILINE)
+    assert re.search(r"^  optimizer.betas +\[0.9, 0.999\]$", output, re.MULTILINE)
+
+
+def test_info_as_csv(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(photos, "--model.metrics=false")) == 0
+    capsys.readouterr()
+    assert main(["info", "run", "--csv", "-"]) == 0
+    output = capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO(output)))
+    assert [row["sample_id"] for row in rows] == NAMES
+    with MaskFile("run") as masks:
+        assert [np.float32(row["score"]) for row in rows] == masks.column("score").tolist()
+        assert not {"masks", "deletion_curve", "box"} & rows[0].keys()
+    assert {(row["deletion"], row["box_x1"], row["status"]) for row in rows} == {("", "", "ok")}
+    assert rows[1]["path"] == str(photos / "b/c.jpg")
+    assert main(["info", "run", "--csv", "table.csv"]) == 0
+    assert capsys.readouterr().out == "4 explanations are in table.csv\n"
+    assert Path("table.csv").read_text() == output
+    assert "Cannot write nowhere/table.csv" in refused(
+        ["info", "run", "--csv", "nowhere/table.csv"], capsys, 1, path="nowhere"
+    )
 
 
 def test_info_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

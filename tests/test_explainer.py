@@ -37,8 +37,9 @@ from igos_pl.evaluation.deletion_insertion import CURVE_STEPS
 from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier
 from igos_pl.models.base import ExplainableNetwork, ProposedTargets
-from igos_pl.run.run import ReportsIterations
+from igos_pl.run.progress import BatchProgress, ReportsProgress
 from igos_pl.solver.baselines import BASELINES, make_baselines
+from igos_pl.solver.methods import METHODS
 from igos_pl.solver.objective import Objective, Problem, Scorer
 from igos_pl.solver.optimizers import NAG, LineSearch
 from igos_pl.solver.presets import preset_names
@@ -411,12 +412,35 @@ def test_batch_without_a_readable_image() -> None:
     assert not result.explanations
 
 
-def test_progress_is_told() -> None:
-    explainer, told = explainer_of(), []
-    assert isinstance(explainer, ReportsIterations)
-    explainer.on_iteration = lambda done, total: told.append((done, total))
+@pytest.mark.parametrize("metrics", [True, False])
+def test_progress_is_told(metrics: bool) -> None:
+    explainer = explainer_of(metrics=metrics, micro_batch_size=50)
+    assert isinstance(explainer, ReportsProgress)
+    told: list[BatchProgress] = []
+    explainer.on_progress = told.append
     explainer.predict_step(batch_of(pictures(1)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    optimising, curves = 3, 102 if metrics else 2
+    assert [(each.phase, each.done, each.total) for each in told] == [
+        *(("optimising", done, 3) for done in (1, 2, 3)),
+        *(("curves", done, curves) for done in ((34, 68, 102) if metrics else (2,))),
+    ]
+    shares = [each.share for each in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    passes = 2 * explainer.path_steps * optimising * len(METHODS["igos++"].terms)
+    assert shares[2] == pytest.approx(passes / (passes + curves))
+
+
+def test_progress_of_many_rows_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("igos_pl.explainer._PIXELS_AT_ONCE", 2 * SIZE**2)
+    explainer = explainer_of()
+    told: list[BatchProgress] = []
+    explainer.on_progress = told.append
+    explainer.predict_step(batch_of(pictures(3)))
+    shares = [each.share for each in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert any(each.share == pytest.approx(2 / 3) and each.done == each.total for each in told)
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,11 @@ def explain(
     for record in records:
         if record.message:
             warnings.warn(f"Image {record.sample_id}: {record.message}", stacklevel=2)
+    configuration = explainer.describe()
     return Explanations(
         records,
         [result.explanations for result in results if result.explanations],
-        {**explainer.describe(), **provenance(device_of(network))},
+        {**configuration, **provenance(configuration, device_of(network))},
         inputs.originals,
     )
 

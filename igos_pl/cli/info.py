@@ -1,87 +1,205 @@
-"""``igos-pl info``: what is in a result, as tables."""
+"""``igos-pl info``: what is in a result, as a summary and a table for people, or as CSV."""
 
 from __future__ import annotations
 
-from collections import Counter
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape as escape_markup
+from rich.markup import escape
 from rich.table import Table
 
+from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
+from igos_pl.data.text import printable, shortened
 from igos_pl.store import MaskFile, RunFolder
+from igos_pl.store.files import publishing
+
+_BLOCK = 1024  # rows of the CSV that are read at once
+_GAP = 2  # between the columns of a table
+_NAME_WIDTHS = {"image": 14, "class": 10}  # the least
 
 
-def print_info(path: Path, rows: int, console: Console | None = None) -> None:
-    """Print attributes, counts and means, and the first explanations.
+def print_info(path: Path, rows: int, settings: bool = False, console: Console | None = None) -> None:
+    """Print counts and means, the first explanations, and what went wrong.
 
     Args:
         path: a merged file, a segment, or a run's folder (its merged file if there is one).
         rows: explanations to list.
+        settings: print all settings, too.
         console: standard output by default.
     """
     console = console or Console()
-    merged = RunFolder(path).merged
-    with MaskFile(merged if path.is_dir() and merged.exists() else path) as masks:
-        console.print(_attributes_table(masks))
-        statuses = Counter(masks.images["status"].tolist())
-        counted = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
-        console.print(f"{len(masks.images['status'])} images ({counted}), {len(masks)} explanations")
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with MaskFile(_result(path)) as masks:
+        images = masks.images["status"].tolist()
+        say(f"{counted(len(images), 'image')}: {statuses_in_words(images)}")
+        say(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
+        say(f"network {_network(masks)}, data {masks.attributes.get('data.root', '?')}")
         if len(masks):
-            console.print(_means(masks))
-            console.print(explanations_table(masks, rows))
-        for record in _not_ok(masks, rows):
-            console.print(printable(record), markup=False)
+            say()
+            for line in means(masks):
+                say(line)
+            print_explanations(masks, rows, console)
+        if told := remarks(masks, rows):
+            say("\nabout the images")
+            for line in told:
+                say(f"  {line}")
+        if settings:
+            say("\nsettings")
+            width = max(map(len, masks.attributes))
+            for key, value in sorted(masks.attributes.items()):
+                say(f"  {key:<{width}}  {printable(str(value))}")
 
 
-def explanations_table(masks: MaskFile, rows: int) -> Table:
-    """Class, scores and times of the first explanations."""
-    shown = f"the {len(masks)}" if rows >= len(masks) else f"{rows} of the {len(masks)}"
-    table = Table(title=f"{shown} explanations: score, deletion, insertion, seconds")
-    for name in ("image", "class"):
-        table.add_column(name, overflow="fold")
-    for name in ("score", "del.", "ins.", "ins.-del.", "sec.", "status"):
-        table.add_column(name, justify="right")
+def write_csv(path: Path, target: Path | None) -> None:
+    """Write all explanations of a result as CSV: a row for each, with every column but masks and curves.
+
+    Args:
+        path: a merged file, a segment, or a run's folder.
+        target: the file; standard output if it is None.
+
+    Raises:
+        IgosError: if the result cannot be read, or the file cannot be written.
+    """
+    with MaskFile(_result(path)) as masks:
+        if target is None:
+            _write_rows(masks, sys.stdout)
+            return
+        with publishing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            _write_rows(masks, file)
+    print(f"{counted(len(masks), 'explanation')} are in {target}")
+
+
+def _write_rows(masks: MaskFile, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    for start in range(0, max(1, len(masks)), _BLOCK):
+        table = masks[start : start + _BLOCK].to_columns()
+        if start == 0:
+            writer.writerow(table)
+        writer.writerows(zip(*map(_cells, table.values()), strict=True))
+
+
+def _cells(column: NDArray[Any]) -> list[str]:
+    """A column as text. Numbers that are not known are empty cells."""
+    texts = [str(value) for value in column]
+    return texts if column.dtype.kind != "f" else ["" if text == "nan" else text for text in texts]
+
+
+def _result(path: Path) -> Path:
+    merged = RunFolder(path).merged
+    return merged if path.is_dir() and merged.exists() else path
+
+
+def _network(masks: MaskFile) -> str:
+    kind, name = (masks.attributes.get(key) for key in ("network", "network.name"))
+    return f"{kind} ({name})" if name and name != "none" else str(kind)
+
+
+def _decimal(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """A column of numbers.
+
+    Attributes:
+        title: its head.
+        columns: of the result.
+        text: turns a row's values of these columns into text.
+        unless: all rows have this text: the column is left out.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    text: Callable[..., str] = _decimal
+    unless: str | None = None
+
+
+# In the order of the table.
+_NUMBERS = (
+    _Numbers("cell", ("start_cell", "best"), lambda cell, best: f"{cell}{'*' if best else ' '}", "-1*"),
+    _Numbers("score", ("score",)),
+    _Numbers("del", ("deletion",), unless="-"),
+    _Numbers("ins", ("insertion",), unless="-"),
+    _Numbers(
+        "ins-del", ("insertion", "deletion"), lambda insertion, deletion: _decimal(insertion - deletion), "-"
+    ),
+    _Numbers("in box", ("energy_box",), unless="-"),
+    _Numbers("in mask", ("energy_mask",), unless="-"),
+    _Numbers("s", ("seconds",), "{:.1f}".format),
+    _Numbers("status", ("status",), str, "ok"),
+)
+# What stays longest when there is little room.
+_PRIORITY = ("ins-del", "status", "score", "cell", "del", "ins", "in box", "s", "in mask")
+
+
+def print_explanations(masks: MaskFile, rows: int, console: Console) -> None:
+    """Print a table of the first explanations: images, classes and numbers.
+
+    Numbers are never cut: there are as many columns as fit. Long names lose their middle.
+
+    Args:
+        masks: the result.
+        rows: explanations to list.
+        console: where.
+    """
     first = masks[:rows]
-    columns = {
-        name: first.column(name)
-        for name in ("sample_id", "label_name", "score", "deletion", "insertion", "seconds", "status")
+    names = {
+        "image": [printable(name) for name in first.column("sample_id").tolist()],
+        "class": [printable(name) for name in first.column("label_name").tolist()],
     }
-    for image, label, score, deletion, insertion, seconds, status in zip(*columns.values(), strict=True):
-        numbers = (score, deletion, insertion, insertion - deletion)
-        table.add_row(escape(image), escape(label), *(f"{n:.3f}" for n in numbers), f"{seconds:.1f}", status)
-    return table
+    numbers = {}
+    for kind in _NUMBERS:
+        texts = [kind.text(*row) for row in zip(*map(first.column, kind.columns), strict=True)]
+        if set(texts) != {kind.unless}:
+            numbers[kind.title] = texts
+    whole = len(masks)
+    title = f"{min(rows, whole):,} of {counted(whole, 'explanation')}"
+    if "cell" in numbers:
+        title += " (* = the best start of its target)"
+    console.print(f"\n{title}", highlight=False)
+    room = _room(names, numbers, console.width)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    for title, size in room.items():
+        table.add_column(
+            title,
+            justify="left" if title in names else "right",
+            no_wrap=True,
+            width=size,
+            header_style="bold",
+        )
+    shown = {title: (names | numbers)[title] for title in room}
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*(escape(shortened(text, size)) for text, size in zip(row, room.values(), strict=True)))
+    console.print(table)
 
 
-def _attributes_table(masks: MaskFile) -> Table:
-    table = Table(show_header=False, box=None)
-    for key, value in sorted(masks.attributes.items()):
-        table.add_row(key, escape(str(value)))
-    return table
+def _room(names: dict[str, list[str]], numbers: dict[str, list[str]], width: int) -> dict[str, int]:
+    """The widths of the columns that fit, in the order of the table."""
+    wanted = {title: _longest(title, texts) for title, texts in (names | numbers).items()}
+    least = {title: min(wanted[title], _NAME_WIDTHS[title]) for title in names}
+    left = width - sum(least.values()) - _GAP * (len(names) - 1)
+    chosen = set(names)
+    for title in _PRIORITY:
+        if title in numbers and left >= wanted[title] + _GAP:
+            chosen.add(title)
+            left -= wanted[title] + _GAP
+    for title in names:  # what is left over
+        more = min(left, wanted[title] - least[title])
+        least[title] += more
+        left -= more
+    return {title: least.get(title, wanted[title]) for title in wanted if title in chosen}
 
 
-def _means(masks: MaskFile) -> str:
-    deletion, insertion = masks.column("deletion"), masks.column("insertion")
-    known = np.isfinite(insertion - deletion)
-    if not known.any():
-        return "deletion and insertion were not computed"
-    low, high = deletion[known].mean(), insertion[known].mean()
-    return f"means: deletion {low:.3f}, insertion {high:.3f}, difference {high - low:.3f}"
-
-
-def _not_ok(masks: MaskFile, rows: int) -> list[str]:
-    """The first images that are not ok, and why."""
-    places = np.flatnonzero(masks.images["status"] != "ok")[:rows]
-    columns = [masks.image_table.read(name, places).tolist() for name in ("status", "path", "message")]
-    return [f"{status}: {path}: {message}" for status, path, message in zip(*columns, strict=True)]
-
-
-def printable(text: str) -> str:
-    """Text whose control characters are written out, so that a file's name cannot steer the terminal."""
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
-
-
-def escape(text: str) -> str:
-    """Text as a table's cell shows it, whatever it holds."""
-    return escape_markup(printable(text))
+def _longest(title: str, texts: Sequence[str]) -> int:
+    return max(map(len, (title, *texts)))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from igos_pl import __version__
+from igos_pl.cli.console import say
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.errors import IgosError
 
@@ -63,11 +64,17 @@ def _predict(words: list[str]) -> int:
     from igos_pl.run.signals import StopSignals, die_with_parent
 
     die_with_parent()
+    if not {"--print_config", "--help_all"} & set(words):
+        _say_starting()  # importing torch and Lightning alone takes seconds
 
-    with StopSignals(starting=True):  # from here on: importing alone takes seconds
+    with StopSignals(starting=True):  # from here on
         from igos_pl.cli.predict import predict
 
         return predict(["--help" if word == "--help_all" else word for word in words])
+
+
+def _say_starting() -> None:
+    say(f"igos-pl {__version__} is starting: loading PyTorch and Lightning ...")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -85,12 +92,16 @@ def _dispatch(words: list[str]) -> int:
 
         return print_verification(options.path)
     elif options.command == "info":
-        from igos_pl.cli.info import print_info
+        from igos_pl.cli.info import print_info, write_csv
 
-        print_info(options.file, options.rows)
+        if options.csv:
+            write_csv(options.file, None if options.csv == "-" else Path(options.csv))
+        else:
+            print_info(options.file, options.rows, options.settings)
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
+        _say_starting()
         run_demo(
             options.output or Path("runs/demo-detector" if options.detector else "runs/demo"),
             options.detector,
@@ -117,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("path", type=Path, help="output folder of a run, or a result file")
     info = add("info", help="show what a result contains")
     info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
-    info.add_argument("--rows", type=int, default=20, help="explanations to list (default 20)")
+    info.add_argument("--rows", type=int, default=20, metavar="N", help="explanations to list (default 20)")
+    info.add_argument("--settings", action="store_true", help="list all settings of the run, too")
+    info.add_argument("--csv", metavar="FILE", help="write all explanations as CSV instead (- for stdout)")
     demo = add("demo", help="explain some real photos with a real network")
     demo.add_argument("--detector", action="store_true", help="run a detector on generated images instead")
     demo.add_argument("--output", type=Path, help="output folder (default runs/demo, or runs/demo-detector)")

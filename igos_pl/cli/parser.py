@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ActionYesNo, ArgumentError, Namespace
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
+from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
 from igos_pl.errors import IgosError
@@ -26,7 +27,9 @@ class PredictCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the output folder, the callbacks and the default classes."""
         parser.add_argument("--output", type=str, default="runs/predict", help="folder of the results")
-        parser.add_argument("--dry_run", type=bool, default=False, help="explain one batch, write nothing")
+        parser.add_argument(
+            "--dry_run", action=ActionYesNo, nargs="?", default=False, help="explain one batch, write nothing"
+        )
         parser.link_arguments("output", "trainer.default_root_dir")
         parser.add_class_arguments(MaskWriter, "writer")
         parser.add_class_arguments(OverlayWriter, "overlays")
@@ -55,6 +58,19 @@ class PredictCLI(LightningCLI):
         """Whether one batch is explained and nothing is written."""
         return bool(self.config["dry_run"])
 
+    def instantiate_classes(self) -> None:
+        """Say what is loaded before it is: large networks take a while."""
+        network = self.config["model"]["network"]
+        settings = network.get("init_args") or {}
+        given = [settings.get(name) for name in ("module", "name", "weights")]
+        given = [value.get("class_path") if isinstance(value, Namespace) else value for value in given]
+        names = [str(value) for value in given if value]
+        data = (self.config["data"].get("init_args") or {}).get("root")
+        say(f"loading the network {' '.join([network['class_path'].rpartition('.')[2], *names])}")
+        super().instantiate_classes()
+        if data:
+            say(f"looking for the images of {data}")
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of a real run, or of a dry run."""
         if not self.config["output"]:
@@ -67,7 +83,7 @@ class PredictCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
         else:
             writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
-            callbacks = [writer, overlays, MaskProgressBar(), SaveConfig(self._yaml())]
+            callbacks = [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
             # The job script does the requeueing. Lightning's auto-requeue would write a checkpoint of a mask.
             kwargs["plugins"] = [*_as_list(settings.get("plugins")), SLURMEnvironment(auto_requeue=False)]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
 from igos_pl.cli.parser import parsed
 from igos_pl.cli.presets import with_preset
+from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
+from igos_pl.data.text import printable
 from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
+from igos_pl.store import MaskFile
 
-_SHOWN = 20
+_SHOWN = 5  # images of which the summary says what is wrong
 
 
 def predict(words: list[str]) -> int:
@@ -44,19 +46,42 @@ def predict(words: list[str]) -> int:
 
 
 def _report(run: Run) -> int:
-    """Compare what was written with what was asked for."""
+    """Print what came out, what went wrong, and where everything is; returns the exit code."""
     statuses = run.folder.statuses()
     missing = run.missing(statuses)
     if missing:
         shown = [f"{name}: {run.unread[name]}" if name in run.unread else name for name in missing[:_SHOWN]]
+        more = [f"and {len(missing) - _SHOWN:,} more"] if len(missing) > _SHOWN else []
         print(f"{len(missing)} of {len(run.assigned)} images are missing from {run.folder.path}:")
-        print("", *shown, sep="\n  ")
+        print("", *map(printable, shown), *more, sep="\n  ")
         print("Run the same command again to go on with them")
         return 1
-    where = run.folder.merged if run.folder.is_merged() else run.folder.segments_path
-    print(f"{len(run.assigned)} images are in {where}")
-    failed = Counter(statuses[name] for name in run.assigned if statuses[name] in FAILED)
-    if failed:
-        counted = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
-        print(f"{counted}: igos-pl info {run.folder.path} says why; --data.retry_unreadable true tries again")
+    merged = run.folder.is_merged()
+    where = run.folder.merged if merged else run.folder.segments_path
+    verb = "is" if len(statuses) == 1 else "are"
+    print(f"{counted(len(statuses), 'image')} {verb} in {where}: {statuses_in_words(statuses.values())}")
+    failed = any(statuses[name] in FAILED for name in run.assigned)
+    with MaskFile(where if merged else run.folder.path) as masks:
+        print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
+        # The parts of a run that is not complete may be very many files.
+        print(*(means(masks) if merged else []), sep="\n", end="\n" if merged and len(masks) else "")
+        if failed:
+            print("without an explanation", *remarks(masks, _SHOWN, failures_only=True), sep="\n  ")
+            print("  --data.retry_unreadable true tries unreadable and failed images again")
+    _print_places(run, merged)
     return 0
+
+
+def _print_places(run: Run, merged: bool) -> None:
+    """Say where everything is, and what to do next."""
+    folder = run.folder.path
+    pictures = folder / "overlays"
+    number = len(list(pictures.glob("*.png"))) if pictures.is_dir() else 0
+    left = len(run.expected) - len(run.assigned)
+    places = {
+        "masks": run.folder.merged if merged else "",
+        "pictures": f"{pictures} ({number})" if number else "",
+        "settings": folder / "config.yaml",
+        "next": f"igos-pl info {folder}" if merged or not left else f"igos-pl status {folder}",
+    }
+    print(*(f"{name:<9} {place}" for name, place in places.items() if place), sep="\n")

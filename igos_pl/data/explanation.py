@@ -33,6 +33,12 @@ class Explanation:
         except KeyError:
             raise AttributeError(f"an explanation has no column {name!r}") from None
 
+    def __repr__(self) -> str:
+        name, label, score = (self.values.get(key) for key in ("sample_id", "label_name", "score"))
+        known = np.isfinite([self.values.get(key, np.nan) for key in ("deletion", "insertion")]).all()
+        difference = f", insertion - deletion {self.insertion - self.deletion:.3f}" if known else ""
+        return f"<explanation of {name!r}: {label} {score:.3f}{difference}>"
+
     @property
     def mask(self) -> NDArray[np.float32]:
         """``(s, s)`` in [0, 1], low = important."""
@@ -52,9 +58,17 @@ class Explanation:
             int(self.image["width"]), int(self.image["height"]), (left, top, right, bottom), (height, width)
         )
 
-    def saliency_on_original(self) -> NDArray[np.float32]:
-        """Saliency of every pixel of the upright original, ``(height, width)``; 0 outside of a crop."""
-        return self.frame.saliency_on_original(self.saliency)
+    def saliency_on_original(self, normalize: bool = False) -> NDArray[np.float32]:
+        """Saliency of every pixel of the upright original, ``(height, width)``; 0 outside of a crop.
+
+        The values are in [0, 1], and usually far from 1: they are 1 - mask.
+
+        Args:
+            normalize: stretch them so that the largest value is 1. A mask that is 1 everywhere stays 0.
+        """
+        saliency = self.frame.saliency_on_original(self.saliency)
+        peak = float(saliency.max(initial=0)) if normalize else 0
+        return saliency / np.float32(peak) if peak > 0 else saliency
 
 
 def explanations_of(result: BatchResult, attributes: dict[str, Any]) -> list[Explanation]:

@@ -56,17 +56,15 @@ def run_demo(output: Path, detector: bool = False, how: Sequence[str] = ()) -> N
         detector: explain detections on generated pictures instead of photos.
         how: the explainer's settings, as on the command line; the preset ``fast`` by default.
     """
-    from igos_pl.cli.info import explanations_table
+    from igos_pl.cli.info import print_explanations
     from igos_pl.cli.predict import predict
     from igos_pl.store import MaskFile, RunFolder
 
     what = _detector_settings(output) if detector else _classifier_settings(output)
     small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
     predict([*what, *small, *how, "--output", str(output)])
-    run = RunFolder(output)
-    with MaskFile(run.merged) as masks:
-        Console().print(explanations_table(masks, rows=len(masks)))
-    print(f"masks: {run.merged}\noverlays: {run.path / 'overlays'}")
+    with MaskFile(RunFolder(output).merged) as masks:
+        print_explanations(masks, len(masks), Console())
 
 
 def _classifier_settings(output: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -92,6 +93,7 @@ def deletion_insertion_curves(
     masks: Tensor,
     counts: Tensor,
     micro_batches: MicroBatches,
+    on_images: Callable[[int, int], None] | None = None,
 ) -> Curves:
     """Remove each mask's cells in order; score what remains (deletion) and what was removed (insertion).
 
@@ -104,6 +106,7 @@ def deletion_insertion_curves(
         masks: ``(R, s, s)``, low is important.
         counts: ``(R, P)`` cells removed at each point, see `removal_counts`.
         micro_batches: cuts the 2 R P images into pieces.
+        on_images: called after each piece with the number of images scored and the number in all.
     """
     rows, points = counts.shape
     place = ranks(masks)
@@ -122,6 +125,8 @@ def deletion_insertion_curves(
         whole, bare = (source.index_select(0, targets.image) for source in (images, baselines))
         blended = blend(whole, bare, shown).contiguous(memory_format=torch.channels_last)
         scores[start:stop] = network.score(blended, targets).to(scores.dtype)
+        if on_images is not None:
+            on_images(stop, len(scores))
 
     micro_batches.run(len(scores), work)
     deletion, insertion = scores.reshape(2, rows, points)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
@@ -208,14 +207,3 @@ def other_data() -> IgosError:
 
 # A trainer has no place for a run of ours. Entries go with their trainers.
 _RUNS: WeakKeyDictionary[Trainer, Run] = WeakKeyDictionary()
-
-
-@runtime_checkable
-class ReportsIterations(Protocol):
-    """An explainer that says how far the optimisation of a batch is.
-
-    Attributes:
-        on_iteration: callback ``(finished iterations, all iterations)``; None to disable it.
-    """
-
-    on_iteration: Callable[[int, int], None] | None

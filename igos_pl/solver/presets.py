@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
+from torch.optim import Optimizer
 
 from igos_pl.checks import check_choice
+from igos_pl.settings import Attributes, nested, plain
+from igos_pl.solver.methods import method_named
+from igos_pl.solver.optimizers import tried_optimizer
+
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+
+# With more settings of its own, a run has little to do with a preset.
+_MOST_CHANGES = 4
 
 PRESETS = Path(__file__).parents[1] / "presets"
 
@@ -39,6 +50,57 @@ def preset_settings(name: str) -> dict[str, Any]:
     if "optimizer" in settings:
         settings["optimizer"] = _optimizer(**settings["optimizer"])
     return settings
+
+
+def preset_of(settings: Mapping[str, Any]) -> str:
+    """The preset that an explainer's settings come from, and what differs from it: ``fast, with l1=5``.
+
+    The settings alone decide, however they were given. Settings that no preset sets do not count.
+
+    Args:
+        settings: of an explainer, as `igos_pl.settings.Configurable.describe` gives them.
+
+    Returns:
+        An empty text if the settings are not close to any preset with the same optimiser.
+    """
+    same = [name for name in preset_names() if _described(name)["optimizer"] == settings.get("optimizer")]
+    if not same:
+        return ""
+    changes, name = min(
+        ((_changes(settings, name), name) for name in same), key=lambda found: (len(found[0]), found[1])
+    )
+    if len(changes) > _MOST_CHANGES:
+        return ""
+    return f"{name}, with {', '.join(changes)}" if changes else name
+
+
+def optimizer_facts(factory: OptimizerFactory) -> Attributes:
+    """An optimiser's name and settings. They are read from an instance that was tried."""
+    optimizer = tried_optimizer(factory)
+    settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
+    return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}
+
+
+def _changes(settings: Mapping[str, Any], preset: str) -> list[str]:
+    """The settings that differ from a preset's, as ``name=value``."""
+    expected = _described(preset)
+    # Of the optimiser, only what it has: one with alpha has no step_size.
+    keys = [key for key in expected if not key.startswith("optimizer.")]
+    keys += [key for key in settings if key.startswith("optimizer.")]
+    return [
+        f"{key}={value:g}" if isinstance(value, int | float) else f"{key}={value}"
+        for key in keys
+        if (value := settings.get(key, "none")) != expected.get(key)
+    ]
+
+
+@cache
+def _described(preset: str) -> Attributes:
+    """A preset's settings as an explainer describes them."""
+    settings = preset_settings(preset)
+    method, optimizer = method_named(settings.pop("method")), settings.pop("optimizer")
+    others = {key: plain(value) for key, value in settings.items()}
+    return {"method": method.name, **others, **optimizer_facts(optimizer)}
 
 
 def _optimizer(class_path: str, init_args: dict[str, Any] | None = None) -> Any:

@@ -24,6 +24,10 @@ from igos_pl.store.schema import CHUNK_ROWS, EXPLANATIONS, IMAGES, Column, damag
 _BLOCK = 1024  # rows that are read at once
 _OPEN_FILES = 4  # a long run has more segments than a process may open
 
+# The columns of explanations that hold more than one number in a row.
+_ARRAYS = ("masks", "box", "deletion_curve", "insertion_curve")
+_CORNERS = ("x1", "y1", "x2", "y2")
+
 
 class Rows(Sequence[Explanation]):
     """Some explanations of a file, in an order. Nothing is read before it is asked for.
@@ -58,6 +62,37 @@ class Rows(Sequence[Explanation]):
             wanted = value.encode() if isinstance(value, str) else value
             chosen &= self._masks.table.read_bytes(name, self.numbers) == wanted
         return np.flatnonzero(chosen)
+
+    def to_columns(self) -> dict[str, NDArray[Any]]:
+        """What can stand in a flat table: a column for each number and text of these rows.
+
+        Masks and curves are left out; `column` gives them in the same order. The box has four columns, and
+        the image's path and label come from the table of images.
+        """
+        columns: dict[str, NDArray[Any]] = {}
+        for name in EXPLANATIONS:
+            if name == "box":
+                corners = self.column(name).reshape(len(self), 4)
+                columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
+            elif name not in _ARRAYS:
+                columns[name] = self.column(name)
+        images = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
+        read = self._masks.image_table.read
+        return {**columns, **{name: read(name, images) for name in ("path", "ground_truth")}}
+
+    def to_dataframe(self) -> Any:
+        """These rows as a `pandas.DataFrame`, with the columns of `to_columns`.
+
+        The index counts from 0, so that ``rows[frame.query("score > 0.9").index]`` are the same rows again.
+
+        Raises:
+            IgosError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise IgosError("Data frames need pandas: pip install 'igos_pl[pandas]'") from error
+        return pd.DataFrame(self.to_columns())
 
     @overload
     def __getitem__(self, row: int) -> Explanation: ...
@@ -158,15 +193,23 @@ class MaskFile(Rows):
             ids: as UTF-8, in any order, also repeatedly.
         """
         ids = np.unique(ids)
+        rows = self.image_rows(ids)
+        columns = {name: _values(self.image_table.read(name, rows)) for name in IMAGES}
+        records = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        return dict(zip(ids.tolist(), records, strict=True))
+
+    def image_rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """The numbers of some images' rows in the table of images.
+
+        Args:
+            ids: as UTF-8.
+        """
         order, names = self._image_order
         places = find(names, ids)
         if (places < 0).any():
             name = ids[places < 0][0].decode(errors="replace")
             raise damaged(self._files.paths[0], f"{name} is missing from its table of images")
-        rows = order[places]
-        columns = {name: _values(self.image_table.read(name, rows)) for name in IMAGES}
-        records = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-        return dict(zip(ids.tolist(), records, strict=True))
+        return order[places]
 
     @cached_property
     def _image_order(self) -> tuple[NDArray[np.int64], NDArray[Any]]:

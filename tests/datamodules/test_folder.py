@@ -19,6 +19,7 @@ from igos_pl.data.images import read_image, to_input
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
+from igos_pl.run.progress import OPTIMISING, BatchProgress
 from igos_pl.run.run import Run
 from igos_pl.store import MaskFile, RunFolder
 
@@ -35,11 +36,11 @@ def run(root: Path, output: Path, **options: Any) -> tuple[ImageFolderDataModule
     explainer = Explainer(tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
     batches = 0
 
-    def count(done: int, total: int) -> None:
+    def count(progress: BatchProgress) -> None:
         nonlocal batches
-        batches += 1
+        batches += progress.phase == OPTIMISING
 
-    explainer.on_iteration = count
+    explainer.on_progress = count
     trainer = quiet_trainer(output, callbacks=callbacks)
     trainer.predict(explainer, data, return_predictions=False)
     return data, batches

@@ -1,0 +1,109 @@
+"""A result in a few lines: counts, means, and what went wrong. For ``predict`` and ``info``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.data.text import printable
+from igos_pl.store import MaskFile
+
+# The means that are shown: the column, its name in words, and what it says.
+_QUALITY = (
+    ("score", "score", ""),
+    ("deletion", "deletion", "low is good"),
+    ("insertion", "insertion", "high is good"),
+)
+_DIFFERENCE = ("insertion - deletion", "high is good")
+_LOCALISATION = (
+    ("energy_box", "saliency in the object's box", "energy pointing game"),
+    ("energy_mask", "saliency in its instance mask", "the same"),
+    ("pointing_box", "peak in the object's box", "pointing game"),
+    ("pointing_mask", "peak in its instance mask", "the same"),
+)
+
+_WORDS = 32  # the longest of these
+
+
+def counted(number: int, word: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def statuses_in_words(statuses: Iterable[str]) -> str:
+    """How many images have which status: ``7 ok, 1 unreadable``; the frequent ones first."""
+    counts = Counter(statuses)
+    ordered = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
+    return ", ".join(f"{number:,} {status}" for status, number in ordered)
+
+
+def method_in_words(attributes: Mapping[str, Any]) -> str:
+    """How the masks were made: ``preset fast (iGOS+, Adam), masks of 28 x 28``."""
+    method = ", ".join(str(attributes[name]) for name in ("method", "optimizer") if name in attributes)
+    size = attributes.get("mask_size", "?")
+    preset = attributes.get("preset")
+    text = f"preset {preset} ({method})" if preset else method
+    return f"{text}, masks of {size} x {size}"
+
+
+def means(masks: MaskFile) -> list[str]:
+    """Lines with the means over all explanations, and of localisation where objects are annotated."""
+    if not len(masks):
+        return []
+    columns = {name: masks.column(name).astype(np.float64) for name, *_ in (*_QUALITY, *_LOCALISATION)}
+    rows = [(words, columns[name], about) for name, words, about in _QUALITY]
+    words, about = _DIFFERENCE
+    difference = columns["insertion"] - columns["deletion"]
+    rows.append((words, difference, about))
+    if (masks.column("start_cell") >= 0).any():
+        best = masks.column("best") == 1
+        rows.append(("the same, best start of a target", np.where(best, difference, np.nan), about))
+        rows.append(("diversity of the starts", masks.column("diversity"), "0 equal, 1 disjoint"))
+    lines = [f"means of {counted(len(masks), 'explanation')}", *map(_mean, *zip(*rows, strict=True))]
+    if not np.isfinite(difference).any():
+        lines.append("  deletion and insertion were not computed")
+    found = [(words, columns[name], about) for name, words, about in _LOCALISATION]
+    if number := int(np.isfinite(columns["energy_box"]).sum()):
+        lines.append(f"means of {counted(number, 'explanation')} of an annotated object")
+        lines += map(_mean, *zip(*found, strict=True))
+    return [line for line in lines if line]
+
+
+def _mean(words: str, values: NDArray[Any], about: str) -> str:
+    """A line, or nothing if no value is known."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return ""
+    return f"  {words:<{_WORDS}} {known.mean():>6.3f}" + (f"  ({about})" if about else "")
+
+
+def remarks(masks: MaskFile, most: int, failures_only: bool = False) -> list[str]:
+    """Why images are not ok, and what there is to know of others; one line for an image.
+
+    Args:
+        masks: the result.
+        most: lines; a last one says how many more there are.
+        failures_only: leave out images that are ok.
+    """
+    table = masks.image_table
+    every = np.arange(len(table))
+    status = table.read_bytes("status", every)
+    told = status != b"ok"
+    if not failures_only:
+        told |= table.read_bytes("message", every) != b""
+    places = np.flatnonzero(told)
+    late = np.isin(status[places], (b"ok", b"no detection"))  # failures come first
+    places = places[np.argsort(late, kind="stable")]
+    columns = [table.read(name, places[:most]) for name in ("sample_id", "path", "status", "message")]
+    lines = [printable(_remark(*map(str, texts))) for texts in zip(*columns, strict=True)]
+    return lines + ([f"and {len(places) - most:,} more"] if len(places) > most else [])
+
+
+def _remark(name: str, path: str, status: str, message: str) -> str:
+    """``cat.jpg: unreadable: no image``, with the path if the id does not say it."""
+    name = name if path.endswith(name) else f"{name} ({path})"
+    return ": ".join(part for part in (name, "" if status == "ok" else status, message) if part)
