@@ -32,6 +32,10 @@ _CHUNK_BYTES = 1 << 16
 CHUNK_ROWS = 1024  # at most; all chunks have a power of two, so that blocks of so many rows are whole chunks
 
 
+# What h5py raises for damaged data.
+HDF5_ERRORS = (OSError, KeyError, RuntimeError)
+
+
 class DamagedFileError(IgosError):
     """A file's content is not what was written."""
 
@@ -205,7 +209,7 @@ def find_column(table: h5py.Group, name: str) -> h5py.Dataset:
             dataset = h5py.Dataset(h5py.h5d.open(table.id, name.encode()))
             how = dataset.id.get_create_plist()
             here = how.get_layout() != h5py.h5d.VIRTUAL and how.get_external_count() == 0
-    except (OSError, KeyError, RuntimeError) as error:
+    except HDF5_ERRORS as error:
         raise damaged(Path(table.file.filename), f"{name} is damaged ({error})") from error
     if not here:
         raise damaged(Path(table.file.filename), f"{name} leads to another place")
@@ -221,7 +225,7 @@ def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
     dataset = find_column(table, name)
     try:
         return np.asarray(dataset[rows])
-    except OSError as error:
+    except HDF5_ERRORS as error:
         raise damaged(Path(table.file.filename), f"{name} is damaged ({error})") from error
 
 
