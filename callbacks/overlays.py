@@ -40,10 +40,12 @@ class OverlayWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the batch's explanations while the number is not reached."""
+        if not self.count or not trainer.is_global_zero:
+            return
         run = Run.of(trainer)
         folder = run.folder.path / "overlays"
         wanted = self.count - (len(list(folder.glob("*.png"))) if folder.exists() else 0)
-        if wanted <= 0 or not trainer.is_global_zero:
+        if wanted <= 0:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
