@@ -21,6 +21,7 @@ from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
 from igos_pl.errors import IgosError
 from igos_pl.models.weights import load_weights
 
+IDS = ["image 0", "image 1", "image 2"]
 QUICK: dict[str, Any] = {"iterations": 2, "mask_size": 6}
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -75,7 +76,7 @@ def test_the_callers_network_is_left_as_it_was(net: tiny.TinyNet, images: Tensor
 
 def test_it_gives_what_the_explainer_gives(net: tiny.TinyNet, images: Tensor) -> None:
     adapter = Classifier(net, input_size=tiny.SIZE, mean=MEAN, std=STD)
-    wanted = Explainer(adapter, **QUICK).predict_step(tiny.batch_of(images, ["0", "1", "2"])).explanations
+    wanted = Explainer(adapter, **QUICK).predict_step(tiny.batch_of(images, IDS)).explanations
     result = explain(adapter, images, **QUICK)
     np.testing.assert_array_equal(result.masks, wanted["masks"])
     for same in (
@@ -207,9 +208,20 @@ def test_results_are_saved_as_files_that_the_reader_reads(
         np.testing.assert_array_equal(file.column("masks"), result.masks)
         assert file.attributes["mask_size"] == 6
         assert file.attributes["igos_pl"] == igos_pl.__version__
-        assert [row.sample_id for row in file] == ["0", "1", "2"]
+        assert [row.sample_id for row in file] == IDS
     with pytest.raises(IgosError, match=r"some.h5 exists already"):
         result.save(path)
+
+
+def test_a_result_is_drawn(tmp_path: Path, net: tiny.TinyNet, images: Tensor) -> None:
+    result = explain(net, normalized(images), class_names=["a", "b", "c", "d", "e"], **QUICK)
+    figure = result.plot(1)
+    titles = [text.get_text() for text in figure.texts]
+    assert titles[0] == f"image 1: {result.label_name[1]}, score {result.score[1]:.2f}"
+    figure.savefig(tmp_path / "a.png")
+    shown = figure.axes[0].get_images()[0].get_array()
+    assert shown.shape == (tiny.SIZE, tiny.SIZE, 3)
+    assert float(shown.max()) == 1.0  # normalised values are stretched into what can be shown
 
 
 WRONG = [

@@ -42,7 +42,7 @@ class Inputs:
 
     Attributes:
         images: ``(N, C, H, W)``: uint8, or float32 in which 1 stands for 255.
-        records: of the N images; their ids are the paths, or the numbers from 0.
+        records: of the N images; their ids are the paths, or ``image 0``, ...
         originals: the N upright pictures ``(h, w, 3)`` uint8, to draw on.
     """
 
@@ -158,7 +158,7 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
         pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
         paths = [picture.path for picture in images]
         originals = [np.asarray(picture.image) for picture in images]
-    names = [path or str(number) for number, path in enumerate(paths)]
+    names = [path or f"image {number}" for number, path in enumerate(paths)]
     if len(set(names)) < len(names):  # a path twice
         names = [f"{number} {name}" for number, name in enumerate(names)]
     records = [ImageRecord(name, path, frame) for name, path, frame in zip(names, paths, frames, strict=True)]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.columns import joined
+from igos_pl.figures.overlay import figure_of
 from igos_pl.settings import Attributes
 from igos_pl.store.files import publishing
 from igos_pl.store.segments import segment_bytes
@@ -87,6 +89,17 @@ class Explanations(Sequence[Explanation]):
     def saliency_on_original(self) -> list[NDArray[np.float32]]:
         """For each row, the saliency of every pixel of its image, ``(height, width)``, high = important."""
         return [row.saliency_on_original() for row in self._rows]
+
+    def plot(self, row: int = 0) -> Figure:
+        """Draw an explanation: the image, its saliency, and its deletion and insertion curves.
+
+        Args:
+            row: which of the R.
+
+        Returns:
+            A matplotlib figure, which a notebook shows and ``savefig`` writes.
+        """
+        return figure_of(self[row], self._originals[int(self.image_index[row])])
 
     def save(self, path: str | Path) -> Path:
         """Write the explanations to an HDF5 file, which `igos_pl.MaskFile` and ``igos-pl info`` read.

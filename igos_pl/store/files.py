@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from igos_pl.data.records import FAILED
 from igos_pl.errors import IgosError, RunError
-from igos_pl.store.schema import DamagedFileError, check_version, read_column
+from igos_pl.store.schema import DamagedFileError, check_lengths, check_version, read_column
 
 MERGED, SEGMENTS = "masks.h5", "segments"
 
@@ -134,6 +134,7 @@ def open_result(path: Path) -> Iterator[h5py.File]:
             check_seal(path)
         with _opened(path) as file:
             check_version(file, path)
+            check_lengths(file, path)
             yield file
     except DamagedFileError as error:
         if path.name != MERGED or not (path.parent / SEGMENTS).is_dir():

@@ -153,7 +153,13 @@ class RunFolder:
                 f"{self.path} is not the output folder of a run: it has no {self.expected_path.name}"
             )
         done = self.done() if done is None else done
-        expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+        try:
+            expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+        except UnicodeDecodeError as error:
+            raise DamagedFileError(
+                f"{self.expected_path} is damaged (no UTF-8): igos-pl predict with the same settings writes"
+                " it again"
+            ) from error
         return [name for name in expected if name not in done]
 
     def is_merged(self, statuses: Mapping[str, str] | None = None) -> bool:
