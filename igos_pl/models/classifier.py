@@ -66,17 +66,19 @@ class Classifier(ExplainableNetwork):
     def probabilities(self, images: Tensor) -> Tensor:
         """All class scores ``(B, classes)``, in float32 at least."""
         logits: Tensor = self.module(images)
-        self._check_logits(logits, len(images))
+        self._check_logits(logits, images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
 
-    def _check_logits(self, logits: object, images: int) -> None:
+    def _check_logits(self, logits: object, images: Tensor) -> None:
         """Raise unless a pass gave logits. This asks for what is known without waiting for the device."""
         if not isinstance(logits, Tensor):
             found = type(logits).__name__
-        elif logits.ndim != 2 or logits.shape[0] != images or not logits.shape[1]:
-            found = f"the shape {tuple(logits.shape)} for {images} images"
-        elif not logits.is_floating_point() or logits.layout != torch.strided or logits.is_meta:
+        elif logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
+            found = f"the shape {tuple(logits.shape)} for {len(images)} images"
+        elif (
+            not logits.is_floating_point() or logits.layout != torch.strided or logits.device != images.device
+        ):
             found = f"a tensor of {logits.dtype}, {logits.layout}, on {logits.device}"
         else:
             return

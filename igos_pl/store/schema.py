@@ -241,6 +241,8 @@ def check_version(version: Any, path: Path) -> None:
     """
     if version is None:
         raise IgosError(f"{path} is an HDF5 file, but was not written by igos-pl (no schema_version)")
+    if not isinstance(version, int | np.integer):
+        raise DamagedFileError(f"{path}: schema_version is {version!r}, but must be a whole number")
     if int(version) != SCHEMA_VERSION:
         raise IgosError(
             f"{path} has schema version {int(version)}, this igos-pl reads version {SCHEMA_VERSION}:"
@@ -260,3 +262,19 @@ def configuration_of(attributes: Mapping[str, Any]) -> dict[str, str | int | flo
         for key, value in attributes.items()
         if key not in PROVENANCE
     }
+
+
+def check_lengths(file: h5py.File, path: object) -> None:
+    """Raise unless all columns of a table have equally many rows.
+
+    Raises:
+        DamagedFileError: naming the table and its lengths.
+    """
+    for table, schema in (("/", EXPLANATIONS), ("images", IMAGES)):
+        group = file[table]
+        found = [group.get(name) for name in schema if group.get(name, getlink=True) is not None]
+        lengths = {len(column) for column in found if isinstance(column, h5py.Dataset) and column.shape}
+        if len(lengths) > 1:
+            raise DamagedFileError(
+                f"{path}: the columns of {table} differ in length: {', '.join(map(str, sorted(lengths)))}"
+            )
