@@ -10,11 +10,13 @@ import argparse
 import heapq
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,7 +30,7 @@ from PIL import Image
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
-from igos_pl.run.coordination import alone, balanced
+from igos_pl.run.coordination import alone, balanced, batch_ends
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
 from igos_pl.store import MaskFile, RunFolder
@@ -171,21 +173,21 @@ def scaling(options: argparse.Namespace) -> None:
 COCO_IMAGES, COCO_OBJECTS, COCO_MOST = 5000, 36335, 63
 
 
-def coco_like_counts(seed: int = 0) -> list[int]:
+def coco_like_counts(images: int, seed: int = 0) -> NDArray[np.int64]:
     """Objects per image, as skewed as in COCO's val2017.
 
     A negative binomial distribution with r = 1 (geometric, from 0 on) and the data set's mean of 7.27: its
     standard deviation is 7.8, its median 5, and 1.5% of its values lie above 30. Drawn values are cut at 63,
-    the data set's largest; single images get or lose an object until the sum is that of the data set.
+    the data set's largest; single images get or lose an object until the mean is that of the data set.
     """
     generator = np.random.default_rng(seed)
     mean = COCO_OBJECTS / COCO_IMAGES
-    counts = generator.negative_binomial(1, 1 / (1 + mean), COCO_IMAGES).clip(0, COCO_MOST)
+    counts = generator.negative_binomial(1, 1 / (1 + mean), images).clip(0, COCO_MOST)
     counts[counts.argmax()] = COCO_MOST
-    while (difference := COCO_OBJECTS - int(counts.sum())) != 0:
-        chosen = generator.integers(COCO_IMAGES)
+    while (difference := round(mean * images) - int(counts.sum())) != 0:
+        chosen = generator.integers(images)
         counts[chosen] = np.clip(counts[chosen] + np.sign(difference), 0, COCO_MOST)
-    return [int(count) for count in counts]
+    return counts
 
 
 def idle_share(busy: Sequence[float]) -> float:
@@ -199,57 +201,63 @@ def static_split(costs: Sequence[float], ranks: int) -> list[float]:
 
 
 def queue_split(
-    costs: Sequence[float], ranks: int, batch_size: int, ahead: int, overhead: float
+    costs: Sequence[float], ends: Sequence[int], ahead: int, overhead: float, speeds: Sequence[float]
 ) -> list[float]:
     """Busy seconds of each rank when it takes a batch whenever it is free.
 
     Args:
         costs: of the images.
-        ranks: how many.
-        batch_size: images taken at once.
+        ends: of the batches.
         ahead: batches that a rank has reserved while it works on one: one for each worker of its loader.
         overhead: of each batch.
+        speeds: of the ranks.
     """
-    batches = [
-        overhead + sum(costs[start : start + batch_size]) for start in range(0, len(costs), batch_size)
-    ]
-    queue = iter(batches)
-    reserved = [list(islice(queue, ahead)) for _ in range(ranks)]
-    free = [(0.0, rank) for rank in range(ranks)]
-    busy = [0.0] * ranks
+    before = np.concatenate([[0.0], np.cumsum(costs)])
+    queue = iter((overhead + np.diff(before[[0, *ends]])).tolist())
+    reserved = [list(islice(queue, ahead)) for _ in speeds]
+    free = [(0.0, rank) for rank in range(len(speeds))]
+    busy = [0.0] * len(speeds)
     while free:
         now, rank = heapq.heappop(free)
         # As a batch leaves the loader, the worker that it leaves takes another one.
         reserved[rank] += islice(queue, 1)
         if reserved[rank]:
-            cost = reserved[rank].pop(0)
+            cost = reserved[rank].pop(0) / speeds[rank]
             busy[rank] += cost
             heapq.heappush(free, (now + cost, rank))
     return busy
 
 
 def simulate(options: argparse.Namespace) -> None:
-    """64 ranks over COCO's objects: idle shares of static shards and of the queue."""
-    counts = coco_like_counts(options.seed)
-    above = sum(count > 30 for count in counts) / len(counts)
+    """Many ranks over COCO's objects, and over images that take equally long: the share of idle time."""
+    counts = coco_like_counts(options.images, options.seed)
+    above = (counts > 30).mean()
     print(
-        f"{len(counts)} images, {sum(counts)} objects, median {np.median(counts):.0f}, largest {max(counts)},"
-        f" {above:.1%} above 30; an image costs {options.fixed} + {options.per_object} x objects seconds"
+        f"{len(counts)} images, {counts.sum()} objects, median {np.median(counts):.0f}, largest"
+        f" {counts.max()}, {above:.1%} above 30; an image costs {options.fixed} + {options.per_object} x"
+        f" objects seconds, a batch {options.overhead} more"
     )
     # Detections are not the objects that are annotated: their number scatters around that of these.
-    scatter = np.random.default_rng(1).lognormal(0, options.scatter, len(counts))
-    found = np.round(np.array(counts) * scatter)
-    costs = [options.fixed + options.per_object * float(count) for count in found]
-    rows: list[Sequence[object]] = [("split", "batch", "reserved ahead", "idle", "seconds")]
-    busy = static_split(costs, options.ranks)
-    rows.append(("static, dealt out in turns", "-", "-", f"{idle_share(busy):.2%}", max(busy)))
-    for batch_size in (1, 2, 4, 8):
-        orders = {"in order of files": range(len(costs)), "as ours": balanced(counts, batch_size)}
-        for name, order in orders.items():
+    generator = np.random.default_rng(1)
+    found = np.round(counts * generator.lognormal(0, options.scatter, len(counts)))
+    costs = options.fixed + options.per_object * found
+    speeds = np.exp(generator.normal(0, options.speeds, options.ranks)).tolist()
+    queues = {
+        "objects": (1 + counts, costs),
+        "equal": (np.ones_like(counts), np.full(len(costs), costs.mean())),
+    }
+    rows: list[Sequence[object]] = [("images", "split", "batch", "ahead", "batches", "idle", "seconds")]
+    for name, (sizes, seconds) in queues.items():
+        busy = static_split(seconds.tolist(), options.ranks)
+        rows.append((name, "static, dealt out in turns", "-", "-", "-", f"{idle_share(busy):.2%}", max(busy)))
+        for batch_size in (2, 4, 8):
+            order = balanced(sizes.tolist(), batch_size)
             for ahead in (0, 1, 2):
-                ordered = [costs[image] for image in order]
-                busy = queue_split(ordered, options.ranks, batch_size, ahead, options.overhead)
-                rows.append((f"queue, {name}", batch_size, ahead, f"{idle_share(busy):.2%}", max(busy)))
+                for split, ranks in (("equal batches", 1), ("smaller at the end", options.ranks)):
+                    ends = batch_ends(sizes[order].tolist(), batch_size, ranks, ahead)
+                    busy = queue_split(seconds[order], ends, ahead, options.overhead, speeds)
+                    idle = f"{idle_share(busy):.2%}"
+                    rows.append((name, split, batch_size, ahead, len(ends), idle, max(busy)))
     table(f"{options.ranks} ranks (goal: below 2% idle)", rows)
 
 
@@ -531,6 +539,113 @@ def restart(options: argparse.Namespace) -> None:
         table("seconds until work begins; imports are a part of it", rows)
 
 
+# files
+
+
+def slow_files(folder: Path, milliseconds: float) -> tuple[dict[str, str], Path]:
+    """Variables that make a process's operations below ``run`` slow, and the file that counts them."""
+    library, log = folder / "slow_files.so", folder / "operations.txt"
+    source = HERE / "slow_files.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    variables = {
+        "LD_PRELOAD": library,
+        "SLOW_FOLDER": folder / "run",
+        "SLOW_LOG": log,
+        "SLOW_MILLISECONDS": milliseconds,
+    }
+    return {name: str(value) for name, value in variables.items()}, log
+
+
+Operation = tuple[int, int, str, str]  # process, thread, call and path
+
+
+def operations(log: Path) -> list[Operation]:
+    """The operations that were counted since the last call."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    words = [line.split(" ", 3) for line in lines]
+    return [(int(process), int(thread), call, path) for process, thread, call, path in words]
+
+
+def write_segments(folder: str, writers: int, segments: int) -> None:
+    """Publish from many processes at the same time; prints the seconds that each segment took."""
+    run = RunFolder(folder)
+    run.prepare()
+    run.claim({})
+    children = []
+    for writer in range(writers):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        for number in range(writer * segments, (writer + 1) * segments):
+            result = synthetic_result(range(16 * number, 16 * number + 16), np.random.default_rng(number))
+            began = time.perf_counter()
+            run.publish([result], {}, writer)
+            print(time.perf_counter() - began, flush=True)
+        os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+    run.expect(sorted(run.done()))
+
+
+def view_folder(folder: str) -> None:
+    """What the first rank looks at when it resumes a run."""
+    run = RunFolder(folder)
+    damaged = run.damaged()
+    run.check_configuration({}, damaged)
+    run.statuses(damaged)
+
+
+def files(options: argparse.Namespace) -> None:
+    """File operations of a run on a slow file system: to start, for each segment, to resume, for status."""
+    rows: list[Sequence[object]] = [("", "operations", "of them", "seconds")]
+
+    def row(name: str, found: Iterable[Operation], seconds: float | str = "", parts: int = 1) -> None:
+        counts = Counter(call for _, _, call, _ in found)
+        shown = ", ".join(f"{number / parts:.3g} {call}" for call, number in counts.most_common())
+        rows.append((name, sum(counts.values()) / parts, shown, seconds))
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        variables, log = slow_files(folder, options.milliseconds)
+        environment = {**os.environ, **variables, "PYTHONPATH": f"{HERE.parent}:{HERE}"}
+        run = RunFolder(folder / "run")
+
+        def timed(*words: object, output: Path | None = None) -> tuple[list[Operation], float]:
+            began = time.perf_counter()
+            with (output or folder / "output.txt").open("w") as file:
+                subprocess.run([sys.executable, *map(str, words)], env=environment, stdout=file, check=True)
+            return operations(log), time.perf_counter() - began
+
+        words = predict_words(
+            write_images(folder / "data", 40), run.path, 2, data__batch_size=2, writer__images_per_segment=4
+        )
+        process = launch(words, folder / "log.txt", **variables)
+        finished(process, folder / "log.txt")
+        found = operations(log)
+        first = [each for each in found if each[:2] == (process.pid, process.pid)]
+        begun = max(place for place, each in enumerate(first) if each[3].endswith("config.yaml")) + 1
+        row("the first rank's start", first[:begun])
+        row("another rank, without segments", [e for e in found if e[0] == e[1] != process.pid])
+        row("a segment", [each for each in found if each[0] != each[1]], parts=len(run.segments()))
+        shutil.rmtree(run.path)
+
+        program = (
+            "import cluster;"
+            f" cluster.write_segments({str(run.path)!r}, {options.writers}, {options.segments})"
+        )
+        timed("-c", program, output=folder / "seconds.txt")
+        seconds = [float(line) for line in (folder / "seconds.txt").read_text().splitlines()]
+        rows.append((f"{options.writers} writers: a segment on average", "", "", float(np.mean(seconds))))
+        rows.append((f"{options.writers} writers: the slowest segment", "", "", max(seconds)))
+        number = len(run.segments())
+        row(f"status of {number} segments", *timed("-m", "igos_pl", "status", run.path))
+        program = f"import cluster; cluster.view_folder({str(run.path)!r})"
+        row(f"the first rank's view of {number} segments, to resume", *timed("-c", program))
+    table(f"{options.milliseconds} ms for each operation; seconds with imports", rows)
+
+
 # ties
 
 
@@ -627,11 +742,22 @@ def main() -> None:
         command.set_defaults(work=work)
 
     add(scaling, images=400, repeats=2, network="RepeatingNet")
-    add(simulate, ranks=64, fixed=0.1, per_object=0.5, overhead=0.0, scatter=0.3, seed=0)
+    add(
+        simulate,
+        ranks=64,
+        images=COCO_IMAGES,
+        fixed=0.1,
+        per_object=0.5,
+        overhead=0.0,
+        scatter=0.3,
+        speeds=0.0,
+        seed=0,
+    )
     add(kill, images=1000, kills=20, seed=0, within=1.0)
     add(writing, images=6000, batch=8, rate=200, images_per_segment=1024, folder=None)
     add(memory, images=20000)
     add(restart, images=50000, done=49000)
+    add(files, writers=64, segments=2, milliseconds=20.0)
     add(ties, photos=4, iterations=10, sizes="10,7,1")
     options = parser.parse_args()
     print("python", *sys.argv)

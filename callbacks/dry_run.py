@@ -19,6 +19,12 @@ class DryRun(RunCallback):
     The estimate is an upper bound: a first batch is slower than others.
     """
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say which files are damaged."""
+        super().setup(trainer, pl_module, stage)
+        for path in Run.of(trainer).damaged if trainer.is_global_zero else ():
+            print(f"{path} is damaged: the run sets it aside and explains its images again")
+
     def on_predict_batch_start(
         self,
         trainer: Trainer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -20,15 +21,15 @@ _SHOWN = 10
 class RunCallback(Callback):
     """The life of a run: a trainer has exactly one of these, and the explainer brings one if it is missing.
 
-    On SIGTERM or SIGUSR1 of any rank, all ranks stop after the batch that they are in. The same command goes
-    on with the rest later.
+    On SIGTERM or SIGUSR1 of any rank, or if a rank fails, all ranks stop after the batch that they are in. An
+    interrupt (Ctrl-C) ends all ranks at once. The same command goes on with the rest later.
     """
 
     def __init__(self) -> None:
         self._listening = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse other data and folders of another configuration; listen to the signals instead of Lightning.
+        """Refuse other data; listen to the signals instead of Lightning.
 
         Lightning would continue to the end of the data and communicate with all ranks inside its signal
         handler. It would also restore the old handlers before the callbacks' teardown, in which ranks still
@@ -37,12 +38,12 @@ class RunCallback(Callback):
         run = Run.of(trainer)
         trainer._signal_connector.register_signal_handlers = _leave_signals_alone  # type: ignore[method-assign]
         run.coordinator.signals = self._listening.enter_context(StopSignals())
-        run.folder.check_configuration(run.configuration)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a loader that is not the data module's: a trainer keeps its last data module."""
         if not isinstance(getattr(trainer.predict_dataloaders, "sampler", None), QueueSampler):
             raise other_data()
+        Run.of(trainer).begun = True  # Lightning's last collective operation was before this
 
     def on_predict_batch_start(
         self,
@@ -77,12 +78,20 @@ class RunCallback(Callback):
         self._listening.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Tell the other ranks not to wait for this one, and give the signals back."""
+        """Stop the other ranks, and give the signals back."""
+        if isinstance(exception, KeyboardInterrupt):
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # Lightning ignores it; a second one ends all at once
+        self.rescue()
         run = Run.find(trainer)
         if run is not None:
-            with suppress(IgosError):  # the first rank may be gone
-                run.fail()
+            with suppress(IgosError):  # a rank has died
+                run.fail(exception)
         self._listening.close()
+
+    def rescue(self) -> None:
+        """Keep what is finished, before the others are told that this rank has failed."""
 
 
 def _leave_signals_alone() -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import torch
-import torchvision
 from pytorch_lightning import LightningModule, Trainer
 
-import igos_pl
 from igos_pl.callbacks.lifecycle import RunCallback
 from igos_pl.checks import check_at_least
+from igos_pl.run.coordination import on_first_rank
+from igos_pl.run.provenance import provenance
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
-from igos_pl.settings import Attributes
-from igos_pl.solver.presets import preset_of
 from igos_pl.store import merge
+from igos_pl.store.merge import tell_damaged
 
 
 class MaskWriter(RunCallback):
@@ -38,15 +37,11 @@ class MaskWriter(RunCallback):
         self._publisher: Publisher | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the folder, and list the images that it is to hold."""
+        """Prepare the folder, and list the images that it is to hold; the first rank does it for all."""
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
-        run.folder.prepare()
-        run.folder.claim(run.configuration)
-        if trainer.is_global_zero:
-            run.folder.expect(run.expected)
-        preset = preset_of(run.configuration)
-        attributes = {**run.configuration, **_provenance(trainer), **({"preset": preset} if preset else {})}
+        on_first_rank(trainer, partial(_prepare, run))
+        attributes = {**run.configuration, **provenance(run.configuration, trainer.strategy.root_device)}
         self._publisher = Publisher(run, attributes, self.images_per_segment, self.seconds_per_segment)
 
     def on_predict_batch_end(
@@ -75,30 +70,28 @@ class MaskWriter(RunCallback):
         folder = Run.of(trainer).folder
         folder.check_configuration(Run.of(trainer).configuration)
         folder.release()
-        statuses = folder.statuses()
-        if not folder.missing(statuses) and not folder.is_merged(statuses):
+        if not folder.missing() and not folder.is_merged():
             merge(folder)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Publish what is finished, whatever went wrong elsewhere; then leave the other ranks."""
-        run = Run.find(trainer)
+    def rescue(self) -> None:
+        """Publish what is finished."""
         if self._publisher is not None:
             self._publisher.rescue()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Publish what is finished, whatever went wrong elsewhere, and stop the other ranks."""
+        super().on_exception(trainer, pl_module, exception)
+        run = Run.find(trainer)
         if run is not None:
             run.folder.release()
-        super().on_exception(trainer, pl_module, exception)
 
     def _get_publisher(self) -> Publisher:
         assert self._publisher is not None, "Lightning calls setup first"
         return self._publisher
 
 
-def _provenance(trainer: Trainer) -> Attributes:
-    """The software versions and the device. They may differ between the parts of a run."""
-    device = trainer.strategy.root_device
-    return {
-        "igos_pl": igos_pl.__version__,
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    }
+def _prepare(run: Run) -> None:
+    run.folder.prepare()
+    tell_damaged(run.folder.set_aside(run.damaged))
+    run.folder.claim(run.configuration)
+    run.folder.expect(run.expected)

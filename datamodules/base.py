@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,11 +23,13 @@ from igos_pl.data.geometry import RESIZE_MODES
 from igos_pl.data.images import read_image
 from igos_pl.data.preprocessing import Preprocessing, Resize
 from igos_pl.data.records import ImageRecord
+from igos_pl.datamodules.readers import FATAL, FatalImages, Readers, be_killed_first
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.run.coordination import QueueSampler, balanced
+from igos_pl.run.coordination import QueueSampler, balanced, batch_ends
 from igos_pl.run.run import Run
 from igos_pl.settings import Configurable
+from igos_pl.solver.micro_batches import is_dead_loader
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,28 @@ class ImageDataset(Dataset[ImageBatch]):
     Args:
         samples: the queue.
         preprocessing: how pictures become the network's input.
+        readers: are told which image is being read.
+        fatal: ids of images that are not read, because they kill the process that reads them.
     """
 
-    def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocessing: Preprocessing,
+        readers: Readers | None = None,
+        fatal: Container[str] = (),
+    ) -> None:
         self.samples = samples
         self.preprocessing = preprocessing
+        self.readers = readers or Readers(0)
+        self.fatal = fatal
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, numbers: Sequence[int]) -> ImageBatch:
         """The samples of some numbers: readable images as one tensor, the others as failures."""
-        items = [self._read(self.samples[number]) for number in numbers]
+        items = [self._read(number) for number in numbers]
         lost = [record for image, record, _ in items if image is None]
         readable = [(image, record, truth) for image, record, truth in items if image is not None]
         images = [image for image, _, _ in readable]
@@ -79,9 +92,15 @@ class ImageDataset(Dataset[ImageBatch]):
             unread=[record for record in lost if record.status == UNREAD],
         )
 
-    def _read(self, sample: Sample) -> Item:
+    def _read(self, number: int) -> Item:
+        with self.readers.reading(number):
+            return self._item(self.samples[number])
+
+    def _item(self, sample: Sample) -> Item:
         record = ImageRecord(sample.id, str(sample.path), ground_truth=sample.truth.label)
         try:
+            if sample.id in self.fatal:
+                raise IgosError(FATAL)
             image = read_image(sample.path)
         except IgosError as error:
             status = UNREAD if isinstance(error, UnreadError) else "unreadable"
@@ -142,6 +161,7 @@ class ImageDataModule(Configurable, LightningDataModule):
         self.shard = _shard(shard)
         self.retry_unreadable = retry_unreadable
         self.pending: list[Sample] = []
+        self._readers = Readers(0)
 
     @abstractmethod
     def find_samples(self) -> list[Sample]:
@@ -159,7 +179,7 @@ class ImageDataModule(Configurable, LightningDataModule):
         _check_ids(samples)
         part, parts = self.shard
         shard = samples[part::parts]
-        order = balanced([len(sample.truth.boxes) for sample in shard], self.batch_size)
+        order = balanced([_size(sample) for sample in shard], self.batch_size)
         assigned = {shard[number].id: shard[number] for number in order}
         names = [sample.id for sample in samples]
         run = Run.open(self.trainer, self, names, list(assigned), self.retry_unreadable)
@@ -174,22 +194,47 @@ class ImageDataModule(Configurable, LightningDataModule):
         if self.resize != "network":
             preprocessing = Resize(network.input_size, self.resize, network.channels)
         preprocessing(Image.new("RGB", (64, 64)))  # what is wrong with it is told now, not by each worker
-        dataset = ImageDataset(self.pending, preprocessing)
+        network.check([sample.truth for sample in self.pending])
         workers = min(self.num_workers, len(self.pending))
+        self._readers = Readers(workers)
+        run = Run.of(self.trainer)
+        fatal = set() if self.retry_unreadable else FatalImages(run.folder.path).names()
+        dataset = ImageDataset(self.pending, preprocessing, self._readers, fatal)
+        sizes = [_size(sample) for sample in self.pending]
+        ends = batch_ends(sizes, self.batch_size, run.coordinator.world_size, workers)
         return DataLoader(
             dataset,
-            sampler=QueueSampler(Run.of(self.trainer).coordinator, len(dataset), self.batch_size),
+            sampler=QueueSampler(run.coordinator, ends),
             batch_size=None,  # the sampler gives whole batches
             num_workers=workers,
             prefetch_factor=1 if workers else None,  # the smallest number of batches reserved ahead
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_set_up_worker,
             pin_memory=torch.cuda.is_available(),
         )
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Name the images that were being read by a process that died, and note them in the run's folder."""
+        if not is_dead_loader(exception) or self.trainer is None:
+            return
+        notes = FatalImages(Run.of(self.trainer).folder.path)
+        for number in self._readers.read_by_dead(exception):
+            notes.note(self.pending[number].id)
+            logging.getLogger(__name__).warning(
+                "%s: the process that was reading it died. If that happens again, the image is recorded as"
+                " unreadable, and the run after that goes on without it",
+                self.pending[number].path,
+            )
 
-def _ignore_signals(worker: int) -> None:
-    """Ignore signals that a cluster sends to all processes of a job: the ranks handle them."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+
+def _size(sample: Sample) -> int:
+    """How long an image is expected to take, in units of an object; one without objects takes time, too."""
+    return 1 + len(sample.truth.boxes)
+
+
+def _set_up_worker(worker: int) -> None:
+    """Ignore signals that a cluster or a terminal sends to all processes: the ranks handle them."""
+    be_killed_first()
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -198,7 +243,7 @@ def _shard(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 1
     part, slash, parts = text.partition("/")
-    if not (slash and part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
         raise IgosError(f"shard is {text!r}, but must be i/n with i from 0 to n - 1: 0/8 to 7/8, for example")
     return int(part), int(parts)
 

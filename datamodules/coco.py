@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from igos_pl.data.annotations import GroundTruth, Rle
-from igos_pl.data.images import find_images
+from igos_pl.data.images import MAX_PIXELS, find_images
 from igos_pl.datamodules.base import ImageDataModule, Sample
 from igos_pl.errors import IgosError
 
@@ -81,10 +82,21 @@ def _read_samples(path: Path, root: Path, left_out: Counter[str]) -> list[Sample
         raise IgosError(f"{path} names no images: there is nothing to explain")
     for image in images.values():
         _check_image(image, path)
+        _check_inside(image, root, path)
+    for number, category in categories.items():
+        if not isinstance(category["name"], str | int | float):
+            raise IgosError(f"{path}, category {number!r}: name must be text, but is {category['name']!r}")
     objects: dict[Any, list[Entry]] = {number: [] for number in images}
+    used: set[int] = set()
     for place, annotation in enumerate(content["annotations"]):
         where = f"{path}, annotations[{place}]"
         _check_annotation(annotation, where, images, categories)
+        if annotation["id"] in used:
+            raise IgosError(
+                f"{where}: the id {annotation['id']} is there twice; ids of annotations must be unique,"
+                " because results name objects by them"
+            )
+        used.add(annotation["id"])
         if annotation.get("iscrowd"):
             left_out[_CROWD] += 1
         else:
@@ -119,6 +131,10 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
         ) from error
     except UnicodeDecodeError as error:
         raise IgosError(f"{path} is no JSON file: set --data.annotations to an instances file") from error
+    except RecursionError as error:
+        raise IgosError(f"{path} is nested too deeply to be read: it is no instances file") from error
+    except ValueError as error:  # Python refuses to read thousands of digits
+        raise IgosError(f"{path} has a number with too many digits ({error}): correct it") from error
     lists = content if isinstance(content, dict) else {}
     missing = [key for key in _KEYS if not isinstance(lists.get(key), list)]
     if missing:
@@ -140,7 +156,7 @@ def _by_id(content: Mapping[str, list[Entry]], kind: str, path: Path) -> dict[An
         where = f"{path}, {kind}[{place}]"
         _check_keys(entry, kind, where)
         number = entry["id"]
-        if not isinstance(number, int | str):
+        if not isinstance(number, int | str) or isinstance(number, bool):
             raise IgosError(f"{where}: an id is a whole number or a text, but this is {number!r}")
         if number in entries:
             raise IgosError(f"{where}: the id {number!r} is there twice; ids of {kind} must be unique")
@@ -160,8 +176,25 @@ def _check_image(image: Entry, path: Path) -> None:
         raise IgosError(f"{where}: file_name must be the path of a picture, but is {image['file_name']!r}")
     for side in ("width", "height"):
         pixels = image[side]
-        if not isinstance(pixels, int | float) or not 1 <= pixels < 2**31:
+        if not _is_number(pixels) or not 1 <= pixels < 2**31:
             raise IgosError(f"{where}: {side} must be a number of pixels, but is {pixels!r}")
+
+
+def _check_inside(image: Entry, root: Path, path: Path) -> None:
+    """Raise if a file name leads out of the root, links apart: a foreign file could name any picture."""
+    top = os.path.join(os.path.abspath(root), "")
+    if not os.path.abspath(os.path.join(top, image["file_name"])).startswith(top):
+        raise IgosError(
+            f"{path}, image {image['id']!r}: {image['file_name']} lies outside of {root}: set --data.root to"
+            " a folder that holds all images"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that fits into 64 bits, and no truth value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or -(2**63) <= value < 2**63
 
 
 def _check_annotation(
@@ -173,10 +206,10 @@ def _check_annotation(
         if not isinstance(number, int | str) or number not in known:
             kind = "images" if key == "image_id" else "categories"
             raise IgosError(f"{where}: {key} is {number!r}, not one of the {len(known)} ids in {kind}")
-    if not isinstance(annotation["id"], int):
+    if not isinstance(annotation["id"], int) or isinstance(annotation["id"], bool):
         raise IgosError(f"{where}: id must be a whole number, but is {annotation['id']!r}")
     box = annotation["bbox"]
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(part, int | float) for part in box)):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
         raise IgosError(f"{where}: bbox must be four numbers (x, y, width, height), but is {box!r}")
 
 
@@ -216,7 +249,7 @@ def _mask(item: Entry, height: int, width: int) -> Rle | None:
     Encoding a polygon takes about 40 microseconds, and the result needs a tenth of its memory.
     """
     segmentation = item.get("segmentation")
-    if not segmentation:
+    if not segmentation or height * width > MAX_PIXELS:  # such an image is not read
         return None
     try:
         if isinstance(segmentation, list):

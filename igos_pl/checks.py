@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,13 @@ from igos_pl.errors import IgosError
 
 if TYPE_CHECKING:  # looking into a result imports this module, and must not import torch
     from torch import Tensor
+
+
+# A list of names in a message ends after so many.
+_SHOWN = 10
+
+# Names that are less close than the closest one by more than this (of 1) are not offered.
+_MUCH_CLOSER = 0.1
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> None:
@@ -38,7 +47,43 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         IgosError: naming the value and the choices.
     """
     if value not in choices:
-        raise IgosError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}")
+        close = closest(value, choices)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise IgosError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}{meant}")
+
+
+def closest(name: str, known: Collection[str], most: int = 3) -> list[str]:
+    """The names that someone may have meant by one that is not known, best first; none if none is close.
+
+    Case does not matter. A name that begins with the given one counts as close, whatever its length.
+
+    Args:
+        name: what was given.
+        known: the names that there are.
+        most: so many at most.
+    """
+    by_case: dict[str, list[str]] = {}
+    for each in known:
+        by_case.setdefault(each.lower(), []).append(each)
+    wanted = name.lower()
+    found = difflib.get_close_matches(wanted, by_case, most, cutoff=0.6)
+    ratios = [difflib.SequenceMatcher(None, each, wanted).ratio() for each in found]
+    found = [each for each, ratio in zip(found, ratios, strict=True) if ratio >= ratios[0] - _MUCH_CLOSER]
+    if len(wanted) > 2:
+        found += sorted((each for each in by_case if each.startswith(wanted)), key=len)
+    return [each for one in dict.fromkeys(found) for each in by_case[one]][:most]
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """What to say after a name that is not known: the closest names, or the first ones that there are."""
+    close = closest(name, known)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    if not known:
+        return "there is none"
+    shown = list(known)[:_SHOWN]
+    more = f", ... ({len(known)} in all)" if len(known) > len(shown) else ""
+    return f"there are {', '.join(shown)}{more}"
 
 
 def check_share(name: str, value: float) -> None:
@@ -52,10 +97,12 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_at_least(name: str, value: float, lowest: float) -> None:
-    """Raise unless ``value`` is a number of at least ``lowest``.
+    """Raise unless ``value`` is a finite number of at least ``lowest``.
 
     Raises:
         IgosError: naming the value and the bound.
     """
     if not value >= lowest:
         raise IgosError(f"{name} is {value}, but must be at least {lowest}")
+    if value == math.inf:
+        raise IgosError(f"{name} is {value}, but must be a finite number")

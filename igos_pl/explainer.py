@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -116,6 +117,11 @@ class Explainer(Configurable, LightningModule):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(network, ExplainableNetwork):
+            raise IgosError(
+                f"network is a {type(network).__name__}: put it into an adapter, as in"
+                " igos_pl.Classifier(network), or use igos_pl.explain(network, images)"
+            )
         self.network = network
         self._method = method_named(method)
         self.method = self._method.name
@@ -176,7 +182,8 @@ class Explainer(Configurable, LightningModule):
 
     def on_predict_start(self) -> None:
         """Count failures of the network anew."""
-        self._failures = _Failures(Run.of(self.trainer).explained_before)
+        run = Run.of(self.trainer)
+        self._failures = _Failures(run.explained_before, min(_FAILURES_AT_FIRST, len(run.pending)))
 
     def configure_callbacks(self) -> list[Callback]:
         """A `MaskWriter`, unless the trainer already has a `RunCallback`."""
@@ -193,9 +200,20 @@ class Explainer(Configurable, LightningModule):
         Raises:
             NetworkError: if the network has raised at every image so far, or at very many in a row.
         """
-        with torch.inference_mode(False), torch.enable_grad(), self.network.frozen():
+        with self._working():
             result = self._explain_or_split(batch)
         return replace(result, images=[*result.images, *batch.failures], unread=batch.unread)
+
+    def explain_batch(self, batch: ImageBatch) -> BatchResult:
+        """Explain the images of a batch, without a trainer. Exceptions of the network are raised."""
+        with self._working():
+            return self._explain_images(batch)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Gradients are enabled, and the network is frozen."""
+        with torch.inference_mode(False), torch.enable_grad(), self.network.frozen():
+            yield
 
     def _explain_or_split(self, batch: ImageBatch) -> BatchResult:
         """Explain a batch, or its images one by one if the network raises an exception."""
@@ -327,8 +345,9 @@ class Explainer(Configurable, LightningModule):
 class _Failures:
     """Counts exceptions of the network, and ends the run after too many in a row."""
 
-    def __init__(self, explained: bool = False) -> None:
+    def __init__(self, explained: bool = False, at_first: int = _FAILURES_AT_FIRST) -> None:
         self._explained = explained
+        self._at_first = at_first
         self._in_a_row = 0
 
     def note(self, error: Exception | None) -> None:
@@ -341,7 +360,7 @@ class _Failures:
             self._explained, self._in_a_row = True, 0
             return
         self._in_a_row += 1
-        if self._in_a_row < (_FAILURES_IN_A_ROW if self._explained else _FAILURES_AT_FIRST):
+        if self._in_a_row < (_FAILURES_IN_A_ROW if self._explained else self._at_first):
             return
         raise NetworkError(
             f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import igos_pl
@@ -32,6 +33,26 @@ class SlowNet(tiny.TinyNet):
         # Not an attribute: those of a network's layers belong to the run's configuration.
         time.sleep(float(os.environ.get("SLOW_NET_SECONDS", "0")))
         return super().forward(images)
+
+
+class Failing(Callback):
+    """Ends the rank ``FAILING_RANK`` with an exception after its second batch."""
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Raise."""
+        if batch_idx == 2 and os.environ.get("FAILING_RANK") == os.environ["LOCAL_RANK"]:
+            raise RuntimeError("the machine is on fire")
+
+    def on_predict_batch_end(self, *arguments: Any, **more: Any) -> None:
+        """Say so."""
+        print("explained a batch", flush=True)
 
 
 def environment(**more: str) -> dict[str, str]:

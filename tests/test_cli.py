@@ -31,7 +31,7 @@ from igos_pl.errors import RunError
 from igos_pl.run.coordination import Coordinator
 from igos_pl.solver.presets import preset_names
 from igos_pl.store import MaskFile, RunFolder
-from igos_pl.store.files import seal
+from igos_pl.store.seals import read_head, seal
 
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
 NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
@@ -440,13 +440,10 @@ def test_no_command_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_output_of_another_schema_version(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import h5py
-
     assert main(words(photos)) == 0
     Path("run/masks.h5").unlink()
-    with h5py.File(RunFolder("run").segments()[0], "r+") as file:
-        file.attrs["schema_version"] = 99
-    seal(RunFolder("run").segments()[0])
+    (segment,) = RunFolder("run").segments()
+    seal(segment, {**read_head(segment), "schema_version": 99})
     capsys.readouterr()
     assert "schema version 99" in refused(words(photos), capsys)
 

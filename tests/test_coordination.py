@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,9 +27,9 @@ from torch.distributed import HashStore, TCPStore
 
 from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.datamodules import ImageFolderDataModule
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
 from igos_pl.explainer import Explainer
-from igos_pl.run.coordination import Coordinator, QueueSampler, alone, balanced, connect
+from igos_pl.run.coordination import Coordinator, QueueSampler, alone, balanced, batch_ends, connect
 from igos_pl.run.run import Ending, Run
 from igos_pl.store import MaskFile, RunFolder
 from igos_pl.store.schema import EXPLANATIONS, IMAGES
@@ -59,8 +61,10 @@ def start(server: Server, photos: Path, tmp_path: Path) -> Iterator[Callable[...
     """Starts the ranks of a run; they are killed when the test ends."""
     started = []
 
-    def start(ranks: int, *more: str, seconds: float = 0, patience: int | None = None) -> Ranks:
-        variables = {"SLOW_NET_SECONDS": str(seconds)}
+    def start(
+        ranks: int, *more: str, seconds: float = 0, patience: int | None = None, failing_rank: int = -1
+    ) -> Ranks:
+        variables = {"SLOW_NET_SECONDS": str(seconds), "FAILING_RANK": str(failing_rank)}
         run = server.start(words(photos, ranks, *more), ranks, tmp_path, variables, patience)
         started.append(run)
         return run
@@ -140,11 +144,11 @@ def pair() -> tuple[TCPStore, TCPStore]:
 
 
 def test_one_rank_gets_the_batches_in_order() -> None:
-    sampler = QueueSampler(alone(), 7, 3)
+    sampler = QueueSampler(alone(), batch_ends([1] * 7, 3, ranks=1, ahead=2))
     assert len(sampler) == 3
     assert list(sampler) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(sampler) == []
-    assert len(QueueSampler(alone(), 0, 3)) == 0
+    assert batch_ends([], 3, ranks=1, ahead=2) == []
 
 
 def test_ranks_share_the_queue() -> None:
@@ -152,7 +156,7 @@ def test_ranks_share_the_queue() -> None:
     taken: list[list[list[int]]] = [[], []]
 
     def work(rank: int, store: TCPStore) -> None:
-        for batch in QueueSampler(Coordinator(store, rank), 101, 4):
+        for batch in QueueSampler(Coordinator(store, rank), range(4, 105, 4)):
             taken[rank].append(batch)
             time.sleep(0.001 * (1 + 4 * rank))
 
@@ -161,7 +165,7 @@ def test_ranks_share_the_queue() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(chain(*taken[0], *taken[1])) == list(range(101))
+    assert sorted(chain(*taken[0], *taken[1])) == list(range(104))
     assert len(taken[0]) > len(taken[1]) > 0, "the slower one gets less"
 
 
@@ -171,9 +175,9 @@ def test_processes_share_the_queue() -> None:
         "import sys; from torch.distributed import TCPStore\n"
         "from igos_pl.run.coordination import Coordinator, QueueSampler\n"
         "store = TCPStore('127.0.0.1', int(sys.argv[1]), is_master=False)\n"
-        "for batch in QueueSampler(Coordinator(store, 1), 500, 3): print(*batch)\n"
+        "for batch in QueueSampler(Coordinator(store, 1), range(3, 601, 3)): print(*batch)\n"
     )
-    mine = QueueSampler(Coordinator(store), 500, 3)
+    mine = QueueSampler(Coordinator(store), range(3, 601, 3))
     command = [sys.executable, "-c", program, str(store.port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as process:
         while not store.check(["taken"]) and process.poll() is None:
@@ -181,8 +185,49 @@ def test_processes_share_the_queue() -> None:
         ours = list(chain(*mine))
         assert process.stdout is not None
         theirs = [int(number) for number in process.stdout.read().split()]
-    assert sorted(ours + theirs) == list(range(500))
+    assert sorted(ours + theirs) == list(range(600))
     assert theirs
+
+
+def batches_of(sizes: list[int], ends: list[int]) -> list[list[int]]:
+    return [sizes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("images", "ranks", "lengths"),
+    [
+        (20, 1, [8, 8, 4]),
+        (20, 2, [8, 8, 2, 2]),
+        (33, 4, [8, 8, 8, 8, 1]),
+        (100, 64, [2] * 50),
+        (3, 5, [2, 1]),
+        (1, 2, [1]),
+    ],
+)
+def test_last_round_of_equal_images_is_shared(images: int, ranks: int, lengths: list[int]) -> None:
+    for size in (1, 4):
+        batches = batches_of([size] * images, batch_ends([size] * images, 8, ranks, ahead=2))
+        assert list(map(len, batches)) == lengths
+
+
+@pytest.mark.parametrize(("ranks", "ahead"), [(2, 0), (4, 1), (16, 2), (500, 2)])
+def test_uneven_batches_leave_enough_for_the_others(ranks: int, ahead: int) -> None:
+    """While a rank works through what it holds, the others find as much in the queue."""
+    sizes = np.random.default_rng(0).geometric(0.12, 3000)
+    sizes = sizes[balanced(sizes.tolist(), 8)].tolist()
+    batches = batches_of(sizes, batch_ends(sizes, 8, ranks, ahead))
+    assert list(chain(*batches)) == sizes
+    assert {len(batch) for batch in batches} <= set(range(1, 9))
+    assert any(len(batch) == 8 for batch in batches) or ranks == 500, "only where it gains something"
+    left = sum(sizes)
+    for batch in batches:
+        rounding = ranks * (ahead + 2)
+        assert len(batch) <= 2 or sum(batch) * ranks * (ahead + 1) <= left + rounding
+        left -= sum(batch)
+
+
+def test_one_rank_has_full_batches() -> None:
+    assert batch_ends([5, 1, 1, 9, 1, 1, 1], 3, ranks=1, ahead=2) == [3, 6, 7]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 50])
@@ -252,8 +297,9 @@ def test_rank_that_waits_passes_a_signal_on() -> None:
 
 def test_failed_rank_is_not_waited_for() -> None:
     first, second = pair()
-    Coordinator(second, 1, 2).give_up()
-    Coordinator(first, 0, 2).finish()
+    Coordinator(second, 1, 2).give_up(ValueError("no"), wait=False)
+    with pytest.raises(RunError, match=r"Rank 1 of 2 failed: ValueError: no\n.*same command again"):
+        Coordinator(first, 0, 2).finish()
 
 
 def test_dead_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +312,7 @@ def test_dead_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lost_store_is_explained() -> None:
     first, second = pair()
     coordinator = Coordinator(second, 1)
-    assert coordinator.take(2) == 0
+    assert coordinator.take() == 0
     del first
     with pytest.raises(IgosError, match=r"Rank 1 lost the first rank.*same command"):
         coordinator.check_connected()
@@ -330,13 +376,9 @@ def test_too_few_processes(photos: Path, tmp_path: Path) -> None:
 
 def test_connecting(tmp_path: Path) -> None:
     coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
-    assert (coordinator.rank, coordinator.world_size, coordinator.take(5), coordinator.take(1)) == (
-        0,
-        2,
-        0,
-        5,
-    )
-    coordinator.give_up()
+    assert (coordinator.rank, coordinator.world_size) == (0, 2)
+    assert [coordinator.take(), coordinator.take()] == [0, 1]
+    coordinator.give_up(ValueError(), wait=False)
 
 
 # What is taken for granted of Lightning
@@ -496,6 +538,110 @@ def test_killed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: P
     same_tables(undisturbed, tmp_path / "run" / "masks.h5")
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_failed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, rank: int) -> None:
+    """All ranks publish what they finished; the first one says which rank failed and why."""
+    more = ["--writer.images_per_segment=100", "--data.batch_size=2"]
+    run = start(2, *more, "--trainer.callbacks=ranks.Failing", seconds=0.1, failing_rank=rank)
+    assert run.wait(30) == ([1, 0] if rank == 0 else [1, 1]), run.output.read_text()
+    output = run.output.read_text()
+    assert "RuntimeError: the machine is on fire" in output
+    assert ("Rank 1 of 2 failed: RuntimeError: the machine is on fire\nAll finished" in output) == (rank == 1)
+    folder = RunFolder(tmp_path / "run")
+    assert {path.name.split("-")[1] for path in folder.segments()} == {"rank0000", "rank0001"}
+    finished = output.count("explained a batch")
+    assert len(folder.done()) == 2 * finished
+    assert start(2, *more).wait() == [0, 0]
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+def test_interrupt_of_one_rank_ends_all(start: Callable[..., Ranks], tmp_path: Path) -> None:
+    run = start(2, "--writer.images_per_segment=100", seconds=0.1, patience=100)
+    wait_for((tmp_path / "run" / "config.yaml").exists, run)
+    time.sleep(0.7)
+    run.kill(signal.SIGINT, 0)
+    assert run.wait(20) == [130, 0], run.output.read_text()
+    told = "igos-pl: interrupted. Run the same command again to go on"
+    assert run.output.read_text().splitlines().count(told) == 1
+    assert "Traceback" not in run.output.read_text()
+    done = len(RunFolder(tmp_path / "run").done())
+    assert 0 < done < len(NAMES)
+    assert start(2).wait() == [0, 0]
+    every_image_once(tmp_path / "run")
+
+
+def disturb(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, kills: int, seed: int) -> None:
+    """Kill ranks at any moment, also while they start or merge, and go on until nothing is left to do."""
+    chance, killed, finished = random.Random(seed), 0, 0
+    folder = RunFolder(tmp_path / "run")
+    while killed < kills or not finished:
+        run = start(2, "--writer.images_per_segment=2", seconds=0.05, patience=4)
+        published = set(folder.segments())
+        if killed < kills:
+            time.sleep(chance.uniform(0, 3))
+            for rank in chance.choice([[0], [1], [0, 1]]):
+                with suppress(ProcessLookupError):
+                    run.kill(signal.SIGKILL, rank)
+            try:
+                codes = run.wait(6)
+            except TimeoutError:  # one of them waits for the other to start: who started it ends it
+                codes = [-signal.SIGKILL]
+        else:
+            codes = run.wait()
+        assert published <= set(folder.segments()), "published results are gone"
+        if codes == [0, 0]:
+            every_image_once(folder.path)
+            same_tables(undisturbed, folder.merged)
+            finished += 1
+            shutil.rmtree(folder.path)
+        else:
+            assert -signal.SIGKILL in codes, run.output.read_text()
+            killed += 1
+
+
+def test_random_kills(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
+    disturb(start, tmp_path, undisturbed, kills=2, seed=1)
+
+
+@pytest.mark.slow
+def test_a_hundred_random_kills(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
+    disturb(start, tmp_path, undisturbed, kills=100, seed=2)
+
+
+def race(server: Server, photos: Path, tmp_path: Path) -> list[int]:
+    """Exit codes of two runs of different configurations that start at the same moment in one folder."""
+    run = tmp_path / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    both = []
+    for seed in (1, 2):
+        here = tmp_path / str(seed)
+        here.mkdir(exist_ok=True)
+        more = (f"--model.seed={seed}", f"--output={run}", "--data.limit=4", "--writer.images_per_segment=2")
+        both.append(server.start(words(photos, 1, *more), 1, here))
+    codes = [ranks.wait()[0] for ranks in both]
+    assert codes.count(0) < 2, "both seem to have explained all"
+    assert set(codes) <= {0, 2}, [ranks.output.read_text() for ranks in both]
+    if 0 in codes:
+        with MaskFile(run / "masks.h5") as masks:
+            assert masks.attributes["seed"] == codes.index(0) + 1
+            assert masks.column("sample_id").tolist() == NAMES[:4]
+        for path in RunFolder(run).segments():
+            with MaskFile(path) as segment:
+                assert segment.attributes["seed"] == codes.index(0) + 1
+    return codes
+
+
+def test_two_configurations_race(server: Server, photos: Path, tmp_path: Path) -> None:
+    assert 0 in [code for _ in range(3) for code in race(server, photos, tmp_path)]
+
+
+@pytest.mark.slow
+def test_two_configurations_race_often(server: Server, photos: Path, tmp_path: Path) -> None:
+    for _ in range(100):
+        race(server, photos, tmp_path)
+
+
 # The same through Lightning's own launcher
 
 
@@ -515,9 +661,16 @@ def alive(pid: int) -> bool:
         return False
 
 
-def launch(photos: Path, folder: Path, seconds: float, ranks: int = 2) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "igos_pl", *words(photos, ranks, "--writer.images_per_segment=1")]
-    return subprocess.Popen(command, cwd=folder, env=environment(SLOW_NET_SECONDS=str(seconds)))
+def launch(
+    photos: Path, folder: Path, seconds: float, ranks: int = 2, *more: str, **variables: str
+) -> subprocess.Popen[bytes]:
+    """Start a command as a terminal does: its processes are a group of their own."""
+    settings = words(photos, ranks, "--writer.images_per_segment=1", *more)
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "igos_pl", *settings], cwd=folder, stdout=output, stderr=output,
+            env=environment(SLOW_NET_SECONDS=str(seconds), **variables), start_new_session=True,
+        )  # fmt: skip
 
 
 def test_real_command(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
@@ -525,6 +678,59 @@ def test_real_command(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
         assert process.wait(120) == 0
     every_image_once(tmp_path / "run")
     same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+def test_failed_rank_of_the_launcher(photos: Path, tmp_path: Path, undisturbed: Path) -> None:
+    more = ["--writer.images_per_segment=100", "--trainer.callbacks=ranks.Failing"]
+    with launch(photos, tmp_path, 0.1, 2, *more, FAILING_RANK="1") as process:
+        assert process.wait(60) == 1
+    output = (tmp_path / "output.txt").read_text()
+    assert "igos-pl: Rank 1 of 2 failed: RuntimeError: the machine is on fire" in output
+    folder = RunFolder(tmp_path / "run")
+    assert {path.name.split("-")[1] for path in folder.segments()} == {"rank0000", "rank0001"}
+    assert len(folder.done()) == 2 * output.count("explained a batch")
+    with launch(photos, tmp_path, 0) as process:
+        assert process.wait(120) == 0
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_interrupt_at_a_terminal(photos: Path, tmp_path: Path, undisturbed: Path, ranks: int) -> None:
+    """It goes to all processes of the group."""
+    with launch(
+        photos, tmp_path, 0.3, ranks, "--writer.images_per_segment=100", "--data.num_workers=1"
+    ) as process:
+        while not (tmp_path / "run" / "config.yaml").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(3)
+        below = children(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+    lines = (tmp_path / "output.txt").read_text().splitlines()
+    assert lines[-1] == "igos-pl: interrupted. Run the same command again to go on"
+    assert not [line for line in lines if "Traceback" in line or "rror" in line], lines
+    end = time.monotonic() + 10
+    while any(map(alive, below)):
+        assert time.monotonic() < end, "a process was left behind"
+        time.sleep(0.1)
+    assert 0 < len(RunFolder(tmp_path / "run").done()) < len(NAMES)
+    with launch(photos, tmp_path, 0, ranks) as process:
+        assert process.wait(120) == 0
+    every_image_once(tmp_path / "run")
+    same_tables(undisturbed, tmp_path / "run" / "masks.h5")
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0])
+def test_interrupt_while_starting(photos: Path, tmp_path: Path, seconds: float) -> None:
+    with launch(photos, tmp_path, 0.3, 2) as process:
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+    output = (tmp_path / "output.txt").read_text()
+    assert output == "igos-pl: interrupted. Run the same command again to go on\n"
+    assert not (tmp_path / "run" / "configuration.json").exists()
 
 
 def is_importing(pid: int) -> bool:
@@ -623,15 +829,15 @@ def test_store_listens_on_the_address_of_the_ranks_alone(tmp_path: Path) -> None
     }
     port = f"{coordinator._store.underlying_store.port:04X}"
     assert {address for address, found in listening if found == port} == {"0100007F"}  # 127.0.0.1
-    coordinator.give_up()
+    coordinator.give_up(ValueError(), wait=False)
 
 
 def test_store_needs_the_secret_of_the_run(tmp_path: Path) -> None:
     coordinator = connect(Trained(tmp_path, world_size=2, devices=2))
-    assert coordinator.take(5) == 0
+    assert coordinator.take() == 0
     stranger = TCPStore("127.0.0.1", coordinator._store.underlying_store.port, wait_for_workers=False)
     stranger.set("stop", "1")
     stranger.delete_key("taken")
     assert not coordinator.stop_requested()
-    assert coordinator.take(5) == 5
-    coordinator.give_up()
+    assert coordinator.take() == 1
+    coordinator.give_up(ValueError(), wait=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +25,12 @@ from igos_pl.cli.main import main
 from igos_pl.data.images import find_images, read_image
 from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.datamodules import COCODataModule
+from igos_pl.datamodules.readers import FatalImages, Readers
 from igos_pl.errors import IgosError, NetworkError, RunError, UnreadError
 from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier
 from igos_pl.store import MaskFile, RunFolder, merge
-from igos_pl.store.files import seal
+from igos_pl.store.seals import read_head, seal
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
@@ -113,6 +115,59 @@ def test_memory_that_runs_out_while_decoding_is_of_the_moment(
         read_image(photos / "a.png")
 
 
+# Images that kill the process that reads them
+
+
+def kills_its_reader(path: Path) -> Image.Image:
+    if path.name == "c.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_image(path)
+
+
+def test_an_image_that_kills_its_reader_is_named_and_then_left_out(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As the kernel does when memory runs out: the third start gets past the image."""
+    one_by_one = ["--data.num_workers=2", "--data.batch_size=1"]
+    with monkeypatch.context() as deadly:
+        deadly.setattr("igos_pl.datamodules.base.read_image", kills_its_reader)
+        for _ in range(2):
+            caplog.clear()
+            assert predict(*one_by_one) == 1
+            assert "A process that reads images died (DataLoader worker" in capsys.readouterr().err
+            assert caplog.messages == [
+                "photos/c.png: the process that was reading it died. If that happens again, the image is"
+                " recorded as unreadable, and the run after that goes on without it"
+            ]
+        assert predict(*one_by_one) == 0
+    assert "1 unreadable: igos-pl info run says why" in capsys.readouterr().out
+    assert statuses() == {name: "unreadable" if name == "c.png" else "ok" for name in NAMES}
+    with MaskFile("run") as masks:
+        assert "the process that read it died 2 times" in masks.images["message"][2]
+    assert predict(*one_by_one, "--data.retry_unreadable=true") == 0
+    assert statuses() == dict.fromkeys(NAMES, "ok")
+
+
+def test_every_process_that_died_is_asked(tmp_path: Path) -> None:
+    readers = Readers(3)
+    with readers.reading(5):  # not in a data-loading process
+        assert readers.read_by_dead(RuntimeError("DataLoader worker (pid 1) is killed")) == []
+    readers._rows[:] = torch.tensor([[11, 7], [12, -1], [13, 9]])
+    for words, numbers in {
+        "DataLoader worker (pid 11) is killed by signal: Killed. ": [7],
+        "DataLoader worker (pid(s) 11, 12, 13) exited unexpectedly": [7, 9],
+        "DataLoader worker (pid 12) is killed by signal: Killed. ": [],
+        "something else": [],
+    }.items():
+        assert readers.read_by_dead(RuntimeError(words)) == numbers
+    assert FatalImages(tmp_path / "none").names() == set()
+    FatalImages(tmp_path / "none").note("a")
+    assert not (tmp_path / "none").exists()
+
+
 # One folder, one configuration
 
 
@@ -155,6 +210,50 @@ def test_a_folder_is_claimed_where_there_are_no_links(
     folder.claim({"seed": 1})
     with pytest.raises(IgosError, match="seed: there 1, now 2"):
         folder.claim({"seed": 2})
+
+
+def test_an_empty_claim_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no hard links, another run may have created the file, but not yet written it."""
+    folder = RunFolder(tmp_path)
+    folder.claim_path.touch()
+    writer = threading.Timer(0.3, folder.claim_path.write_text, ['{"seed": 1}'])
+    writer.start()
+    with pytest.raises(IgosError, match="seed: there 1, now 2"):
+        folder.claim({"seed": 2})
+    folder.claim({"seed": 1})
+    writer.join()
+    folder.claim_path.write_text("")
+    with pytest.raises(IgosError, match=r"Cannot read .*configuration.json"):
+        folder.claim({"seed": 1})
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_refused_and_dry_runs_do_not_change_the_folder(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if some of its files are damaged."""
+    assert predict("--writer.images_per_segment=2") == 0
+    bad = RunFolder("run").segments()[0]
+    with MaskFile(bad) as segment:
+        lost = len(segment)
+    bad.write_bytes(bad.read_bytes()[:1000])
+    before = snapshot(Path("run"))
+    assert predict("--model.seed=2") == 2
+    assert "seed: there 63, now 2" in capsys.readouterr().err
+    Path("run/configuration.json").rename("claim")
+    assert predict("--model.seed=2") == 2, "the undamaged files say so"
+    Path("claim").rename("run/configuration.json")
+    assert predict("--dry_run=true") == 0
+    output = capsys.readouterr().out
+    assert f"{bad} is damaged: the run sets it aside" in output
+    assert f"5 images, {lost} not done" in output
+    assert snapshot(Path("run")) == before
+    assert predict() == 0
+    assert (Path("run/damaged") / bad.name).exists()
+    assert statuses() == dict.fromkeys(NAMES, "ok")
 
 
 def result_of(name: str, **columns: Any) -> BatchResult:
@@ -295,7 +394,12 @@ def test_class_names_are_checked() -> None:
 def uses(path: Path, folder: RunFolder) -> list[str]:
     """What is said of a file by whoever reads it."""
     said = []
-    for use in (lambda: MaskFile(path), lambda: main(["verify", str(path)]), folder.set_damaged_aside):
+    uses: list[Callable[[], object]] = [
+        lambda: MaskFile(path),
+        lambda: main(["verify", str(path)]),
+        lambda: folder.set_aside(folder.damaged()),
+    ]
+    for use in uses:
         try:
             said.append(str(use()))
         except IgosError as error:
@@ -395,6 +499,7 @@ def test_files_do_not_lead_elsewhere(tmp_path: Path, kind: str) -> None:
     path = folder.publish([result_of("a")], {"seed": 1})
     secret = tmp_path / "secret.h5"
     secret.write_bytes(b"secret!!" * 8)
+    head = read_head(path)
     with h5py.File(path, "r+") as file:
         del file["images/ground_truth"]
         images = file["images"]
@@ -408,7 +513,7 @@ def test_files_do_not_lead_elsewhere(tmp_path: Path, kind: str) -> None:
             images["ground_truth"] = h5py.SoftLink("/images/width")
         else:
             images["ground_truth"] = h5py.ExternalLink(str(path), "/images/width")
-    seal(path)
+    seal(path, head)
     with (
         MaskFile(path) as masks,
         pytest.raises(IgosError, match="ground_truth (leads to another place|is damaged)"),

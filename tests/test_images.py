@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from igos_pl.data import images
 from igos_pl.data.geometry import Frame
-from igos_pl.data.images import find_images, read_image, to_input
+from igos_pl.data.images import MAX_BYTES, find_images, read_image, to_input
 from igos_pl.errors import IgosError, UnreadError
 
+ROOT = str(Path(images.__file__).resolve().parents[2])
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
 
@@ -160,8 +168,151 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     assert colors(tmp_path / "a.png") == (RED, GREEN)  # large, 800 pixels, but not twice the limit
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    with pytest.raises(IgosError, match="too many pixels.*800"):
+    with pytest.raises(IgosError, match="the image has 800 pixels, but at most 160,000,000 are read"):
         read_image(tmp_path / "a.png")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that ends before its pixels."""
+    start = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 16, 0, 0, 0, 0)
+    data = struct.pack(">I4s", 0, b"IDAT")
+    chunks = [struct.pack(">I", len(start) - 4) + start, data]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk + struct.pack(">I", zlib.crc32(chunk[4:])) for chunk in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reason"),
+    [
+        (13_300, 13_300, "has 13,300 x 13,300 pixels, but at most 160,000,000 are read"),
+        (2, 1_000_001, "and 1,000,000 along a side: scale it down, or cut it into parts"),
+        (30_000, 30_000, "the image has 900,000,000 pixels, but at most 160,000,000"),
+        (12_000, 13_000, "damaged"),
+    ],
+)
+def test_too_many_pixels_are_refused_before_decoding(
+    tmp_path: Path, width: int, height: int, reason: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(width, height))
+    with pytest.raises(IgosError, match=reason):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_file_that_is_too_large_or_no_file(tmp_path: Path) -> None:
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(IgosError, match=r"has 1,073,741,825 bytes, but at most 1,073,741,824 are read"):
+        read_image(tmp_path / "large.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UnreadError, match="no file, but a folder, a pipe or a device"):
+        read_image(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.png"])
+def test_no_other_program_decodes_an_image(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pillow would start Ghostscript for an EPS file, whatever its ending says."""
+
+    def started(*arguments: object, **options: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    halves(RED, GREEN).save(tmp_path / "b.png")
+    buffer = io.BytesIO()
+    halves(RED, GREEN).save(buffer, "EPS")
+    (tmp_path / name).write_bytes(buffer.getvalue())
+    with pytest.raises(IgosError, match="no image, or in a format that cannot be read here"):
+        read_image(tmp_path / name)
+    found = [path.name for path in find_images(tmp_path)]
+    assert found == (["b.png"] if name == "a.eps" else ["a.png", "b.png"])
+    assert ("left out files of kinds that cannot be read here: 1 .eps" in caplog.text) == (name == "a.eps")
+
+
+def test_parts_make_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are converted in parts; the pixels do not depend on where these end."""
+    random = np.random.RandomState(0)
+    pixels = random.randint(0, 255, (37, 50, 4), np.uint8)
+    color = Image.fromarray(pixels[..., :3])
+    deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    made: list[tuple[Image.Image, dict[str, Any]]] = [
+        (Image.fromarray(pixels), {}), (Image.fromarray(pixels).convert("LA"), {}), (deep, {}),
+        (color.quantize(9), {"transparency": 4}), (color, {"transparency": (0, 0, 0)}),
+        (color.convert("L"), {}), (color.convert("1"), {}),
+    ]  # fmt: skip
+    for number, (image, options) in enumerate(made):
+        path = tmp_path / f"{number}.png"
+        image.save(path, **options)
+        whole = np.asarray(read_image(path))
+        with monkeypatch.context() as small:
+            small.setattr(images, "_PART_PIXELS", 120)
+            np.testing.assert_array_equal(np.asarray(read_image(path)), whole)
+
+
+def test_a_narrow_image_of_a_great_height(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widening it first would need a hundred times its memory; the result is the same but for rounding."""
+    picture = Image.fromarray(np.random.RandomState(0).randint(0, 255, (900, 3, 3), np.uint8))
+    for frame in (Frame.of(3, 900, (16, 24), "squash"), Frame.of(3, 900, (16, 24), "crop")):
+        usual = to_input(picture, frame).astype(int)
+        with monkeypatch.context() as small:
+            small.setattr(images, "_WIDENED_PIXELS", 10)
+            assert np.abs(to_input(picture, frame) - usual).max() <= 1
+
+
+# Prints how many bytes a pixel it takes to read and scale each image, without the image's file.
+PEAKS = """
+import sys
+from pathlib import Path
+from igos_pl.data.geometry import Frame
+from igos_pl.data.images import read_image, to_input
+
+def memory(key):
+    return int(Path("/proc/self/status").read_text().split(key)[1].split()[0]) * 1024
+
+read_image(Path(sys.argv[1]))  # imports what it needs
+for path in map(Path, sys.argv[1:]):
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
+    before = memory("VmRSS:")
+    image = read_image(path)
+    to_input(image, Frame.of(*image.size, (224, 224), "squash"))
+    print((memory("VmHWM:") - before - path.stat().st_size) / (image.width * image.height))
+    del image
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """The bytes a pixel that are said at `MAX_PIXELS`."""
+    bounds = {
+        "rgba.png": 13, "deep.png": 13, "transparent.png": 13, "turned.jpg": 13, "progressive.jpg": 13,
+        "cmyk.jpg": 13, "deep.tif": 13, "rgba.tif": 13, "rgba.webp": 25, "rgba.jp2": 25,
+    }  # fmt: skip
+    color = Image.fromarray(np.random.RandomState(0).randint(0, 255, (24, 32, 4), np.uint8))
+    color = color.resize((2400, 2000), Image.Resampling.NEAREST)
+    plain = color.convert("RGB")
+    deep = Image.fromarray(np.asarray(color)[..., 0].astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "rgba": (color, {"lossless": True, "method": 0, "quality": 0, "compress_level": 1}),
+        "deep": (deep, {}),
+        "transparent": (plain, {"transparency": (0, 0, 0), "compress_level": 1}),
+        "turned": (plain, {"exif": exif}),
+        "progressive": (plain, {"progressive": True, "subsampling": 0}),
+        "cmyk": (plain.convert("CMYK"), {"progressive": True}),
+    }
+    for name in bounds:
+        image, options = made[name.partition(".")[0]]
+        image.save(tmp_path / name, **options)
+    process = subprocess.run(
+        [sys.executable, "-c", PEAKS, *(str(tmp_path / name) for name in bounds)],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT},
+    )  # fmt: skip
+    peaks = dict(zip(bounds, map(float, process.stdout.split()), strict=True))
+    assert {name: peak for name, peak in peaks.items() if peak > bounds[name]} == {}
+    assert min(peaks.values()) > 3, "what was measured is the image"
 
 
 def test_missing_file_is_not_called_damaged(tmp_path: Path) -> None:

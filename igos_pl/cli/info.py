@@ -82,7 +82,7 @@ def write_csv(path: Path, target: Path | None) -> None:
 def _write_rows(masks: MaskFile, file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     for start in range(0, max(1, len(masks)), _BLOCK):
-        table = masks[start : start + _BLOCK].table()
+        table = masks[start : start + _BLOCK].flat()
         if start == 0:
             writer.writerow(table)
         writer.writerows(zip(*map(_cells, table.values()), strict=True))

@@ -6,6 +6,7 @@ Torch and Lightning are imported only by the commands that need them, so that al
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from igos_pl import __version__
 from igos_pl.cli.console import say
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.errors import IgosError
+
+# Of a path that is too long.
+_SHOWN = 100
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -24,14 +28,32 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
-        if words[:1] == ["predict"]:
-            return _predict(words[1:])
-        return _dispatch(words)
+        return _predict(words[1:]) if words[:1] == ["predict"] else _dispatch(words)
     except IgosError as error:
         print(f"igos-pl: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 141
+    except KeyboardInterrupt:
+        return _interrupted(words)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns one into the other
+            return _interrupted(words)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        print(f"igos-pl: {error.strerror}: {str(error.filename)[:_SHOWN]}...", file=sys.stderr)
+        return 2
+
+
+def _interrupted(words: list[str]) -> int:
+    from igos_pl.run.signals import GO_ON, INTERRUPTED, is_first_of_node
+
+    if not is_first_of_node():
+        return 0  # the first rank reports: the launcher kills it if another rank exits with an error
+    print(GO_ON if words[:1] == ["predict"] else "igos-pl: interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _predict(words: list[str]) -> int:
@@ -57,9 +79,9 @@ def _say_starting() -> None:
 def _dispatch(words: list[str]) -> int:
     options = _parser().parse_args(words)
     if options.command == "merge":
-        from igos_pl.store import RunFolder, merge
+        from igos_pl.cli.merge import print_merge
 
-        print(f"Merged into {merge(RunFolder(options.run), options.partial)}")
+        print_merge(options.run, options.partial)
     elif options.command == "status":
         from igos_pl.cli.status import print_status
 

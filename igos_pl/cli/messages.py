@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import re
+import sys
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from igos_pl.checks import closest, suggestion
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.models import ExplainableNetwork
+from igos_pl.settings import Configurable, parameters_of
 from igos_pl.solver.micro_batches import is_dead_loader, is_out_of_memory
 from igos_pl.solver.optimizers import MaskOptimizer
 
 # Lines of the parser's message that start like this describe its internals, and are dropped.
 _NOISE = (
     "Given value", "Subtypes:", "Errors:", "Does not validate", "Expected a <class 'NoneType'>",
-    "Expected a path but", "Type collections",
+    "Expected a path but", "Parser key", "Problem with given class_path",
 )  # fmt: skip
+
+# What a setting may be, in words.
+_TYPES = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
+    "dict": "a mapping",
+}  # fmt: skip
 
 _CLASSES = {
     "model.network": ExplainableNetwork,
@@ -47,9 +62,9 @@ def shortages_explained() -> Iterator[None]:
         if not is_dead_loader(error):
             raise
         raise RunError(
-            f"A process that reads images died ({error}). The usual cause is too little memory: lower"
-            " --data.num_workers or --data.batch_size, or request more memory. All finished images are safe:"
-            " run the same command again to go on"
+            f"A process that reads images died ({str(error).strip().rstrip('.')}). The usual cause is too"
+            " little memory: lower --data.num_workers or --data.batch_size, or request more memory. All"
+            " finished images are safe: run the same command again to go on"
         ) from error
 
 
@@ -60,18 +75,121 @@ def own_error(error: BaseException | None) -> IgosError | None:
     return error
 
 
-def explained(message: str) -> str:
-    """An argument parser's message, shortened; for a wrong class, it lists the available classes."""
+def refused(error: Exception) -> IgosError:
+    """What to say of an exception that a constructor raised: the trainer's, or that of one's own class."""
+    if isinstance(error, MisconfigurationException):  # Lightning raises it for invalid trainer settings
+        return IgosError(str(error))
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    words = str(error).strip() or "no reason given"
+    return IgosError(
+        f"The settings were refused: {words} ({type(error).__name__} in"
+        f" {Path(place.filename).name}, line {place.lineno})"
+    )
+
+
+def explained(message: str, options: Collection[str] = ()) -> str:
+    """An argument parser's message in a sentence: which setting is wrong, and what was probably meant.
+
+    Args:
+        message: of jsonargparse.
+        options: that the parser knows, as in ``--model.seed``.
+    """
     if "required: root" in message:
         return "--data.root is missing: set it to the folder with the images"
+    setting = "--" + ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    inner = re.sub(r"\.* Got value: Namespace\(.*", "", message, flags=re.DOTALL)
+    inner = re.sub(r"Type collections\.abc\..* expects a function or a callable class: ", "", inner)
+    said = (
+        _unknown_option(message, options)
+        or _foreign_setting(message)
+        or _wrong_value(inner, setting)
+        or _unknown_class(inner, setting)
+        or _shortened(inner, setting)
+    )
+    return f"{said}\n  igos-pl predict --help lists the settings"
+
+
+def _unknown_option(message: str, options: Collection[str]) -> str:
+    """For a setting that the parser does not know."""
+    if group := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        wrong, known = f"{group[1]}.{group[2]}", [option.lstrip("-") for option in options]
+        return f"There is no setting {wrong}: {suggestion(wrong, known)}"
+    found = re.match(r"unrecognized arguments: (\S+?)(?:=|\s|$)", message)
+    return f"There is no setting {found[1]}: {suggestion(found[1], options)}" if found else ""
+
+
+def _foreign_setting(message: str) -> str:
+    """For a setting that a class does not have."""
+    found = re.search(r"Option '([^']+)' is not accepted", message)
+    paths = re.findall(r"class_path(?:=| )'([\w.]+)'", message)
+    if not (found and paths):
+        return ""
+    made = _imported(paths[-1])
+    known = _settings(made) if made else ()
+    return f"{paths[-1]} has no setting {found[1]!r}: {suggestion(found[1], known)}"
+
+
+def _unknown_class(message: str, setting: str) -> str:
+    """For a class that does not exist, or cannot be used at its place."""
+    usable = _names(_CLASSES[setting[2:]]) if setting[2:] in _CLASSES else []
+    if usable:
+        usable_text = f"Available: {', '.join(usable)}; give the import path for your own class"
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        close = closest(found[1], usable)
+        meant = f"did you mean {' or '.join(close)}?" if close else ""
+        help_text = meant or (usable_text if usable else "give its import path, as in package.module.Class")
+        return f"{setting}: there is no class {found[1]}: {help_text}"
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
+        names = [name for name in dir(sys.modules.get(found[1])) if not name.startswith("_")]
+        return f"{setting}: {found[1]} has no class {found[2]}: {suggestion(found[2], names)}"
+    if found := re.search(r"No module named '([\w.]+)'", message):
+        return f"{setting}: there is no module {found[1]}: correct the import path, or install the package"
+    if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
+        ending = f". {usable_text}" if usable else ""
+        return f"{setting}: {found[1]} is no {found[2]}{ending}"
+    return ""
+
+
+def _wrong_value(message: str, setting: str) -> str:
+    """For a value of the wrong type, or that is not one of a few."""
+    values = re.findall(r"Got value: (.*)", message) or re.findall(r"Given value: (.*)", message)
+    wanted = re.findall(r"Expected a (?:typing\.)?(Literal\[.*?\]|<class '\w+'>)", message)
+    choices = [word for text in wanted for word in re.findall(r"'([^']*)'|\b(\d+)\b", text) if "Lit" in text]
+    names = list(dict.fromkeys(quoted or number for quoted, number in choices))
+    types = [_TYPES.get(kind, kind) for kind in re.findall(r"<class '(\w+)'>", " ".join(wanted))]
+    kinds = list(dict.fromkeys(kind for kind in types if kind != "NoneType"))
+    if not values or not (names or kinds):
+        return ""
+    either = " or ".join([*([f"one of {', '.join(names)}"] if names else []), *kinds])
+    close = closest(values[0], names)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"{setting} is {values[0]}, but must be {either}{meant}"
+
+
+def _shortened(message: str, setting: str) -> str:
+    """The message without the lines about the parser's internals."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    lines = [line for line in lines if not line.startswith(_NOISE)]
-    if foreign := re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message):
-        lines.append(f"{foreign[2]} has no setting '{foreign[1]}'")
-    for key, base in _CLASSES.items():
-        if f'"{key}"' in message and not foreign:
-            lines.append(f"Available: {', '.join(_names(base))}; give the import path for your own class")
-    return "\n  ".join([*lines, "igos-pl predict --help lists the settings"])
+    kept = [line for line in lines if not line.startswith(_NOISE)]
+    return "\n  ".join(([setting + ":"] if len(setting) > 2 else []) + kept)
+
+
+def _imported(path: str) -> Any:
+    """What an import path names; None if it cannot be imported."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+
+
+def _settings(made: Any) -> list[str]:
+    """The names of the parameters of a class or function."""
+    if isinstance(made, type) and issubclass(made, Configurable):
+        return parameters_of(made)
+    try:
+        return [name for name in inspect.signature(made).parameters if name not in ("self", "params")]
+    except (TypeError, ValueError):
+        return []
 
 
 def _names(base: type) -> list[str]:

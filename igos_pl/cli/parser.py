@@ -7,13 +7,12 @@ from typing import Any
 from jsonargparse import ActionYesNo, ArgumentError, Namespace
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
 from igos_pl.cli.console import say
-from igos_pl.cli.messages import explained, own_error
+from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -41,6 +40,18 @@ class PredictCLI(LightningCLI):
                 "data": {"class_path": "igos_pl.datamodules.ImageFolderDataModule"},
             }
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line; an option that does not exist is told with the closest ones."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            if own := own_error(error):
+                raise own from error
+            options = [
+                option for action in parser._actions for option in action.option_strings if option[-1] != "+"
+            ]
+            raise IgosError(explained(str(error), options)) from error
 
     @property
     def dry_run(self) -> bool:
@@ -133,16 +144,14 @@ def parsed(words: list[str]) -> PredictCLI:
             args=words,
             run=False,
         )
-    except MisconfigurationException as error:  # Lightning raises it for invalid trainer settings
-        raise IgosError(str(error)) from error
-    except ArgumentError as error:
-        raise IgosError(explained(str(error))) from error
-    except ValueError as error:
+    except (ArgumentError, ValueError) as error:
         if own := own_error(error):
             raise own from error
-        if "Union subtypes" in str(error):  # older parsers keep only the message
+        if isinstance(error, ArgumentError) or "Union subtypes" in str(error):  # of older parsers
             raise IgosError(explained(str(error))) from error
-        raise
+        raise refused(error) from error
+    except Exception as error:  # Lightning, torch and people's own classes raise nearly anything
+        raise refused(error) from error
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -56,7 +56,7 @@ def _report(run: Run) -> int:
         print("", *map(printable, shown), *more, sep="\n  ")
         print("Run the same command again to go on with them")
         return 1
-    merged = run.folder.is_merged(statuses)
+    merged = run.folder.is_merged()
     where = run.folder.merged if merged else run.folder.segments_path
     verb = "is" if len(statuses) == 1 else "are"
     print(f"{counted(len(statuses), 'image')} {verb} in {where}: {statuses_in_words(statuses.values())}")

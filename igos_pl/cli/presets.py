@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+import yaml
 
 from igos_pl.errors import IgosError
 from igos_pl.solver.presets import preset_file, preset_names
@@ -23,5 +26,31 @@ def with_preset(words: list[str]) -> list[str]:
         raise IgosError(f"{error}; presets are {', '.join(preset_names())}") from error
     if len(options.preset) > 1:
         raise IgosError(f"Give --preset once, not: {', '.join(options.preset)}")
+    for file in options.config:
+        _check_file(file)
     files = [*options.config, *(str(preset_file(name)) for name in options.preset)]
     return [*(f"--config={file}" for file in files), *others]
+
+
+def _check_file(name: str) -> None:
+    """Raise unless a file of settings can be read; the parser's messages do not name the file."""
+    advice = "-c takes YAML files, as in configs/"
+    try:
+        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise IgosError(f"{name} is no text in UTF-8, or nested too deeply: {advice}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise IgosError(f"Cannot read the settings in {name[:_SHOWN]}: {reason}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise IgosError(f"{name}{place}: no YAML ({problem})") from error
+    if not isinstance(content, dict):
+        found = "is empty" if content is None else f"holds a {type(content).__name__}, not settings by name"
+        raise IgosError(f"{name} {found}: {advice}")
+
+
+# Characters of a path that is too long.
+_SHOWN = 100

@@ -89,15 +89,19 @@ def remarks(masks: MaskFile, most: int, failures_only: bool = False) -> list[str
         most: lines; a last one says how many more there are.
         failures_only: leave out images that are ok.
     """
-    images = masks.images
-    told = [
-        place
-        for place, (status, message) in enumerate(zip(images["status"], images["message"], strict=True))
-        if status != "ok" or (message and not failures_only)
+    statuses = masks.images["status"]
+    told = np.flatnonzero(statuses != "ok")
+    if not failures_only:
+        everything = np.arange(len(statuses))
+        told = np.flatnonzero(
+            (statuses != "ok") | (masks.image_table.read_bytes("message", everything) != b"")
+        )
+    failures = ~np.isin(statuses[told].astype(str), ("ok", "no detection"))
+    shown = np.concatenate([told[failures], told[~failures]])[:most]
+    columns = [
+        masks.image_table.read(name, shown).tolist() for name in ("sample_id", "path", "status", "message")
     ]
-    told.sort(key=lambda place: str(images["status"][place]) in ("ok", "no detection"))  # failures first
-    columns = [images[name] for name in ("sample_id", "path", "status", "message")]
-    lines = [printable(_remark(*(str(column[place]) for column in columns))) for place in told[:most]]
+    lines = [printable(_remark(*row)) for row in zip(*columns, strict=True)]
     return lines + ([f"and {len(told) - most:,} more"] if len(told) > most else [])
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from igos_pl.errors import IgosError
 from igos_pl.store import RunFolder
-from igos_pl.store.files import check_rows, check_seal
+from igos_pl.store.files import check_rows
 from igos_pl.store.schema import DamagedFileError
+from igos_pl.store.seals import check_seal
 
 
 def print_verification(path: Path) -> int:
@@ -26,7 +29,8 @@ def print_verification(path: Path) -> int:
     files = run.files() if path.is_dir() else [path]
     if not files:
         raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
-    damaged = [message for file in files if (message := _damage(file))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        damaged = [message for message in pool.map(_damage, files) if message]
     print(*damaged, sep="\n", end="\n" if damaged else "")
     size = sum(file.stat().st_size for file in files)
     print(f"{len(files)} files, {size / 1e6:,.1f} MB: {len(damaged)} damaged")

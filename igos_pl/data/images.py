@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -30,8 +33,8 @@ def find_images(root: Path) -> list[Path]:
         raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
     if not root.is_dir():
         raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    endings -= {".pdf", ".mpg", ".mpeg"}
+    readable = _formats()
+    endings = {ending for ending, name in Image.registered_extensions().items() if name in readable}
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in endings]
     if not images:
@@ -48,8 +51,22 @@ def find_images(root: Path) -> list[Path]:
     return sorted((path.relative_to(root) for path in images), key=lambda path: path.as_posix())
 
 
-# Endings of pictures that Pillow cannot read, or only with a plugin.
-_UNKNOWN = {".heic", ".heif", ".svg", ".avif", ".jxl", ".raw", ".cr2", ".nef", ".arw", ".dng", ".dcm", ".nii"}
+# Endings of pictures that are not read here.
+_UNKNOWN = {
+    ".heic", ".heif", ".svg", ".avif", ".jxl", ".raw", ".cr2", ".nef", ".arw", ".dng", ".dcm", ".nii",
+    ".eps", ".ps", ".pdf", ".wmf", ".emf",
+}  # fmt: skip
+
+# Pillow starts another program (Ghostscript) for EPS. It cannot decode the others.
+_NOT_READ = frozenset({"EPS", "PDF", "MPEG", "WMF", "BUFR", "GRIB", "HDF5"})
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, in the order in which they are tried."""
+    Image.preinit()  # the usual ones first
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _NOT_READ)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -80,56 +97,109 @@ def _raise_unlisted(error: OSError) -> None:
     ) from error
 
 
+# What is read at most. Reading takes the size of the file and, as tests/test_images.py measures, at most 13
+# bytes a pixel for PNG, JPEG and TIFF (2.1 GB), 25 for WebP and JPEG 2000 (4 GB), whose decoders keep copies.
+MAX_PIXELS = 160_000_000
+MAX_SIDE = 1_000_000
+MAX_BYTES = 1 << 30
+
+# From so many pixels on, an image that is to become wider is made lower first.
+_WIDENED_PIXELS = 1 << 27
+
+# Images are converted in parts of about so many pixels.
+_PART_PIXELS = 1 << 20
+
+
 def read_image(path: Path) -> Image.Image:
     """Read a picture as upright 8-bit RGB.
 
     Applies the EXIF orientation, puts transparent images on white, keeps the upper eight bits of 16-bit grey
     values, and takes the first frame of animations and stacks. ``info["note"]`` holds a remark for the user,
-    if there is one.
+    if there is one. The memory is bounded, see `MAX_PIXELS`.
 
     Raises:
         UnreadError: if the file cannot be read now. It may be readable later.
         IgosError: saying what is wrong with the file's content (no image, cut off, empty, too large, ...).
     """
+    content = _content(path)
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
+            with Image.open(BytesIO(content), formats=_formats()) as image:
+                _check_header(image)
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _as_rgb(image)
+    except IgosError:
+        raise
+    except MemoryError as error:
+        raise UnreadError("cannot be decoded: too little memory") from error
+    except UnidentifiedImageError as error:
+        raise IgosError("no image, or in a format that cannot be read here") from error
+    except Image.DecompressionBombError as error:
+        count = re.search(r"\d+", str(error))
+        raise too_large(f"{int(count[0]):,} pixels" if count else str(error)) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise IgosError(f"damaged: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file."""
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadError("cannot be read: it is no file, but a folder, a pipe or a device")
+        if state.st_size > MAX_BYTES:
+            raise IgosError(
+                f"the file has {state.st_size:,} bytes, but at most {MAX_BYTES:,} are read: compress it, or"
+                " scale the image down"
+            )
         content = path.read_bytes()
     except (OSError, MemoryError) as error:
         reason = error.strerror if isinstance(error, OSError) else "too little memory"
         raise UnreadError(f"cannot be read: {reason or error}") from error
     if not content:
         raise IgosError("the file is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
-            with Image.open(BytesIO(content)) as image:
-                image.load()
-                return _as_rgb(ImageOps.exif_transpose(image))
-    except IgosError:
-        raise
-    except MemoryError as error:
-        raise UnreadError("cannot be decoded: too little memory") from error
-    except UnidentifiedImageError as error:
-        raise IgosError("no image, or in a format that Pillow does not support") from error
-    except Image.DecompressionBombError as error:
-        raise IgosError(f"too many pixels: {error}") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise IgosError(f"damaged: {error}") from error
+    return content
+
+
+def _check_header(image: Image.Image) -> None:
+    """Raise before an image is decoded that cannot be used, or would need too much memory."""
+    width, height = image.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise too_large(f"{width:,} x {height:,} pixels")
+    if image.mode == "F":
+        raise IgosError("floating-point pixels have no standard range: convert the image to 8 or 16 bits")
+
+
+def too_large(size: str) -> IgosError:
+    """What to say of an image that has too many pixels."""
+    return IgosError(
+        f"the image has {size}, but at most {MAX_PIXELS:,} are read, and {MAX_SIDE:,} along a side: scale it"
+        " down, or cut it into parts"
+    )
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise IgosError("floating-point pixels have no standard range: convert the image to 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        high = np.asarray(image).astype(np.int64)
-        dark = 0 < high.max() < 256
-        image = Image.fromarray(np.clip(high >> 8, 0, 255).astype(np.uint8))
-        if dark:
-            image.info["note"] = "16-bit grey values that are all below 256: the image is black"
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")  # keeps the info
+    """A decoded image as RGB. It is converted in parts, so that only one copy of it is made."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    whole = Image.new("RGB", image.size)
+    brightest = 0
+    rows = max(1, _PART_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if image.mode.startswith("I"):
+            deep = np.asarray(part)
+            brightest = max(brightest, int(deep.max()))
+            part = Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8))
+        elif "A" in image.getbands() or "transparency" in image.info:
+            part = part.convert("RGBA")
+            part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
+        whole.paste(part.convert("RGB"), (0, top))
+    if 0 < brightest < 256 and image.mode.startswith("I"):
+        whole.info["note"] = "16-bit grey values that are all below 256: the image is black"
+    return whole
 
 
 def to_input(image: Image.Image, frame: Frame, channels: int = 3) -> NDArray[np.uint8]:
@@ -147,7 +217,12 @@ def to_input(image: Image.Image, frame: Frame, channels: int = 3) -> NDArray[np.
         IgosError: if the network takes another number of channels.
     """
     height, width = frame.input_size
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR, box=frame.box)
+    left, top, right, bottom = frame.box
+    if width * (bottom - top) > _WIDENED_PIXELS:
+        # Pillow resizes along the width first: a narrow, very high image would become a very large one.
+        image = image.resize((image.width, height), Image.Resampling.BILINEAR, (0, top, image.width, bottom))
+        top, bottom = 0, height
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
     return channels_first(scaled, channels)
 
 
@@ -170,5 +245,5 @@ def channels_first(image: Image.Image, channels: int = 3) -> NDArray[np.uint8]:
             f"The network takes {channels} channels, but picture files have 1 or 3: give the images as"
             " tensors"
         )
-    pixels = np.atleast_3d(np.asarray(image.convert(_MODES[channels])))
+    pixels = np.atleast_3d(np.array(image.convert(_MODES[channels])))  # a copy, which may be written to
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +17,15 @@ from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.preprocessing import Preprocessing, Resize
 from igos_pl.data.targets import ProposedTargets, Targets
 from igos_pl.errors import IgosError
-from igos_pl.models.weights import layers_digest, load_weights, module_sha256
+from igos_pl.models.weights import check_tensors, layers_digest, load_weights, module_sha256
 from igos_pl.settings import Attributes, Configurable, nested
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+# Of an input. A larger number is a mistake, and would fill the memory.
+_LARGEST_SIDE = 16_384
 
 
 class ExplainableNetwork(Configurable, nn.Module, ABC):
@@ -46,6 +51,8 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     not_settings = frozenset({"module", "weights"})  # told by their digests
     # Whether the scores of proposed targets are those of `score`, so that the explainer can compare them.
     proposes_its_scores: ClassVar[bool] = True
+    # Whether images are expected in [0, 1] and normalised here.
+    is_normalizing: bool = True
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -74,6 +81,7 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self.register_buffer("pixel_std", torch.tensor(self.std).reshape(1, -1, 1, 1), persistent=False)
         if weights:
             self.weights_sha256 = self._load_weights(weights)
+        check_tensors(module, self.name)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -144,6 +152,16 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         """The class's name, or its number where the name is unknown."""
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
+    def check(self, truth: Sequence[GroundTruth]) -> None:
+        """Raise before the first image if the annotations of the data do not suit the network.
+
+        Args:
+            truth: of all images that are to be explained.
+
+        Raises:
+            IgosError: saying what does not fit.
+        """
+
     @abstractmethod
     def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
         """Choose what is explained.
@@ -168,6 +186,8 @@ def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     if len(pair) != 2:
         raise IgosError(f"input_size is {size}, but must be one number, or height and width")
     check_at_least("input_size", min(pair), 2)
+    if max(pair) > _LARGEST_SIDE:
+        raise IgosError(f"input_size is {size}, but must be at most {_LARGEST_SIDE} pixels along a side")
     return pair
 
 
@@ -176,5 +196,7 @@ def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
         raise IgosError(
             f"mean has {len(mean)} values and std {len(std)}, but each must have one for each channel"
         )
-    if not min(std) > 0:
-        raise IgosError(f"std is {list(std)}, but must be above 0 for every channel")
+    if not all(0 < each < math.inf for each in std):
+        raise IgosError(f"std is {list(std)}, but must be above 0 for every channel, and finite")
+    if not all(map(math.isfinite, mean)):
+        raise IgosError(f"mean is {list(mean)}, but must be a finite number for every channel")

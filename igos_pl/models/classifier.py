@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_at_least, check_choice, check_shape
+from igos_pl.checks import check_at_least, check_choice, check_shape, suggestion
 from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
@@ -50,14 +50,40 @@ class Classifier(ExplainableNetwork):
         self.targets = targets
         self.top_k = top_k
 
+    def label_of(self, name: str) -> int:
+        """The label of a class name, in any case.
+
+        Raises:
+            IgosError: if there is no such class; names the ones that are close.
+        """
+        known = [one.lower() for one in self.class_names]
+        if name.lower() in known:
+            return known.index(name.lower())
+        if not known:
+            raise IgosError(f"{name!r} is no label, and {self.name} has no class_names")
+        raise IgosError(f"{self.name} has no class {name!r}: {suggestion(name, self.class_names)}")
+
     def probabilities(self, images: Tensor) -> Tensor:
         """All class scores ``(B, classes)``, in float32 at least."""
-        logits = self.module(images)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise IgosError(f"{self.name} must return logits of shape (B, classes), but returned {found}")
+        logits: Tensor = self.module(images)
+        self._check_logits(logits, len(images))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
+
+    def _check_logits(self, logits: object, images: int) -> None:
+        """Raise unless a pass gave logits. This asks for what is known without waiting for the device."""
+        if not isinstance(logits, Tensor):
+            found = type(logits).__name__
+        elif logits.ndim != 2 or logits.shape[0] != images or not logits.shape[1]:
+            found = f"the shape {tuple(logits.shape)} for {images} images"
+        elif not logits.is_floating_point() or logits.layout != torch.strided or logits.is_meta:
+            found = f"a tensor of {logits.dtype}, {logits.layout}, on {logits.device}"
+        else:
+            return
+        raise IgosError(
+            f"{self.name} must return logits of shape (B, classes), dense and floating-point, but returned"
+            f" {found}: wrap it in a module that returns its logits"
+        )
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
         """The probability of each row's label."""
@@ -68,28 +94,64 @@ class Classifier(ExplainableNetwork):
         """The predicted classes, the ground truth, or the given labels, for each image."""
         check_shape("images", images, ("B", self.channels, "H", "W"))
         probabilities = self.probabilities(images)
-        classes = probabilities.shape[1]
         chosen = self._choose(probabilities, [known.label for known in truth])
-        outside = chosen[(chosen < 0) | (chosen >= classes)]
-        if len(outside):
-            raise IgosError(
-                f"Label {int(outside[0])} is outside of the {classes} classes of {self.name}"
-                f" (0 to {classes - 1})"
-            )
+        self._check_classes(probabilities.shape[1], sorted(set(chosen.flatten().tolist())))
         scores = probabilities.gather(1, chosen)
         image = torch.arange(len(images), device=images.device).repeat_interleave(chosen.shape[1])
         return ProposedTargets(class_targets(image, chosen.flatten(), scores.flatten()), [""] * len(images))
+
+    def check(self, truth: Sequence[GroundTruth]) -> None:
+        """Raise if images have no labels that are needed, or if labels or class names do not fit the logits.
+
+        Where that matters, a pass of a blank image tells the number of classes.
+        """
+        labels = [known.label for known in truth] if self.targets == "ground_truth" else []
+        _check_labelled(labels)
+        wanted = labels or ([] if isinstance(self.targets, str) else self.targets)
+        if wanted or self.class_names:
+            classes = self._count_classes()
+            if classes is not None:
+                self._check_classes(classes, sorted(set(wanted)))
+
+    def _count_classes(self) -> int | None:
+        """The number of logits; None if the network fails at a blank image, which the first batch tells."""
+        blank = self.pixel_mean.new_zeros(1, self.channels, *self.input_size)
+        try:
+            with torch.no_grad(), self.frozen():
+                return int(self.probabilities(blank).shape[1])
+        except IgosError:
+            raise
+        except Exception:
+            return None
+
+    def _check_classes(self, classes: int, labels: Sequence[int]) -> None:
+        """Raise unless ascending labels and the class names fit a number of classes."""
+        if self.class_names and len(self.class_names) != classes:
+            raise IgosError(
+                f"class_names has {len(self.class_names)} names, but {self.name} has {classes} classes: name"
+                " each class, in the order of the labels"
+            )
+        outside = [label for label in labels if not 0 <= label < classes]
+        if outside:
+            raise IgosError(
+                f"Label {outside[0]} is outside of the {classes} classes of {self.name} (0 to {classes - 1})"
+            )
 
     def _choose(self, probabilities: Tensor, labels: Sequence[int]) -> Tensor:
         """The labels to explain, ``(B, n)``."""
         if self.targets == "predicted":
             return probabilities.topk(min(self.top_k, probabilities.shape[1])).indices
         if self.targets == "ground_truth":
-            if min(labels) < 0:
-                raise IgosError(
-                    "targets is 'ground_truth', but the data have no labels: name a labels file"
-                    " (--data.labels), or explain the predicted classes (--model.network.targets predicted)"
-                )
+            _check_labelled(labels)
             return torch.tensor(labels, device=probabilities.device).unsqueeze(1)
         given = torch.tensor(self.targets, device=probabilities.device)
         return given.expand(len(probabilities), -1)
+
+
+def _check_labelled(labels: Sequence[int]) -> None:
+    unknown = sum(label < 0 for label in labels)
+    if unknown:
+        raise IgosError(
+            f"targets is 'ground_truth', but {unknown} of {len(labels)} images have no labels: name a labels"
+            " file (--data.labels), or explain the predicted classes (--model.network.targets predicted)"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_at_least, check_choice, check_shape, check_share
+from igos_pl.checks import check_at_least, check_choice, check_shape, check_share, suggestion
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.matching import match_objects
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
@@ -109,15 +108,31 @@ class Detector(ExplainableNetwork, ABC):
         ]
         return ProposedTargets(_as_targets(chosen), [choice.note for choice in chosen])
 
+    def check(self, truth: Sequence[GroundTruth]) -> None:
+        """Raise if annotated objects are to be explained, but there is none that the network could find."""
+        if self.targets != "ground_truth" or not truth:
+            return
+        names = sorted({name for known in truth for name in known.names})
+        if not names:
+            raise IgosError(
+                "targets is 'ground_truth', but the data have no annotated objects: name an annotations file"
+                " (--data COCODataModule --data.annotations FILE), or explain what is detected"
+                " (--model.network.targets detected)"
+            )
+        if not set(names) & set(self.class_names):
+            raise IgosError(
+                f"{self.name} knows none of the {len(names)} classes of the annotated objects:"
+                f" {names[0]!r}, for example; {suggestion(names[0], self.class_names)}"
+            )
+
     def _check_categories(self) -> None:
         if self.categories == ():
             raise IgosError("categories is an empty list: name at least one class, or leave it out for all")
         for category in self.categories or ():
             if category not in self.class_names:
-                close = difflib.get_close_matches(category, self.class_names) or list(self.class_names[:10])
                 raise IgosError(
-                    f"categories names {category!r}, but {self.name} has no such class;"
-                    f" classes that it has: {', '.join(close) or 'none has a name (class_names)'}"
+                    f"categories names {category!r}, but {self.name} has no such class:"
+                    f" {suggestion(category, self.class_names)}"
                 )
 
     def _wanted(self, name: str) -> bool:
@@ -162,8 +177,9 @@ class Detector(ExplainableNetwork, ABC):
         if not wanted:
             return ["no annotated object" if self.categories is None else "no object of the categories"]
         alone = sorted(set(wanted) - set(objects))
-        foreign = [place for place in alone if known.names[place] not in self.class_names]
-        missed = [place for place in alone if known.names[place] in self.class_names]
+        own = ("", *self.class_names)
+        foreign = [place for place in alone if known.names[place] not in own]
+        missed = [place for place in alone if known.names[place] in own]
         return [
             f"{len(some)} of {len(wanted)} objects {what}: {', '.join(_named(known, one) for one in some)}"
             for some, what in ((missed, "not detected"), (foreign, f"of a class unknown to {self.name}"))
@@ -228,7 +244,7 @@ def select_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
 
 def _named(known: GroundTruth, index: int) -> str:
     number = f" (id {known.ids[index]})" if len(known.ids) else ""
-    return f"{known.names[index]}{number}"
+    return f"{known.names[index] or 'object'}{number}"
 
 
 def _as_targets(chosen: Sequence[_Choice]) -> Targets:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import torchvision
 
+from igos_pl.checks import suggestion
 from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.weights import fetch_weights
@@ -42,10 +42,9 @@ class TorchvisionClassifier(Classifier):
     ) -> None:
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
             raise IgosError(
-                f"torchvision has no classifier {name!r} among its {len(known)}; close ones:"
-                f" {', '.join(close)}. All: torchvision.models.list_models(module=torchvision.models)"
+                f"torchvision has no classifier {name!r}: {suggestion(name, known)}"
+                " All: torchvision.models.list_models(module=torchvision.models)"
             )
         enum = torchvision.models.get_model_weights(name)
         is_file = weights not in enum.__members__

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from igos_pl.checks import suggestion
 from igos_pl.errors import IgosError
 from igos_pl.models.detector import Detector
 from igos_pl.models.weights import fetch_weights, layer_settings, load_weights
@@ -143,7 +144,7 @@ def build_detector(
         if model.startswith(families)
     ]
     if name not in known:
-        raise IgosError(f"torchvision has no detector {name!r} of this kind, but: {', '.join(known)}")
+        raise IgosError(f"torchvision has no detector {name!r} of this kind: {suggestion(name, known)}")
     enum = torchvision.models.get_model_weights(name)
     is_file = weights not in enum.__members__
     if is_file and Path(weights).suffix not in (".pth", ".pt"):

@@ -7,7 +7,8 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -41,6 +42,7 @@ def load_weights(module: nn.Module, path: str | Path, architecture: str, by_orde
     """
     path = Path(path)
     sha256 = file_sha256(path)
+    _check_archive(path)
     state = _state_dict(_read(path), path)
     if by_order and len(state) == len(module.state_dict()):
         state = dict(zip(module.state_dict(), state.values(), strict=True))
@@ -51,12 +53,41 @@ def load_weights(module: nn.Module, path: str | Path, architecture: str, by_orde
 
 
 def module_sha256(module: nn.Module) -> str:
-    """The SHA-256 of a module's tensors, for one that came with its weights instead of a file."""
+    """The SHA-256 of a module's state dict, for one that came with its weights instead of a file."""
+    return _tensors_sha256(module.state_dict())
+
+
+def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of the names, types, shapes and values of tensors."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def check_tensors(module: nn.Module, name: str) -> None:
+    """Raise if a module has tensors without values, or of a layout that it cannot be explained with.
+
+    Raises:
+        IgosError: naming the first one.
+    """
+    for key, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor) and not _is_dense(tensor):
+            raise IgosError(
+                f"{name}: {key} is {_kind(tensor)}, but must be dense and in memory: build the network on the"
+                " CPU and load its weights"
+            )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    return "quantized" if tensor.is_quantized else f"sparse ({tensor.layout})"
 
 
 # What every module has, whatever its settings.
@@ -69,8 +100,8 @@ _STORED_IN_FORWARD = {"MultiScaleRoIAlign": ("scales", "map_levels")}
 def layer_settings(module: nn.Module) -> dict[str, Any]:
     """Every plain value that a module's layers hold, by its dotted name: strides, thresholds, eps, sizes.
 
-    Values are text, numbers, None, functions, and lists, tuples and dicts of them. Tensors are left out:
-    `module_sha256` covers those of the state dict. Values that a forward pass stores are left out.
+    Values are text, numbers, None, functions, and lists, tuples and dicts of them. Tensors are left out, see
+    `layers_digest`. Values that a forward pass stores are left out.
     """
     return {
         f"{prefix}.{key}" if prefix else key: value
@@ -81,17 +112,55 @@ def layer_settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _is_setting(layer: nn.Module, key: str, value: Any) -> bool:
-    if key in _COMMON_TO_MODULES or "cache" in key or key in _STORED_IN_FORWARD.get(type(layer).__name__, ()):
+    if key in _COMMON_TO_MODULES or _is_stored_in_forward(layer, key):
         return False
     # Private attributes of torch's own layers come and go with its versions.
     private = key.startswith("_") and type(layer).__module__.startswith("torch.")
-    return not private and _is_plain(value)
+    try:
+        return not private and _is_plain(value)
+    except RecursionError:  # a list that holds itself
+        return False
+
+
+def _is_stored_in_forward(layer: nn.Module, key: str) -> bool:
+    return "cache" in key or key in _STORED_IN_FORWARD.get(type(layer).__name__, ())
+
+
+def _unsaved_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a module's layers that are not in its state dict, by their dotted names.
+
+    They are the buffers with ``persistent=False``, and tensors that are plain attributes, also in lists and
+    dicts. Tensors that a forward pass stores are left out.
+    """
+    saved = set(module.state_dict())
+    found: dict[str, Tensor] = {}
+    for prefix, layer in module.named_modules():
+        plain = {key: value for key, value in vars(layer).items() if key not in _COMMON_TO_MODULES}
+        for key, value in {**plain, **layer._buffers}.items():
+            name = f"{prefix}.{key}" if prefix else key
+            if name not in saved and not _is_stored_in_forward(layer, key):
+                found.update(_tensors_in(name, value))
+    return found
+
+
+def _tensors_in(name: str, value: Any) -> dict[str, Tensor]:
+    if isinstance(value, Tensor):
+        return {name: value} if _is_dense(value) else {}
+    items: Iterable[tuple[Any, Any]] = enumerate(value) if isinstance(value, list | tuple) else ()
+    items = value.items() if isinstance(value, dict) else items
+    return {f"{name}.{key}": one for key, one in items if isinstance(one, Tensor) and _is_dense(one)}
 
 
 def layers_digest(module: nn.Module) -> str:
-    """A digest of the classes of a module's layers and of their settings."""
+    """A digest of the classes of a module's layers, of their settings, and of tensors that are not saved.
+
+    The tensors are those that no state dict holds: they decide results as the weights do.
+    """
     classes = {name: type(layer).__qualname__ for name, layer in module.named_modules()}
-    return digest(json.dumps([classes, layer_settings(module)], sort_keys=True, default=_qualified))
+    parts: list[Any] = [classes, layer_settings(module)]
+    if unsaved := _unsaved_tensors(module):
+        parts.append(_tensors_sha256(unsaved))
+    return digest(json.dumps(parts, sort_keys=True, default=_qualified))
 
 
 def _qualified(function: Any) -> str:
@@ -166,6 +235,30 @@ def _read(path: Path) -> object:
         ) from error
 
 
+_FOLDER = 0x10  # of a part's attributes in a zip file
+
+
+def _check_archive(path: Path) -> None:
+    """Raise if a part of a file of torch's zip format does not have its checksum, which torch does not check.
+
+    Files that were written without checksums (``torch.serialization.set_crc32_options``) are accepted.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if not any(part.CRC for part in parts):
+                return
+            # torch reads nothing of a part that is marked as a folder, and leaves its tensor as it is.
+            folders = (part.filename for part in parts if part.external_attr & _FOLDER)
+            damaged = next(folders, None) or archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error, RuntimeError):
+        damaged = "its table of contents"
+    if damaged:
+        raise IgosError(f"{path} is damaged: the checksum of {damaged} is wrong. Fetch the file again")
+
+
 def _is_torch_file(path: Path) -> bool:
     """Whether a file begins like what ``torch.save`` writes, a zip archive or a pickle."""
     with path.open("rb") as file:
@@ -176,8 +269,14 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise IgosError(f"{path} holds no state dict: a dict from parameter names to tensors is expected")
+    for key, tensor in content.items():
+        if not _is_dense(tensor) or tensor.is_complex():
+            kind = "complex" if tensor.is_complex() else _kind(tensor)
+            raise IgosError(f"{path}: {key} is {kind}, but must be dense, real and have values: save it so")
     return content
 
 

@@ -1,20 +1,24 @@
 """What the processes of a run tell each other: who takes which images, how far all are, when to stop.
 
-Apart from two broadcasts when the run opens, there is no other communication: masks are never synchronised,
-and ranks wait for each other only at the end.
+Apart from broadcasts when the run opens, there is no other communication: masks are never synchronised, and
+ranks wait for each other only at the end.
 """
 
 from __future__ import annotations
 
+import _thread
 import math
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
 
 from torch.distributed import HashStore, PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.utils.data import DistributedSampler
@@ -26,6 +30,9 @@ _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 5.0
 _POLLS_PER_BEAT = 25
 _PATIENCE = 12  # checks without a new heartbeat, after which a rank counts as dead
+_PARTING_SECONDS = 30.0  # a failed rank waits so long for the end of the first rank's process
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,9 @@ class Coordinator:
         if world_size > 1:
             threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
-    def take(self, count: int) -> int:
-        """Take the next ``count`` places of the queue; returns the first of them."""
-        return self._add("taken", count) - count
+    def take(self) -> int:
+        """Take the next batch of the queue; returns its number."""
+        return self._add("taken", 1) - 1
 
     def report(self, images: int, failures: int) -> None:
         """Add to what is done."""
@@ -97,21 +104,74 @@ class Coordinator:
         The first rank leaves last, since it keeps the store.
 
         Raises:
+            IgosError: if a rank has died; on the first rank, also if a rank has failed.
+            KeyboardInterrupt: on the first rank, if any rank was interrupted.
+        """
+        try:
+            self._set(f"published {self.rank}")
+            self._wait_for("published")
+            self.stopped_early = self._has(["stopped early"])
+            self._leave()
+        finally:
+            self._ended.set()
+        if self.rank == 0:
+            self._tell_failure()
+
+    def give_up(self, error: BaseException, wait: bool) -> None:
+        """Say that this rank failed or was interrupted. The others stop after their batch, or at once.
+
+        Args:
+            error: why.
+            wait: return only when all ranks have published what they finished. To be set only if all ranks
+                have begun: before, they may wait for this one in a collective operation.
+
+        Raises:
             IgosError: if a rank has died.
         """
-        self._set(f"published {self.rank}")
-        self._wait_for("published")
-        self.stopped_early = self._has(["stopped early"])
+        wait = wait and not self._ended.is_set()
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self._set("interrupted")
+            else:
+                told = str(error) if isinstance(error, IgosError) else f"{type(error).__name__}: {error}"
+                self._set("failure", f"Rank {self.rank} of {self.world_size} failed: {told}")
+            self._set("stop")
+            self._set(f"published {self.rank}")
+            if wait:
+                self._wait_for("published")
+                self._leave()
+                self._let_first_rank_end()
+            else:
+                self._set(f"left {self.rank}")
+        finally:
+            self._ended.set()
+
+    def _leave(self) -> None:
         self._set(f"left {self.rank}")
         if self.rank == 0:
             self._wait_for("left")
-        self._ended.set()
 
-    def give_up(self) -> None:
-        """Say that this rank failed: the others go on, and do not wait for it in the end."""
-        self._ended.set()
-        self._set(f"published {self.rank}")
-        self._set(f"left {self.rank}")
+    def _let_first_rank_end(self) -> None:
+        """Wait for the end of the first rank's process.
+
+        Lightning's launcher kills all ranks of a node when it sees that one of them ended with an error, even
+        while the first rank prints its message.
+        """
+        if self.rank == 0:
+            return
+        with suppress(IgosError):
+            for _ in range(round(_PARTING_SECONDS / _POLL_SECONDS)):
+                self._has(["stop"])
+                time.sleep(_POLL_SECONDS)
+
+    def _tell_failure(self) -> None:
+        if self._has(["interrupted"]):
+            raise KeyboardInterrupt
+        if self._has(["failure"]):
+            raise RunError(
+                f"{self._ask('get', 'failure').decode()}\nAll finished images of the other ranks are"
+                " published: run the same command again to go on"
+            )
 
     def _wait_for(self, what: str) -> None:
         keys = [f"{what} {rank}" for rank in range(self.world_size)]
@@ -141,10 +201,14 @@ class Coordinator:
                 )
 
     def _beat(self) -> None:
-        """Say from time to time that this rank is alive; in a thread."""
+        """Say from time to time that this rank is alive, and pass interrupts of others on; in a thread."""
+        interrupted = False
         while True:
             try:
                 self._add(f"beat {self.rank}", 1)
+                if not interrupted and self._has(["interrupted"]):
+                    interrupted = True
+                    _thread.interrupt_main()  # as a terminal does with all ranks; nothing if that came first
             except IgosError:
                 return  # the main thread finds out by itself
             if self._ended.wait(_BEAT_SECONDS):
@@ -153,8 +217,8 @@ class Coordinator:
     def _add(self, key: str, amount: int) -> int:
         return int(self._ask("add", key, amount))
 
-    def _set(self, key: str) -> None:
-        self._ask("set", key, "1")
+    def _set(self, key: str, value: str = "1") -> None:
+        self._ask("set", key, value)
 
     def _has(self, keys: list[str]) -> bool:
         return bool(self._ask("check", keys))
@@ -199,6 +263,28 @@ def connect(trainer: Any) -> Coordinator:
     return Coordinator(PrefixStore(secret, store), trainer.global_rank, trainer.world_size)
 
 
+def on_first_rank(trainer: Any, work: Callable[[], Result]) -> Result:
+    """The result of work that the first rank does for all; all ranks must call this together.
+
+    Raises:
+        IgosError: on the first rank, if its work raises one.
+        SystemExit: on the other ranks, if so: they end quietly, because the first rank tells the reason.
+    """
+    found: tuple[Result | None, bool] = None, False
+    failure = None
+    if trainer.is_global_zero:
+        try:
+            found = work(), True
+        except IgosError as error:
+            failure = error
+    result, worked = trainer.strategy.broadcast(found)
+    if failure is not None:
+        raise failure
+    if not worked:
+        raise SystemExit(0)
+    return result  # type: ignore[no-any-return]
+
+
 def _bound_to(address: str, trainer: Any) -> str:
     """The address at which the store listens; all of them if other nodes know the first one by another.
 
@@ -216,26 +302,60 @@ class QueueSampler(DistributedSampler[list[int]]):
 
     Args:
         coordinator: of all ranks.
-        total: the length of the queue, the same on all ranks.
-        batch_size: the last batch may be smaller.
+        ends: where the batches end, see `batch_ends`; the same on all ranks.
     """
 
-    def __init__(self, coordinator: Coordinator, total: int, batch_size: int) -> None:
+    def __init__(self, coordinator: Coordinator, ends: Sequence[int]) -> None:
         # The base class would cut the data into equal parts for the ranks: nothing of it is used.
         self.coordinator = coordinator
-        self.total = total
-        self.batch_size = batch_size
+        self.ends = ends
 
     def __iter__(self) -> Iterator[list[int]]:
-        while (start := self.coordinator.take(self.batch_size)) < self.total:
-            yield list(range(start, min(start + self.batch_size, self.total)))
+        while (batch := self.coordinator.take()) < len(self.ends):
+            yield list(range(self.ends[batch - 1] if batch else 0, self.ends[batch]))
 
     def __len__(self) -> int:
         """The batches of all ranks: one rank may get all of them."""
-        return math.ceil(self.total / self.batch_size)
+        return len(self.ends)
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing: the queue has no epochs. Lightning calls this."""
+
+
+def batch_ends(sizes: Sequence[int], batch_size: int, ranks: int, ahead: int) -> list[int]:
+    """Where the batches of a queue end. All ranks compute the same ends, so they only have to count batches.
+
+    Batches become smaller towards the end of the queue, so that no rank has much work left when the others
+    find the queue empty. The queue is cut in rounds of one batch for each rank, and no batch may take longer
+    than an equal share of the work that is left when its round begins. If all images take equally long, this
+    concerns only the last round, since all ranks hold the same amount of work. If they do not, a rank holds
+    several batches that may take longer than those of others. Then each share is divided by the number of
+    batches that a rank holds, plus one for the work that the round itself takes from the rest. Batches of a
+    single image are avoided: they are the slowest for their size, and networks round differently in them.
+
+    Args:
+        sizes: of the images in the order of the queue, by how long each is expected to take; at least 1.
+        batch_size: the largest number of images in a batch.
+        ranks: how many share the queue.
+        ahead: batches that a rank reserves while it works on one.
+    """
+    parts = ranks
+    if len(set(sizes)) <= 1:
+        sizes = [1] * len(sizes)
+    elif ranks > 1:
+        parts *= ahead + 2
+    before = [0, *accumulate(sizes)]
+    ends: list[int] = []
+    start = 0
+    while start < len(sizes):
+        share = math.ceil((before[-1] - before[start]) / parts)
+        for _ in range(ranks):
+            within = bisect_right(before, before[start] + share) - 1
+            start = min(max(within, start + 2), start + batch_size, len(sizes))
+            ends.append(start)
+            if start == len(sizes):
+                break
+    return ends
 
 
 def balanced(sizes: Sequence[int], batch_size: int) -> list[int]:

@@ -84,10 +84,10 @@ class Publisher:
     def _publish(self) -> None:
         """Hand what is finished to the thread, once that has published what it was given before."""
         self._wait()
-        # Emptied first: if this very write fails, `rescue` must not try the same again.
-        finished, self._finished = self._finished, []
-        if any(result.images for result in finished):
+        if any(result.images for result in self._finished):
             self.run.coordinator.check_connected()
+            # Emptied first: if this very write fails, `rescue` must not try the same again.
+            finished, self._finished = self._finished, []
             self._publishing = self._thread.submit(
                 self.run.folder.publish, finished, self.attributes, self.run.coordinator.rank
             )
@@ -95,9 +95,11 @@ class Publisher:
 
     def _wait(self) -> None:
         """Wait for the thread. If publishing failed, raise its exception (only once)."""
-        publishing, self._publishing = self._publishing, None
-        if publishing is not None:
-            publishing.result()
+        if self._publishing is not None:
+            error = self._publishing.exception()  # if this is interrupted, `rescue` waits again
+            self._publishing = None
+            if error is not None:
+                raise error
 
 
 @contextmanager

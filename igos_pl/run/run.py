@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from enum import Enum
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
 
 from igos_pl.data.records import FAILED, BatchResult
 from igos_pl.errors import IgosError
-from igos_pl.run.coordination import Coordinator, Progress, connect
+from igos_pl.run.coordination import Coordinator, Progress, connect, on_first_rank
 from igos_pl.settings import Attributes, Configurable, nested
 from igos_pl.store.folder import RunFolder
-from igos_pl.store.merge import tell_damaged
 
 
 class Ending(Enum):
@@ -38,6 +38,10 @@ class Run:
 
     Attributes:
         ending: how it ended, from this rank's point of view.
+        begun: whether the first batch is next. All ranks have opened the run then, and none waits for another
+            one before the end.
+        damaged: the folder's damaged files when the run opened; known to the first rank. Their images are
+            pending.
         explained_before: whether the network has explained an image of the folder before this run.
         unread: why this rank's images could not be read for now, by image id.
     """
@@ -58,6 +62,8 @@ class Run:
         self.assigned = assigned
         self.pending = pending
         self.ending = Ending.RUNNING
+        self.begun = False
+        self.damaged: list[Path] = []
         self.explained_before = False
         self.unread: dict[str, str] = {}
         self._counted = -1
@@ -71,7 +77,7 @@ class Run:
         assigned: Sequence[str],
         retry_failed: bool = False,
     ) -> Run:
-        """Begin the run of a trainer; all ranks call this together.
+        """Begin the run of a trainer; all ranks call this together. Nothing in the folder changes.
 
         Args:
             trainer: whose ``predict`` has begun.
@@ -82,7 +88,8 @@ class Run:
                 were unreadable or failed.
 
         Raises:
-            IgosError: if the trainer's module is not one that explains images.
+            IgosError: if the trainer's module is not one that explains images, or the folder belongs to a
+                run of another configuration.
         """
         explainer = trainer.lightning_module
         if not isinstance(explainer, Configurable):
@@ -96,17 +103,20 @@ class Run:
             **nested("data", data.describe()),
         }
         folder, coordinator = RunFolder(trainer.default_root_dir), connect(trainer)
+
+        def view() -> tuple[list[int], bool, list[Path]]:
+            damaged = folder.damaged()
+            folder.check_configuration(configuration, damaged)
+            statuses = folder.statuses(damaged)
+            done = {name for name, status in statuses.items() if not (retry_failed and status in FAILED)}
+            places = [place for place, name in enumerate(assigned) if name not in done]
+            return places, any(status not in FAILED for status in statuses.values()), damaged
+
         # The first rank's view counts: others publish into the same folder meanwhile.
-        if trainer.is_global_zero:
-            tell_damaged(folder.set_damaged_aside())
-        statuses = folder.statuses() if trainer.is_global_zero else {}
-        done = {name for name, status in statuses.items() if not (retry_failed and status in FAILED)}
-        places = [place for place, name in enumerate(assigned) if name not in done]
-        explained = any(status not in FAILED for status in statuses.values())
-        places, explained = trainer.strategy.broadcast((places, explained))
+        places, explained, damaged = on_first_rank(trainer, view)
         pending = [assigned[place] for place in places]
         run = cls(folder, coordinator, configuration, expected, assigned, pending)
-        run.explained_before = explained
+        run.explained_before, run.damaged = explained, damaged
         _RUNS[trainer] = run
         return run
 
@@ -156,19 +166,25 @@ class Run:
         """End the run; returns when all ranks have published everything that they finished.
 
         Raises:
-            IgosError: if a rank has died.
+            IgosError: if a rank has died; on the first rank, also if a rank has failed.
+            KeyboardInterrupt: on the first rank, if any rank was interrupted.
         """
         self.coordinator.finish()
         self.ending = Ending.STOPPED if self.coordinator.stopped_early else Ending.FINISHED
 
-    def fail(self) -> None:
-        """End this rank's part after an exception. The other ranks go on and do not wait for it.
+    def fail(self, error: BaseException) -> None:
+        """End this rank's part after an exception. The other ranks stop after the batch that they are in.
+
+        Once the run has begun, this returns when all ranks have published what they finished.
+
+        Args:
+            error: the exception.
 
         Raises:
-            IgosError: if the first rank is gone.
+            IgosError: if a rank has died.
         """
         self.ending = Ending.FAILED
-        self.coordinator.give_up()
+        self.coordinator.give_up(error, self.begun)
 
     def missing(self, done: Container[str] | None = None) -> list[str]:
         """The assigned images that are not in the folder.

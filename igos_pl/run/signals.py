@@ -1,4 +1,4 @@
-"""Catches the signals with which a cluster stops a job, from the start of the command."""
+"""Catches the signals that stop a run, from a cluster or a terminal, from the start of the command."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # The exit code of a run that was told to stop and is to be started again (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
 
+# The exit code of a command that was interrupted from the terminal, as shells have it.
+INTERRUPTED = 130
+
+GO_ON = "igos-pl: interrupted. Run the same command again to go on"
+
 # A process that has not run the signal handler by then is stuck, for example in a rendezvous without peers.
 _STUCK_SECONDS = 60.0
 
@@ -36,7 +41,7 @@ def die_with_parent() -> None:
 
     To be called first of all, before the rank waits for others.
     """
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first_of_node():
         os.environ[_PARENT] = str(os.getpid())
         return
     parent = int(os.environ.get(_PARENT, "0"))
@@ -55,11 +60,14 @@ class StopSignals:
     that an outer one has noted. The command line enters the outer one before it imports torch, the run enters
     the inner one later.
 
+    An interrupt (Ctrl-C) ends a process that starts up at once, because there is nothing to save yet. Later
+    it raises a ``KeyboardInterrupt`` as usual.
+
     Args:
-        starting: whether the process still starts up. A run that has begun enters signals of its own.
+        starting: whether the process starts up. This ends when an inner instance is entered.
 
     Attributes:
-        heard: whether a signal came.
+        heard: whether SIGTERM or SIGUSR1 came.
     """
 
     _entered: ClassVar[list[StopSignals]] = []
@@ -78,6 +86,12 @@ class StopSignals:
         if len(self._entered) == 1:
             self._guard = _Guard(self)
         self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        if self.starting and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, _leave_to_guard)
+        elif signal.getsignal(signal.SIGINT) is _leave_to_guard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for outer in self._entered[:-1]:
+            outer.starting = False
         return self
 
     def __exit__(
@@ -101,8 +115,17 @@ class StopSignals:
             listening.heard = True
 
 
+def _leave_to_guard(number: int, frame: FrameType | None) -> None:
+    """Handles an interrupt during startup: nothing is raised in the middle of an import."""
+
+
+def is_first_of_node() -> bool:
+    """Whether this is a node's first rank, or the only process: it tells how a command ended."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 class _Guard:
-    """Ends the process if a signal is not noted in time.
+    """Ends the process if a signal is not noted in time, or at an interrupt during startup.
 
     Python runs signal handlers only between bytecode instructions. But its C code writes a byte to the wakeup
     file descriptor at once, and a thread reads it from there.
@@ -126,6 +149,10 @@ class _Guard:
     def _listen(self) -> None:
         with self._ears:
             while heard := self._ears.recv(1):
+                if heard[0] == signal.SIGINT and self._signals.starting:
+                    if is_first_of_node():
+                        os.write(2, f"{GO_ON}\n".encode())
+                    os._exit(INTERRUPTED)
                 if heard[0] in _SIGNALS:
                     self._closed.wait(_STUCK_SECONDS)
                     if self._signals.heard:
@@ -135,10 +162,7 @@ class _Guard:
                         os._exit(STOPPED)
 
     def _is_stuck(self) -> bool:
-        if self._closed.is_set():
-            return False
-        begun = len(StopSignals._entered) > 1  # the run's own signals, to which its ranks listen
-        return not self._signals.heard or (self._signals.starting and not begun)
+        return not self._closed.is_set() and (not self._signals.heard or self._signals.starting)
 
 
 def _forget_in_child() -> None:

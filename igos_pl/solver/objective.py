@@ -13,6 +13,7 @@ from torch import Tensor
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.geometry import upsample
 from igos_pl.data.targets import Targets
+from igos_pl.errors import IgosError
 from igos_pl.randomness import generator_of, key_of
 from igos_pl.solver.integration_paths import PATHS, LinearCoverage, PathSampling
 from igos_pl.solver.methods import Method
@@ -78,6 +79,20 @@ class ObjectiveSettings:
         check_at_least("path_steps", self.path_steps, 1)
         check_at_least("noise", self.noise, 0)
         check_choice("path", self.path, PATHS)
+
+
+# Autograd's words for a tensor that was changed although its value is needed.
+_IN_PLACE = ("in-place operation", "inplace operation", "modified inplace")
+
+_CHANGED = (
+    "The network changes its input, or a tensor that its gradient needs, in place: use x = x * 2 instead of"
+    " x.mul_(2), and inplace=False"
+)
+
+_NO_GRADIENT = (
+    "The network's score has no gradient with respect to the image: its output is constant, or it is detached"
+    " (torch.no_grad, .detach(), .numpy(), argmax or rounding in its forward). Return what autograd follows"
+)
 
 
 class Objective:
@@ -248,17 +263,29 @@ class Objective:
             if not gradient:
                 scores.view(-1)[start:stop] = self.network.score(images, targets).to(scores.dtype)
                 return
-            images.requires_grad_()
-            with torch.enable_grad():
-                score = self.network.score(images, targets)
-                (image_gradient,) = torch.autograd.grad(score.sum(), images)
+            score, image_gradient = self._score_and_gradient(images, targets)
             # No sign is needed: for insertion, -1 in the objective cancels -1 in the blend's derivative.
             share = (image_gradient.contiguous() * change).sum(1) * (slope / steps)
-            scores.view(-1)[start:stop] = score.detach().to(scores.dtype)
+            scores.view(-1)[start:stop] = score.to(scores.dtype)
             map_gradient.flatten(0, 1).index_add_(0, place, share)
 
         self.micro_batches.run(scores.numel(), work)
         return scores, map_gradient
+
+    def _score_and_gradient(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """The scores ``(B,)`` and their gradient ``(B, C, H, W)`` with respect to the images."""
+        images.requires_grad_()
+        try:
+            with torch.enable_grad():
+                score = self.network.score(images, targets)
+                if not score.requires_grad:  # known without asking the device
+                    raise IgosError(_NO_GRADIENT)
+                (gradient,) = torch.autograd.grad(score.sum(), images)
+        except RuntimeError as error:
+            if any(words in str(error) for words in _IN_PLACE):
+                raise IgosError(f"{_CHANGED} ({str(error).splitlines()[0]})") from error
+            raise
+        return score.detach(), gradient
 
     def _noise(self, images: Tensor, keys: Sequence[int], start: int) -> Tensor:
         """Standard normal noise ``(B, C, H, W)``, of each perturbed image's own, from item ``start`` on."""

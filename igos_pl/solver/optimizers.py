@@ -9,11 +9,12 @@ of ``torch.optim`` (such as Adam) works as well; it only calls ``closure()``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from igos_pl.errors import IgosError
@@ -49,10 +50,10 @@ class MaskOptimizer(Optimizer):
             )
         # Not in the signature: the command line would hand one optimiser's default on to another.
         step_size = self.default_step_size if step_size is None else step_size
-        if not step_size > 0:
-            raise IgosError(f"step_size is {step_size}, but must be above 0")
-        if alpha is not None and not alpha > 0:
-            raise IgosError(f"alpha is {alpha}, but must be above 0")
+        if not 0 < step_size < math.inf:
+            raise IgosError(f"step_size is {step_size}, but must be above 0 and finite")
+        if alpha is not None and not 0 < alpha < math.inf:
+            raise IgosError(f"alpha is {alpha}, but must be above 0 and finite")
         super().__init__(params, {"step_size": step_size} if alpha is None else {"alpha": alpha})
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
             raise IgosError("Mask optimisers take exactly one parameter: the masks of a batch")
@@ -123,6 +124,47 @@ class LineSearch(MaskOptimizer):
             searching = searching[~good & (rates[searching] >= _ARMIJO_SMALLEST)]
             rates[searching] *= _ARMIJO_SHRINK
         return losses
+
+
+def tried_optimizer(factory: Callable[[Iterable[Tensor]], Optimizer]) -> Optimizer:
+    """An optimiser of masks, after it has moved two of them, as they move alone.
+
+    Raises:
+        IgosError: if it cannot be made, does not work with masks, or mixes the masks of a batch.
+    """
+    gradient = torch.tensor([1.0, -0.5, 0.25, 3.0, 9.0, -7.0, 0.5, 2.0]).reshape(2, 1, 2, 2)
+    try:
+        _, together = _moved(factory, gradient)
+        optimizer, alone = _moved(factory, gradient[:1])
+    except IgosError:
+        raise
+    except Exception as error:  # torch's optimisers raise various ones
+        words = str(error) or type(error).__name__
+        raise IgosError(f"The optimizer cannot optimise masks: {words}. {_USABLE}") from error
+    if not torch.equal(together[:1], alone):
+        raise IgosError(
+            f"{type(optimizer).__name__} mixes the masks of a batch, so that a mask would depend on the other"
+            f" images. {_USABLE}"
+        )
+    return optimizer
+
+
+_USABLE = "Use NAG, LineSearch, or an elementwise optimiser of torch.optim, such as torch.optim.Adam"
+
+
+def _moved(factory: Callable[[Iterable[Tensor]], Optimizer], gradient: Tensor) -> tuple[Optimizer, Tensor]:
+    """An optimiser for masks of 0.5, and these after two steps along a gradient ``(R, 1, s, s)``."""
+    masks = nn.Parameter(torch.full_like(gradient, 0.5))
+    optimizer = factory([masks])
+
+    def closure(rows: Tensor | None = None) -> Tensor:
+        masks.grad = gradient.clone()
+        losses = (masks.detach() * gradient).flatten(1).sum(1)
+        return losses if rows is None else losses[rows]
+
+    for _ in range(2):
+        optimizer.step(closure)  # type: ignore[arg-type]
+    return optimizer, masks.detach()
 
 
 def _descend(masks: Tensor, gradient: Tensor, rates: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from igos_pl.checks import check_choice
 from igos_pl.settings import Attributes, nested, plain
 from igos_pl.solver.methods import method_named
+from igos_pl.solver.optimizers import tried_optimizer
 
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
@@ -75,8 +75,12 @@ def preset_of(settings: Mapping[str, Any]) -> str:
 
 
 def optimizer_facts(factory: OptimizerFactory) -> Attributes:
-    """An optimiser's name and settings. They are read from an instance for a mask with one cell."""
-    optimizer = factory([nn.Parameter(torch.ones(1, 1, 1, 1))])
+    """An optimiser's name and settings. They are read from an instance that was tried.
+
+    Raises:
+        IgosError: if it does not work with masks.
+    """
+    optimizer = tried_optimizer(factory)
     settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
     return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}
 

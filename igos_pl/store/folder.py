@@ -8,27 +8,31 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
-from igos_pl.store.files import (
+from igos_pl.store.files import cannot_write, open_result, publishing
+from igos_pl.store.index import Published, merged_head
+from igos_pl.store.schema import (
     MERGED,
     SEGMENTS,
-    cannot_write,
-    check_seal,
-    image_statuses,
-    open_result,
-    owners,
-    publishing,
+    DamagedFileError,
+    configuration_of,
+    decoded,
+    differing_keys,
+    text_array,
 )
-from igos_pl.store.schema import DamagedFileError, configuration_of, differing_keys
+from igos_pl.store.seals import check_seal, read_head
 from igos_pl.store.segments import writable_segment
 
 _STALE_SECONDS = 24 * 3600
+_BLOCK_BYTES = 1 << 22  # of the list of images that is read at once
+_CLAIM_SECONDS, _POLL_SECONDS = 2.0, 0.1
 
 # What file systems without hard links say.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
@@ -104,34 +108,48 @@ class RunFolder:
                     if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                         path.unlink()
 
+    def published(self, without: Container[Path] = ()) -> Published:
+        """The images that are published, from the heads of the segments.
+
+        Args:
+            without: segments that are left out.
+
+        Raises:
+            IgosError: if the head of a segment is damaged, or of another schema version.
+        """
+        return Published([path for path in self.segments() if path not in without])
+
     def done(self) -> set[str]:
         """The ids of all images that are published."""
         return set(self.statuses())
 
-    def statuses(self) -> dict[str, str]:
-        """The statuses of all images that are published, by their ids."""
-        found = [image_statuses(path) for path in self.segments()]
-        return {name: found[number][name] for name, number in owners(found).items()}
+    def statuses(self, without: Container[Path] = ()) -> dict[str, str]:
+        """The statuses of all images that are published, by their ids.
 
-    def set_damaged_aside(self) -> list[Path]:
-        """Move the damaged files into the folder ``damaged``. Their images count as not explained.
+        Args:
+            without: segments that are left out.
+        """
+        return self.published(without).statuses_by_id()
+
+    def damaged(self) -> list[Path]:
+        """The damaged result files."""
+        files = self.files()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [path for path, whole in zip(files, pool.map(_is_whole, files), strict=True) if not whole]
+
+    def set_aside(self, damaged: Sequence[Path]) -> list[Path]:
+        """Move damaged files into the folder ``damaged``. Their images count as not explained.
 
         Returns:
             Where the files are now.
         """
         moved = []
-        for path in self.files():
-            try:
-                if path.is_symlink():
-                    raise DamagedFileError(f"{path} is a link")
-                if path.exists():  # or another run was quicker
-                    check_seal(path)
-            except DamagedFileError:
-                aside = self.path / "damaged" / path.name
-                aside.parent.mkdir(exist_ok=True)
-                with suppress(FileNotFoundError):  # another run was quicker
-                    path.replace(aside)
-                    moved.append(aside)
+        for path in damaged:
+            aside = self.path / "damaged" / path.name
+            aside.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another run was quicker
+                path.replace(aside)
+                moved.append(aside)
         return moved
 
     def expect(self, ids: Sequence[str]) -> None:
@@ -139,11 +157,11 @@ class RunFolder:
         with publishing(self.expected_path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
-    def missing(self, done: Container[str] | None = None) -> list[str]:
+    def missing(self, published: Published | None = None) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.
 
         Args:
-            done: what is published, where the caller has read that.
+            published: what is published, where the caller has read that.
 
         Raises:
             IgosError: if the folder is not the output folder of a run.
@@ -152,22 +170,25 @@ class RunFolder:
             raise IgosError(
                 f"{self.path} is not the output folder of a run: it has no {self.expected_path.name}"
             )
-        done = self.done() if done is None else done
-        expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [name for name in expected if name not in done]
+        if published is None:
+            published = self.published()
+        missing: list[str] = []
+        with self.expected_path.open("rb") as file:
+            while lines := file.readlines(_BLOCK_BYTES):
+                names = text_array([line.removesuffix(b"\n") for line in lines])
+                missing += decoded(names[~published.contains(names)]).tolist()
+        return missing
 
-    def is_merged(self, statuses: Mapping[str, str] | None = None) -> bool:
-        """Whether the merged file holds all images that the segments hold, with the same statuses.
+    def is_merged(self) -> bool:
+        """Whether the merged file was made from the segments that the folder holds."""
+        return self.merged.exists() and merged_head(self.segments()).items() <= read_head(self.merged).items()
+
+    def check_configuration(self, configuration: Attributes, without: Container[Path] = ()) -> None:
+        """Raise if the folder belongs to a run of another configuration.
 
         Args:
-            statuses: of the images in the segments, where the caller has read them.
-        """
-        if not self.merged.exists():
-            return False
-        return image_statuses(self.merged) == (self.statuses() if statuses is None else statuses)
-
-    def check_configuration(self, configuration: Attributes) -> None:
-        """Raise if the folder belongs to a run of another configuration.
+            configuration: of the run.
+            without: damaged files, which are not read.
 
         Raises:
             IgosError: naming the keys that differ.
@@ -175,7 +196,8 @@ class RunFolder:
         claimed = self._claimed()
         if claimed is not None:
             self._compare(claimed, configuration)
-        for path in [*self.segments()[:1], *([self.merged] if self.merged.exists() else [])]:
+        files = [path for path in self.files() if path not in without]
+        for path in {*files[:1], *files[-1:]}:
             with open_result(path) as file:
                 self._compare(configuration_of(dict(file.attrs)), configuration)
 
@@ -188,7 +210,10 @@ class RunFolder:
         Raises:
             IgosError: if a run of another configuration has claimed it; names the keys that differ.
         """
-        self.check_configuration(configuration)
+        claimed = self._claimed()
+        if claimed is not None:
+            self._compare(claimed, configuration)
+            return
         temporary = self.claim_path.with_name(f".{self.claim_path.name}.{uuid.uuid4().hex}.tmp")
         created = False
         try:
@@ -218,16 +243,21 @@ class RunFolder:
                 self.claim_path.unlink(missing_ok=True)
 
     def _claimed(self) -> Attributes | None:
-        try:
-            claimed = json.loads(self.claim_path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError) as error:
-            raise IgosError(
-                f"Cannot read {self.claim_path}, the configuration of the runs in this folder ({error}):"
-                " delete it if no run is using the folder"
-            ) from error
-        return dict(claimed)
+        waited = 0.0
+        while True:
+            try:
+                return dict(json.loads(self.claim_path.read_bytes()))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (OSError, ValueError) as error:
+                # Where there are no hard links, the run that creates the file may be writing it now.
+                if isinstance(error, OSError) or waited >= _CLAIM_SECONDS:
+                    raise IgosError(
+                        f"Cannot read {self.claim_path}, the configuration of the runs in this folder"
+                        f" ({error}): delete it if no run is using the folder"
+                    ) from error
+            time.sleep(_POLL_SECONDS)
+            waited += _POLL_SECONDS
 
     def _compare(self, stored: Attributes, configuration: Attributes) -> None:
         differing = [
@@ -270,6 +300,18 @@ class RunFolder:
         return path
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a file is no link, and every byte of it is as it was written."""
+    if path.is_symlink():
+        return False
+    try:
+        if path.exists():  # or another run was quicker
+            check_seal(path)
+    except DamagedFileError:
+        return False
+    return True
+
+
 def _appear(temporary: Path, path: Path) -> None:
     """Give a complete file its name, unless there is a file of this name already.
 
@@ -282,4 +324,9 @@ def _appear(temporary: Path, path: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         with path.open("xb") as file:
-            file.write(temporary.read_bytes())
+            try:
+                file.write(temporary.read_bytes())
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
-from igos_pl.store.files import image_statuses, open_result, owned_rows, owners
+from igos_pl.store.files import open_result
 from igos_pl.store.folder import RunFolder
-from igos_pl.store.schema import EXPLANATIONS, IMAGES, read_column
+from igos_pl.store.index import Published, find
+from igos_pl.store.schema import CHUNK_ROWS, EXPLANATIONS, IMAGES, Column, damaged, decoded, read_column
 
 _BLOCK = 1024  # rows that are read at once
+_OPEN_FILES = 4  # a long run has more segments than a process may open
 
 # The columns of explanations that hold more than one number in a row.
 _ARRAYS = ("masks", "box", "deletion_curve", "insertion_curve")
@@ -56,10 +59,11 @@ class Rows(Sequence[Explanation]):
         """The places of the rows whose columns have these values: ``where(label=285, status="ok")``."""
         chosen = np.ones(len(self), dtype=bool)
         for name, value in values.items():
-            chosen &= self.column(name) == value
+            wanted = value.encode() if isinstance(value, str) else value
+            chosen &= self._masks.table.read_bytes(name, self.numbers) == wanted
         return np.flatnonzero(chosen)
 
-    def table(self) -> dict[str, NDArray[Any]]:
+    def flat(self) -> dict[str, NDArray[Any]]:
         """What can stand in a flat table: a column for each number and text of these rows.
 
         Masks and curves are left out; `column` gives them in the same order. The box has four columns, and
@@ -72,11 +76,12 @@ class Rows(Sequence[Explanation]):
                 columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
             elif name not in _ARRAYS:
                 columns[name] = self.column(name)
-        images = [self._masks.image_row(name) for name in columns["sample_id"].tolist()]
-        return {**columns, **{name: self._masks.images[name][images] for name in ("path", "ground_truth")}}
+        rows = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
+        images = {name: self._masks.image_table.read(name, rows) for name in ("path", "ground_truth")}
+        return {**columns, **images}
 
     def to_dataframe(self) -> Any:
-        """These rows as a `pandas.DataFrame`, with the columns of `table`.
+        """These rows as a `pandas.DataFrame`, with the columns of `flat`.
 
         The index counts from 0, so that ``rows[frame.query("score > 0.9").index]`` are the same rows again.
 
@@ -87,7 +92,7 @@ class Rows(Sequence[Explanation]):
             import pandas as pd
         except ImportError as error:
             raise IgosError("Data frames need pandas: pip install 'igos_pl[pandas]'") from error
-        return pd.DataFrame(self.table())
+        return pd.DataFrame(self.flat())
 
     @overload
     def __getitem__(self, row: int) -> Explanation: ...
@@ -109,11 +114,12 @@ class Rows(Sequence[Explanation]):
     def __iter__(self) -> Iterator[Explanation]:
         for start in range(0, len(self), _BLOCK):
             numbers = self.numbers[start : start + _BLOCK]
+            ids = self._masks.table.read_bytes("sample_id", numbers)
+            images = self._masks.images_by_id(ids)
             columns = {name: _values(self._masks.read(name, numbers)) for name in EXPLANATIONS}
-            for values in zip(*columns.values(), strict=True):
+            for name, *values in zip(ids.tolist(), *columns.values(), strict=True):
                 row = dict(zip(columns, values, strict=True))
-                image = self._masks.image(row["sample_id"])
-                yield Explanation(row, image, self._masks.attributes)
+                yield Explanation(row, images[name], self._masks.attributes)
 
     def __repr__(self) -> str:
         return f"<{len(self)} explanations>"
@@ -132,6 +138,8 @@ class MaskFile(Rows):
     Attributes:
         attributes: the settings of the run.
         images: the table of images, a column for each key; columns are read when they are asked for.
+        table: the explanations, for reading some rows of a column.
+        image_table: the same for the table of images.
 
     Raises:
         IgosError: if there is no result, it is damaged, or of another schema version.
@@ -139,18 +147,21 @@ class MaskFile(Rows):
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        self._paths = _results_in(path) if path.is_dir() else [path]
-        if not self._paths:
+        paths, published = _results_in(path) if path.is_dir() else ([path], None)
+        if not paths:
             raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
-        self._open, self._stack = -1, ExitStack()
-        self.attributes: dict[str, Any] = dict(self._file(0).attrs)
-        owner = owners(map(image_statuses, self._paths)) if len(self._paths) > 1 else None
-        # The rows that are taken of each file; all of a single one.
-        self._rows = [self._taken(number, "/", owner) for number in range(len(self._paths))]
-        self._image_rows = [self._taken(number, "images", owner) for number in range(len(self._paths))]
-        self._starts = np.cumsum([0, *map(len, self._rows)])
-        self.images = _Images(self)
-        super().__init__(self, np.arange(int(self._starts[-1])))
+        self._files, self._published = _Files(paths), published
+        self.attributes: dict[str, Any] = dict(self._files[0].attrs)
+        # The rows that are used of each file; all of a single one.
+        if published is None:
+            rows, image_rows = ([np.arange(_length(self._files[0][group]))] for group in ("/", "images"))
+        else:
+            image_rows = [np.flatnonzero(published.used[published.of(part)]) for part in range(len(paths))]
+            rows = [self._used_rows(published, part) for part in range(len(paths))]
+        self.table = Table(self._files, "/", EXPLANATIONS, rows)
+        self.image_table = Table(self._files, "images", IMAGES, image_rows)
+        self.images = _Images(self.image_table)
+        super().__init__(self, np.arange(len(self.table)))
 
     def __enter__(self) -> MaskFile:
         return self
@@ -164,9 +175,8 @@ class MaskFile(Rows):
         self.close()
 
     def close(self) -> None:
-        """Close the file that was read last."""
-        self._stack.close()
-        self._open = -1
+        """Close the files."""
+        self._files.close()
 
     def read(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Some rows of a column of the explanations, in the order given.
@@ -174,72 +184,129 @@ class MaskFile(Rows):
         Raises:
             IgosError: if there is no such column.
         """
-        if name not in EXPLANATIONS:
-            raise IgosError(f"No column {name!r}; there are: {', '.join(EXPLANATIONS)}")
-        parts = np.searchsorted(self._starts, numbers, side="right") - 1
-        values: NDArray[Any] | None = None
-        for part in np.unique(parts):
-            places = np.flatnonzero(parts == part)
-            rows = self._rows[part][numbers[places] - self._starts[part]]
-            low, high = int(rows.min()), int(rows.max()) + 1
-            found: NDArray[Any] = read_column(self._file(int(part)), name, slice(low, high))[rows - low]
-            if len(places) == len(numbers):
-                return found
-            values = np.empty((len(numbers), *found.shape[1:]), found.dtype) if values is None else values
-            values[places] = found
-        return np.empty(0) if values is None else values
+        return self.table.read(name, numbers)
 
-    def image(self, sample_id: str) -> dict[str, Any]:
-        """The row of an image in the table of images."""
-        row = self.image_row(sample_id)
-        return {name: column[row] for name, column in self.images.items()}
+    def image_rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """The places of some images in the table of images.
 
-    def image_row(self, sample_id: str) -> int:
-        """The number of an image's row in the table of images."""
-        return self._image_rows_by_id[sample_id]
+        Args:
+            ids: as UTF-8, in any order, also repeatedly.
+        """
+        order, names = self._image_order
+        places = find(names, ids)
+        if (places < 0).any():
+            name = ids[places < 0][0].decode(errors="replace")
+            raise damaged(self._files.paths[0], f"{name} is missing from its table of images")
+        return np.asarray(order[places])
+
+    def images_by_id(self, ids: NDArray[Any]) -> dict[bytes, dict[str, Any]]:
+        """The rows of some images in the table of images, by their ids.
+
+        Args:
+            ids: as UTF-8, in any order, also repeatedly.
+        """
+        ids = np.unique(ids)
+        rows = self.image_rows(ids)
+        columns = {name: _values(self.image_table.read(name, rows)) for name in IMAGES}
+        records = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        return dict(zip(ids.tolist(), records, strict=True))
 
     @cached_property
-    def _image_rows_by_id(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.images["sample_id"].tolist())}
+    def _image_order(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """The rows of the table of images in the order of their ids, and the ids in this order."""
+        if self._published is None:
+            ids = self.image_table.read_bytes("sample_id", np.arange(len(self.image_table)))
+        else:
+            ids = self._published.ids[self._published.used]
+        order = np.argsort(ids, kind="stable")
+        return order, ids[order]
 
-    def _taken(self, number: int, group: str, owner: dict[str, int] | None) -> NDArray[np.int64]:
-        """The rows of one file's table that are taken."""
-        table = self._file(number)[group]
-        if "sample_id" not in table:
-            return np.empty(0, np.int64)
-        if owner is None:
-            return np.arange(len(table["sample_id"]))
-        return owned_rows(owner, number, read_column(table, "sample_id"))
+    def _used_rows(self, published: Published, part: int) -> NDArray[np.int64]:
+        """The explanations of one segment that are used."""
+        entries = published.of(part)
+        ids, used, rows = published.ids[entries], published.used[entries], published.indexes[part].rows
+        if used.all() or not rows:
+            return np.arange(rows)
+        return np.flatnonzero(np.isin(read_column(self._files[part], "sample_id"), ids[used]))
 
-    def _file(self, number: int) -> h5py.File:
-        """One of the files. One at a time is open: a long run has more segments than a process may open."""
-        if number != self._open:
-            self.close()
-            self._opened = self._stack.enter_context(open_result(self._paths[number]))
-            self._open = number
-        return self._opened
 
-    def _image_column(self, name: str) -> NDArray[Any]:
-        return np.concatenate(
-            [
-                read_column(self._file(number)["images"], name)[rows]
-                for number, rows in enumerate(self._image_rows)
-            ]
-        )
+class _Files:
+    """Open files by number; a few at a time."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._open: OrderedDict[int, tuple[h5py.File, ExitStack]] = OrderedDict()
+
+    def __getitem__(self, number: int) -> h5py.File:
+        if number not in self._open:
+            if len(self._open) == _OPEN_FILES:
+                self._open.popitem(last=False)[1][1].close()
+            stack = ExitStack()
+            self._open[number] = stack.enter_context(open_result(self.paths[number])), stack
+        self._open.move_to_end(number)
+        return self._open[number][0]
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1][1].close()
+
+
+class Table:
+    """One table over all files: the rows that are used, in the order of the files.
+
+    Args:
+        files: the files.
+        group: where the table is in them.
+        schema: its columns.
+        rows: the rows that are used of each file, ascending.
+    """
+
+    def __init__(
+        self, files: _Files, group: str, schema: Mapping[str, Column], rows: Sequence[NDArray[np.int64]]
+    ) -> None:
+        self._files, self._group, self._schema, self._rows = files, group, schema, rows
+        self._starts = np.cumsum([0, *map(len, rows)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Some rows of a column, in the order given.
+
+        Raises:
+            IgosError: if there is no such column.
+        """
+        try:
+            return decoded(self.read_bytes(name, numbers))
+        except UnicodeDecodeError as error:
+            raise damaged(self._files.paths[0], f"{name} is damaged ({error})") from error
+
+    def read_bytes(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """The same, with text as UTF-8 bytes, which is many times quicker."""
+        if name not in self._schema:
+            raise IgosError(f"No column {name!r}; there are: {', '.join(self._schema)}")
+        parts = np.searchsorted(self._starts, numbers, side="right") - 1
+        order = np.argsort(parts, kind="stable")
+        found = []
+        for places in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1) if len(order) else ():
+            part = int(parts[places[0]])
+            rows = self._rows[part][numbers[places] - self._starts[part]]
+            found.append(_read_rows(self._files[part][self._group], name, rows))
+        return _reordered(found, order) if found else np.empty(0)
 
 
 class _Images(Mapping[str, NDArray[Any]]):
     """The table of images; each column is read once, when it is asked for."""
 
-    def __init__(self, masks: MaskFile) -> None:
-        self._masks = masks
+    def __init__(self, table: Table) -> None:
+        self._table = table
         self._read: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in IMAGES:
             raise KeyError(name)
         if name not in self._read:
-            self._read[name] = self._masks._image_column(name)
+            self._read[name] = self._table.read(name, np.arange(len(self._table)))
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -249,15 +316,54 @@ class _Images(Mapping[str, NDArray[Any]]):
         return len(IMAGES)
 
 
+def _read_rows(table: h5py.Group, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Some rows of a column of one file, in the order given.
+
+    Rows without gaps are read at once, others chunk by chunk, so that a few rows of a large file need little
+    memory.
+    """
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    if (np.diff(ascending) == 1).all():
+        cuts = []
+    else:
+        chunk = (table[name].chunks or (CHUNK_ROWS,))[0]
+        cuts = (np.flatnonzero(np.diff(ascending // chunk)) + 1).tolist()
+    found = []
+    for first, last in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+        near = ascending[first:last]
+        found.append(read_column(table, name, slice(int(near[0]), int(near[-1]) + 1))[near - near[0]])
+    return _reordered(found, order)
+
+
+def _reordered(found: Sequence[NDArray[Any]], order: NDArray[np.int64]) -> NDArray[Any]:
+    """Values that were found in another order, in the order in which they were asked for.
+
+    Args:
+        found: the values, in parts.
+        order: the place of each.
+    """
+    values = np.concatenate(found) if len(found) > 1 else found[0]
+    if (np.diff(order) == 1).all():
+        return values
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    return values[places]
+
+
+def _length(table: h5py.Group) -> int:
+    return len(table["sample_id"]) if "sample_id" in table else 0
+
+
 def _values(column: NDArray[Any]) -> Any:
     """A column's rows: plain Python values, or arrays."""
     return column.tolist() if column.ndim == 1 else column
 
 
-def _results_in(folder: Path) -> list[Path]:
+def _results_in(folder: Path) -> tuple[list[Path], Published | None]:
     """The merged file of a run's folder if it holds all results, or else its segments."""
     run = RunFolder(folder)
     segments = run.segments()
     if run.merged.exists() and (not segments or run.is_merged()):
-        return [run.merged]
-    return segments
+        return [run.merged], None
+    return segments, Published(segments)

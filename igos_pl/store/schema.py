@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -14,17 +15,33 @@ from igos_pl.data.records import Columns, ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+# The names of a run's merged file, and of the folder of its segments.
+MERGED, SEGMENTS = "masks.h5", "segments"
 
 # Attributes that may differ between parts of one run; all others are its configuration.
 PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "device", "preset")
 
 _TEXT = h5py.string_dtype()
+
+# Text columns have a fixed length, which is many times quicker, unless a value has more bytes than this.
+_LONGEST_FIXED = 256
+
 _CHUNK_BYTES = 1 << 16
+CHUNK_ROWS = 1024  # at most; all chunks have a power of two, so that blocks of so many rows are whole chunks
 
 
 class DamagedFileError(IgosError):
     """A file's content is not what was written."""
+
+
+def damaged(path: Path, why: str) -> DamagedFileError:
+    """The error for a damaged file. If the file is a copy of segments, it says how to make it again."""
+    message = f"Cannot read {path}: {why}"
+    if path.name == MERGED and (path.parent / SEGMENTS).is_dir():
+        message += f". It is a copy of {path.parent / SEGMENTS}: igos-pl merge {path.parent} creates it again"
+    return DamagedFileError(message)
 
 
 @dataclass(frozen=True)
@@ -97,25 +114,70 @@ def image_columns(records: Sequence[ImageRecord]) -> Columns:
     }
 
 
+def text_array(values: Sequence[bytes]) -> NDArray[Any]:
+    """UTF-8 text as the store handles it: of fixed length, or as objects if a value is long."""
+    longest = max(map(len, values), default=0)
+    return np.array(values, f"S{max(1, longest)}" if longest <= _LONGEST_FIXED else object)
+
+
+def encoded(values: NDArray[Any]) -> NDArray[Any]:
+    """Text from outside as `text_array`.
+
+    Raises:
+        TypeError, ValueError: if a value is no text, has a zero byte, or is no Unicode.
+    """
+    texts = [str.encode(value) for value in values.tolist()]
+    if any(b"\0" in text for text in texts):
+        raise ValueError("text with a zero byte")
+    return text_array(texts)
+
+
+def decoded(values: NDArray[Any]) -> NDArray[Any]:
+    """A column as a reader sees it: text as Python strings, all else unchanged.
+
+    Raises:
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    if values.dtype.kind not in "SO":
+        return values
+    return np.array([value.decode() for value in values.tolist()], object)
+
+
 def create_column(
-    table: h5py.Group, name: str, column: Column, rows: int, like: NDArray[Any], compressed: bool = True
+    table: h5py.Group,
+    name: str,
+    column: Column,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunk_rows: int | None = None,
 ) -> h5py.Dataset:
-    """An empty column for rows shaped like those of ``like``: chunked by rows, with checksums."""
-    dtype = like.dtype if column.dtype == "f" else column.dtype
-    shape = (rows, *like.shape[1:])
-    row_bytes = max(1, int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize)
-    chunk = (min(max(rows, 1), max(1, _CHUNK_BYTES // row_bytes)), *shape[1:])
-    plain = dtype == _TEXT or rows == 0 or 0 in shape
-    options: dict[str, Any] = {} if plain else {"fletcher32": True}
-    if compressed and not plain:
-        options.update(compression="gzip", shuffle=True)
-    dataset = table.create_dataset(name, shape, dtype, chunks=None if plain else chunk, **options)
+    """An empty column.
+
+    Args:
+        table: where.
+        name: of the column.
+        column: its type.
+        shape: rows, and the shape of one row.
+        dtype: of the values that it is to hold; text as `text_array`.
+        chunk_rows: compress it in chunks of at most so many rows, a power of two; plain if it is None.
+    """
+    if column.dtype == _TEXT:
+        stored = _TEXT if dtype.kind == "O" else h5py.string_dtype("utf-8", dtype.itemsize)
+    else:
+        stored = dtype if column.dtype == "f" else np.dtype(column.dtype)
+    options: dict[str, Any] = {}
+    if chunk_rows is not None and 0 not in shape:
+        row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * stored.itemsize
+        fitting = 1 << max(0, (_CHUNK_BYTES // row_bytes).bit_length() - 1)
+        options = {"chunks": (min(fitting, chunk_rows, shape[0]), *shape[1:]), "shuffle": True}
+        options["compression"] = "gzip"
+    dataset = table.create_dataset(name, shape, stored, **options)
     dataset.attrs["about"] = column.about
     return dataset
 
 
 def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Columns) -> None:
-    """Write whole columns, uncompressed: this is done while an accelerator waits.
+    """Write whole columns, plain: this must be quick, and rows can be read from the file as they are.
 
     Raises:
         IgosError: if the columns are not those of the schema, or differ in length.
@@ -126,36 +188,54 @@ def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Column
         lengths = {name: len(values) for name, values in columns.items()}
         raise IgosError(f"Columns differ in length: {lengths}")
     for name, column in schema.items():
-        values = columns[name]
-        create_column(table, name, column, len(values), values, compressed=False)[...] = values
+        values = encoded(columns[name]) if column.dtype == _TEXT else columns[name]
+        dataset = create_column(table, name, column, values.shape, values.dtype)
+        dataset[...] = values.view(dataset.dtype) if values.dtype.kind == "S" else values
+
+
+def find_column(table: h5py.Group, name: str) -> h5py.Dataset:
+    """A column that lies in the file itself.
+
+    Raises:
+        DamagedFileError: if it is missing, damaged, or leads to another place.
+    """
+    try:  # by h5py's low-level functions, which are several times quicker
+        here = table.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
+        if here:
+            dataset = h5py.Dataset(h5py.h5d.open(table.id, name.encode()))
+            how = dataset.id.get_create_plist()
+            here = how.get_layout() != h5py.h5d.VIRTUAL and how.get_external_count() == 0
+    except (OSError, KeyError, RuntimeError) as error:
+        raise damaged(Path(table.file.filename), f"{name} is damaged ({error})") from error
+    if not here:
+        raise damaged(Path(table.file.filename), f"{name} leads to another place")
+    return dataset
 
 
 def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
-    """A column, or some rows of it; text as Python strings.
+    """A column, or some rows of it; text as UTF-8 bytes.
 
     Raises:
-        DamagedFileError: if the column is missing or damaged.
+        DamagedFileError: if the column is missing, damaged, or leads to another place.
     """
+    dataset = find_column(table, name)
     try:
-        dataset = table[name]
-        link = table.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink) or dataset.is_virtual or dataset.external:
-            raise DamagedFileError(f"Cannot read {table.file.filename}: {name} leads to another place")
-        values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        message = f"Cannot read {table.file.filename}: {name} is damaged ({error})"
-        raise DamagedFileError(message) from error
-    return np.asarray(values)
+        return np.asarray(dataset[rows])
+    except OSError as error:
+        raise damaged(Path(table.file.filename), f"{name} is damaged ({error})") from error
 
 
-def check_version(file: h5py.File, path: object) -> None:
-    """Raise unless this program can read the file.
+def check_version(version: Any, path: Path) -> None:
+    """Raise unless this program can read a file.
+
+    Args:
+        version: of its schema; None if it has none.
+        path: the file.
 
     Raises:
         IgosError: if igos-pl did not write it, or wrote it with another schema version.
     """
-    version = file.attrs.get("schema_version")
-    if version is None or "images" not in file:
+    if version is None:
         raise IgosError(f"{path} is an HDF5 file, but was not written by igos-pl (no schema_version)")
     if int(version) != SCHEMA_VERSION:
         raise IgosError(

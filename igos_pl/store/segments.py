@@ -13,16 +13,18 @@ import numpy as np
 from igos_pl.data.records import BatchResult
 from igos_pl.errors import IgosError, RunError
 from igos_pl.settings import Attributes
-from igos_pl.store.files import sealed
+from igos_pl.store.index import segment_head
 from igos_pl.store.schema import EXPLANATIONS, IMAGES, SCHEMA_VERSION, image_columns, write_table
+from igos_pl.store.seals import sealed
 
 
 def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> bytes:
     """The segment as an HDF5 file in memory, so that a full disk can only break one plain write."""
     records = [record for result in results for record in result.images]
     tables = [result.explanations for result in results if result.explanations]
+    created = now()
     with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False) as file:
-        write_attributes(file, attributes)
+        write_attributes(file, attributes, created)
         write_table(file.create_group("images"), IMAGES, image_columns(records))
         if tables:
             columns: dict[str, Any] = {
@@ -30,14 +32,19 @@ def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> byt
             }
             write_table(file, EXPLANATIONS, columns)
         file.flush()
-        return sealed(file.id.get_file_image())
+        rows = sum(len(table["sample_id"]) for table in tables)
+        return sealed(file.id.get_file_image(), segment_head(records, rows, attributes, created))
 
 
-def write_attributes(file: h5py.File, attributes: Attributes) -> None:
+def now() -> str:
+    """The time in ISO format."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def write_attributes(file: h5py.File, attributes: Attributes, created: str) -> None:
     """The root attributes, with the schema's version and the time."""
     file.attrs["schema_version"] = SCHEMA_VERSION
-    now = datetime.datetime.now(datetime.timezone.utc)
-    file.attrs["created"] = now.isoformat(timespec="seconds")
+    file.attrs["created"] = created
     for key, value in attributes.items():
         file.attrs[key] = value
 

@@ -19,6 +19,7 @@ from tiny import quiet_trainer, tiny_classifier
 
 from igos_pl.data.batches import ImageBatch
 from igos_pl.datamodules import COCODataModule
+from igos_pl.datamodules.base import _check_ids
 from igos_pl.demo.shapes import CATEGORY_IDS, write_shapes_dataset
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.localization import box_region, mask_region
@@ -374,3 +375,92 @@ def test_limit(tmp_path: Path) -> None:
     path = write_shapes_dataset(tmp_path, 3, seed=4)
     data = COCODataModule(str(tmp_path / "images"), str(path), limit=2, num_workers=0)
     assert sum(len(batch.images) for batch in batches_of(data, tmp_path / "run")) == 2
+
+
+ODD: list[Any] = [
+    None, True, False, 0, -1, 1.5, -0.0, 1e308, float("nan"), float("inf"), 10**400, 2**53 + 1, 2**63,
+    -(2**63), "", "0", "x" * 5000, "a\0b", "\ud800", "../../etc/passwd", "/dev/zero", [], [None], [[]],
+    [1, 2, 3], [1, 2, 3, 4], [1e308] * 4, [10**400] * 4, [-5, -5, 1e9, 1e9], [["a"] * 6],
+    [[float("nan")] * 6], [[1e300] * 6], [[1, 1, 9, 1, 1]], [[[1, 1]] * 6], {}, {"a": 1},
+    {"size": [20, 40], "counts": [800]}, {"size": [20, 40], "counts": [10**400]},
+    {"size": [20, 40], "counts": ["a"]}, {"size": [20, 40], "counts": 5},
+    {"size": [20, 40], "counts": "\u00e9"}, {"size": [20, 40], "counts": "0"},
+    {"size": [20, 40], "counts": []}, {"size": None, "counts": []},
+    {"size": [2**40, 2**40], "counts": [2**80]}, {"size": [20, 40]},
+]  # fmt: skip
+MISSING = object()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_odd_value_is_accepted_left_out_or_refused(data_of: Writer, caplog: Any) -> None:
+    """Each key of each kind of entry, replaced by each odd value, alone."""
+    outcomes = {"accepted": 0, "told": 0, "refused": 0}
+    whole = content(an_object(1, segmentation=[SQUARE], area=100.0), an_object(2, bbox=[1, 1, 5, 5]))
+    places: list[tuple[Any, ...]] = [
+        *((kind,) for kind in whole),
+        *((kind, 0) for kind in whole),
+        *((kind, 0, key) for kind, entries in whole.items() for key in entries[0]),
+    ]
+    for place in places:
+        for value in [*ODD, MISSING]:
+            changed = json.loads(json.dumps(whole))
+            holder = changed
+            for key in place[:-1]:
+                holder = holder[key]
+            if value is MISSING:
+                del holder[place[-1]]
+            else:
+                holder[place[-1]] = value
+            caplog.clear()
+            try:
+                samples = data_of(changed).find_samples()
+                _check_ids(samples)
+            except IgosError as error:
+                assert str(error)
+                outcomes["refused"] += 1
+                continue
+            outcomes["told" if caplog.messages else "accepted"] += 1
+            for sample in samples:
+                truth = sample.truth
+                count = len(truth.names)
+                assert truth.boxes.shape == (count, 4)
+                assert np.isfinite(truth.boxes).all()
+                assert (truth.boxes[:, 2:] > truth.boxes[:, :2]).all()
+                assert len(truth.ids) == len(truth.instance_masks) == count
+                assert all(isinstance(number, int) for number in truth.ids)
+                for mask in truth.instance_masks:
+                    assert mask is None or coco_mask.decode(mask).any()
+    assert min(outcomes.values()) > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"images": [' + "9" * 5001 + "]}", "a number with too many digits"),
+        ('{"images": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+    ],
+    ids=["open", "digits", "closed"],
+)
+def test_json_beyond_python(data_of: Writer, text: str, message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        data_of(text).find_samples()
+
+
+def test_annotation_ids_are_unique_and_whole(data_of: Writer) -> None:
+    with pytest.raises(
+        IgosError, match=r"annotations\[1\]: the id 5 is there twice; ids of annotations must be"
+    ):
+        data_of(content(an_object(5), an_object(5))).find_samples()
+    samples = data_of(content(an_object(2**60 + 1), an_object(2**60 + 2))).find_samples()
+    assert samples[0].truth.ids == (2**60 + 1, 2**60 + 2)
+
+
+@pytest.mark.parametrize("name", ["../7.png", "/etc/7.png", "a/../../7.png"])
+def test_file_names_stay_in_the_root(data_of: Writer, name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        IgosError, match="image 7: .*7.png lies outside of .*: set --data.root to a folder that"
+    ):
+        data_of(content(images=[an_image(7, file_name=name)])).find_samples()
+    for inside in ("7.png", "a/../7.png", str(tmp_path / "7.png")):
+        assert data_of(content(images=[an_image(7, file_name=inside)])).find_samples()

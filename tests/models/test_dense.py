@@ -201,7 +201,9 @@ def test_wrong_weights(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "ssd.pth")
     with pytest.raises(IgosError, match=re.escape("1 missing (backbone.first.weight)")):
         DenseDetector(tiny_module("ssd"), weights=str(tmp_path / "ssd.pth"))
-    with pytest.raises(IgosError, match="no detector 'maskrcnn.*' of this kind, but: fcos_resnet50_fpn"):
+    with pytest.raises(
+        IgosError, match="no detector 'maskrcnn.*' of this kind: did you mean retinanet_resnet50_fpn"
+    ):
         TorchvisionDenseDetector("maskrcnn_resnet50_fpn", str(tmp_path / "ssd.pth"))
 
 

@@ -127,7 +127,7 @@ def test_categories() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"categories": ["dogg"]}, "'dogg', but prepared has no such class; classes that it has: dog"),
+        ({"categories": ["dogg"]}, "'dogg', but prepared has no such class: did you mean dog"),
         ({"categories": []}, "categories is an empty list"),
         ({"targets": "all"}, "targets is 'all', but must be one of: detected, ground_truth"),
         ({"score_threshold": 20}, "score_threshold is 20, but must be between 0 and 1"),

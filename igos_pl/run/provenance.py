@@ -1,0 +1,27 @@
+"""With which software, on which device and by which preset something was explained."""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+
+import igos_pl
+from igos_pl.settings import Attributes
+from igos_pl.solver.presets import preset_of
+
+
+def provenance(settings: Attributes, device: torch.device) -> Attributes:
+    """The software versions and the device, which may differ between the parts of a run; and the preset.
+
+    Args:
+        settings: of the explainer.
+        device: that it uses.
+    """
+    preset = preset_of(settings)
+    return {
+        **({"preset": preset} if preset else {}),
+        "igos_pl": igos_pl.__version__,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }

@@ -1,0 +1,181 @@
+"""What a run has published, read from the heads of its segments alone."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.data.records import FAILED, ImageRecord
+from igos_pl.settings import Attributes, digest
+from igos_pl.store.schema import configuration_of, damaged, decoded, text_array
+from igos_pl.store.seals import read_head
+
+_READERS = 16  # threads: the time goes into waiting where the file system is slow
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the head of a segment says of its content.
+
+    Attributes:
+        created: when the segment was made.
+        configuration: a digest of its configuration.
+        rows: the number of its explanations.
+        ids: of its images, as UTF-8.
+        statuses: of its images, as UTF-8.
+    """
+
+    created: datetime.datetime
+    configuration: str
+    rows: int
+    ids: NDArray[Any]
+    statuses: NDArray[Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Index:
+        """The index of a segment.
+
+        Raises:
+            DamagedFileError: if the head is damaged, or the file is no segment.
+        """
+        head = read_head(path)
+        if "images" not in head:
+            raise damaged(path, "it is no segment")
+        ids, statuses = (text_array([value.encode() for value in head["images"][name]]) for name in _COLUMNS)
+        created = datetime.datetime.fromisoformat(head["created"])
+        return cls(created, head["configuration"], head["rows"], ids, statuses)
+
+
+_COLUMNS = ("sample_id", "status")
+
+
+def segment_head(
+    records: Sequence[ImageRecord], rows: int, attributes: Attributes, created: str
+) -> Mapping[str, Any]:
+    """What `Index` reads, as the head of a segment keeps it.
+
+    Args:
+        records: of its images.
+        rows: the number of its explanations.
+        attributes: of the segment.
+        created: the time in ISO format.
+    """
+    return {
+        "created": created,
+        "configuration": digest(repr(sorted(configuration_of(attributes).items()))),
+        "rows": rows,
+        "images": {name: [getattr(record, name) for record in records] for name in _COLUMNS},
+    }
+
+
+def merged_head(segments: Sequence[Path]) -> Mapping[str, Any]:
+    """What the head of a merged file says of the segments that it was made from.
+
+    Segments never change, so their names stand for their content.
+    """
+    return {"segments": digest("\n".join(path.name for path in segments))}
+
+
+class Published:
+    """The images of a run's segments.
+
+    Several segments contain the same image if two runs worked on it. The rows of the image are equal or
+    nearly equal in all of them, and are used from one segment only: the first that contains the image. If the
+    image is unreadable or failed there, the first later segment with another status is used.
+
+    Args:
+        paths: the segments.
+
+    Attributes:
+        indexes: of the segments.
+        ids: of all images of all segments, in the order of the segments, as UTF-8.
+        statuses: of these, as UTF-8.
+        starts: where each segment's images begin, and the end.
+        used: which of them are used.
+
+    Raises:
+        DamagedFileError: if a segment's head is damaged, or an image is in a segment twice.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        with ThreadPoolExecutor(_READERS) as pool:
+            self.indexes = list(pool.map(Index.read, self.paths))
+        self.ids = _joined([index.ids for index in self.indexes])
+        self.statuses = _joined([index.statuses for index in self.indexes])
+        self.starts = np.cumsum([0, *(len(index.ids) for index in self.indexes)])
+        self.used = self._used()
+
+    def __len__(self) -> int:
+        """The number of images, each counted once."""
+        return int(np.count_nonzero(self.used))
+
+    def parts(self) -> NDArray[np.int64]:
+        """The number of the segment of each entry."""
+        return np.repeat(np.arange(len(self.paths)), np.diff(self.starts))
+
+    def of(self, part: int) -> slice:
+        """The entries of a segment."""
+        return slice(int(self.starts[part]), int(self.starts[part + 1]))
+
+    def statuses_by_id(self) -> dict[str, str]:
+        """The status of every image."""
+        names, statuses = (decoded(column[self.used]).tolist() for column in (self.ids, self.statuses))
+        return dict(zip(names, statuses, strict=True))
+
+    def counts(self) -> dict[str, int]:
+        """How many images have each status."""
+        statuses, counts = np.unique(self.statuses[self.used], return_counts=True)
+        return dict(zip(decoded(statuses).tolist(), counts.tolist(), strict=True))
+
+    def explained_again(self) -> int:
+        """How many images have explanations in several segments; retries after a failure do not count."""
+        _, counts = np.unique(self.ids[~self._failed()], return_counts=True)
+        return int(np.count_nonzero(counts > 1))
+
+    def contains(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of some images are published.
+
+        Args:
+            ids: as UTF-8.
+        """
+        return find(self._sorted, ids) >= 0
+
+    @cached_property
+    def _sorted(self) -> NDArray[Any]:
+        return np.sort(self.ids)
+
+    def _failed(self) -> NDArray[np.bool_]:
+        return np.isin(self.statuses, text_array([status.encode() for status in FAILED]))
+
+    def _used(self) -> NDArray[np.bool_]:
+        parts = self.parts()
+        order = np.lexsort((parts, self._failed(), self.ids))
+        again = self.ids[order][1:] == self.ids[order][:-1]  # the same image as the entry before
+        twice = again & (parts[order][1:] == parts[order][:-1])
+        if twice.any():
+            path = self.paths[parts[order][1:][twice][0]]
+            raise damaged(path, f"{np.count_nonzero(twice)} images are in it more than once")
+        used = np.ones(len(order), bool)
+        used[order[1:][again]] = False
+        return used
+
+
+def find(ids: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """The places of some ids among sorted ones; -1 for those that are not there."""
+    if not len(ids):
+        return np.full(len(wanted), -1)
+    places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where(ids[places] == wanted, places, -1)
+
+
+def _joined(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(columns) if columns else text_array([])

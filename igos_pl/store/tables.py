@@ -1,0 +1,291 @@
+"""Copies a table of all segments into one: gathers its rows in order, block by block, and compresses them.
+
+HDF5 does one thing at a time in a process, also reading and compressing. So the rows are read from where HDF5
+says that they lie in the segments (`igos_pl.store.schema.write_table` writes them plain), and chunks are
+compressed here, as HDF5's own filters would do it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.data.records import Columns
+from igos_pl.errors import IgosError
+from igos_pl.store.files import check_counts, open_result
+from igos_pl.store.index import Published
+from igos_pl.store.schema import (
+    CHUNK_ROWS,
+    EXPLANATIONS,
+    IMAGES,
+    Column,
+    create_column,
+    damaged,
+    find_column,
+    read_column,
+)
+from igos_pl.store.seals import cannot_read
+
+# Of the rows that are gathered at once. Two such blocks are in memory: one is compressed, one is gathered.
+_BLOCK_BYTES = 1 << 27
+_GAP_BYTES = 1 << 14  # rows that are closer together are read at once, with what lies between them
+_TOGETHER = 16  # chunks that a thread compresses at a time
+
+_KEYS = ("sample_id", "target", "start_cell")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a column lies in a file, and what its rows are like."""
+
+    offset: int | None  # None: the rows have no fixed length, and HDF5 must read them
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset) -> _Place:
+        text = h5py.check_string_dtype(dataset.dtype)
+        if text is not None and text.length is None:
+            return cls(None, np.dtype(object), dataset.shape[1:])
+        return cls(dataset.id.get_offset(), np.dtype(dataset.dtype.str), dataset.shape[1:])
+
+    def read(self, file: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Some rows, in ascending order.
+
+        Args:
+            file: descriptor of the open file.
+            rows: their numbers.
+        """
+        assert self.offset is not None
+        row_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        far = np.flatnonzero(np.diff(rows) * row_bytes > _GAP_BYTES) + 1
+        found = np.empty((len(rows), *self.shape), self.dtype)
+        for low, high in zip([0, *far], [*far, len(rows)], strict=True):
+            first, number = int(rows[low]), int(rows[high - 1] - rows[low]) + 1
+            content = os.pread(file, number * row_bytes, self.offset + first * row_bytes)
+            if len(content) < number * row_bytes:
+                raise EOFError
+            block = np.frombuffer(content, self.dtype).reshape(-1, *self.shape)
+            if number == len(rows):
+                return block
+            found[low:high] = block[rows[low:high] - first]
+        return found
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One table of one segment."""
+
+    path: Path
+    group: str
+    columns: Mapping[str, _Place]
+
+    @classmethod
+    def of(cls, file: h5py.File, path: Path, group: str, schema: Mapping[str, Column]) -> _Source:
+        table = file[group]
+        return cls(path, group, {name: _Place.of(find_column(table, name)) for name in schema})
+
+    def read(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Some rows of each column, in ascending order."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for name, place in self.columns.items():
+                    if place.offset is not None:
+                        yield name, place.read(file.fileno(), rows)
+        except OSError as error:
+            raise cannot_read(self.path, error) from error
+        except EOFError as error:
+            raise damaged(self.path, "it became shorter while it was merged") from error
+        long = [name for name, place in self.columns.items() if place.offset is None]
+        if long:
+            low, high = int(rows[0]), int(rows[-1]) + 1
+            with open_result(self.path) as opened:
+                for name in long:
+                    yield name, read_column(opened[self.group], name, slice(low, high))[rows - low]
+
+
+class SortedTable:
+    """One table of all segments: the rows that are used, in order.
+
+    Args:
+        schema: its columns.
+        sources: the segments' tables.
+        parts: the number of the source of each row.
+        rows: the number of each row in its source.
+
+    Raises:
+        IgosError: if the rows of two sources have different shapes.
+    """
+
+    def __init__(
+        self,
+        schema: Mapping[str, Column],
+        sources: Sequence[_Source],
+        parts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> None:
+        self.schema = schema
+        self._sources, self._parts, self._rows = sources, parts, rows
+        self.like = {name: self._common(name) for name in schema} if sources else {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: slice) -> Columns:
+        """Some rows of all columns."""
+        parts, numbers = self._parts[rows], self._rows[rows]
+        columns = {
+            name: np.empty((len(parts), *like.shape[1:]), like.dtype) for name, like in self.like.items()
+        }
+        order = np.lexsort((numbers, parts))
+        for places in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
+            for name, values in self._sources[parts[places[0]]].read(numbers[places]):
+                columns[name][places] = values
+        return columns
+
+    def _common(self, name: str) -> NDArray[Any]:
+        """An empty column that can hold the rows of all sources."""
+        places = [source.columns[name] for source in self._sources]
+        for source, place in zip(self._sources, places, strict=True):
+            if place.shape != places[0].shape:
+                raise IgosError(f"{source.path}: {name} has rows of {place.shape}, not {places[0].shape}")
+        return np.empty((0, *places[0].shape), np.result_type(*{place.dtype for place in places}))
+
+
+def sorted_tables(published: Published) -> tuple[SortedTable, SortedTable]:
+    """The tables of images and of explanations. Each segment is opened once.
+
+    Raises:
+        IgosError: if an image has another number of explanations than its record says.
+    """
+    images: list[_Source] = []
+    explanations: list[_Source] = []
+    keys, numbers, parts = [], [], []
+    for number, path in enumerate(published.paths):
+        entries = published.of(number)
+        ids, used = published.ids[entries], published.used[entries]
+        with open_result(path) as file:
+            images.append(_Source.of(file, path, "images", IMAGES))
+            targets = read_column(file["images"], "targets")
+            rows = "sample_id" in file
+            found = [read_column(file, key) for key in _KEYS] if rows else [ids[:0]]
+            check_counts(path, ids, targets, found[0])
+            if not rows:
+                continue
+            chosen = np.arange(len(found[0])) if used.all() else np.flatnonzero(np.isin(found[0], ids[used]))
+            keys.append([column[chosen] for column in found])
+            numbers.append(chosen)
+            parts.append(np.full(len(chosen), len(explanations)))
+            explanations.append(_Source.of(file, path, "/", EXPLANATIONS))
+    order = np.flatnonzero(published.used)
+    order = order[np.argsort(published.ids[order], kind="stable")]
+    part = published.parts()[order]
+    return (
+        SortedTable(IMAGES, images, part, order - published.starts[part]),
+        _sorted(explanations, keys, parts, numbers),
+    )
+
+
+def _sorted(
+    sources: Sequence[_Source],
+    keys: Sequence[Sequence[NDArray[Any]]],
+    parts: Sequence[NDArray[np.int64]],
+    rows: Sequence[NDArray[np.int64]],
+) -> SortedTable:
+    """The explanations in the order of their keys."""
+    if not sources:
+        return SortedTable(EXPLANATIONS, [], np.empty(0, np.int64), np.empty(0, np.int64))
+    columns = [np.concatenate(column) for column in zip(*keys, strict=True)]
+    order = np.lexsort(columns[::-1])
+    return SortedTable(EXPLANATIONS, sources, np.concatenate(parts)[order], np.concatenate(rows)[order])
+
+
+def copy_table(table: SortedTable, target: h5py.Group, on_rows: Callable[[int], None]) -> None:
+    """Write a table, compressed by all cores.
+
+    Args:
+        table: what is written, of at least one row.
+        target: an empty group.
+        on_rows: is called with a number of rows each time that so many are on their way.
+    """
+    row_bytes = sum(
+        like.dtype.itemsize * int(np.prod(like.shape[1:], dtype=np.int64)) for like in table.like.values()
+    )
+    fitting = max(1, _BLOCK_BYTES // row_bytes)
+    chunk_rows = min(CHUNK_ROWS, 1 << (fitting.bit_length() - 1))
+    block = fitting - fitting % chunk_rows  # whole chunks of all columns
+    datasets = {
+        name: create_column(
+            target,
+            name,
+            column,
+            (len(table), *table.like[name].shape[1:]),
+            table.like[name].dtype,
+            chunk_rows,
+        )
+        for name, column in table.schema.items()
+    }
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        compressing: list[_Chunks] = []
+        for start in range(0, len(table), block):
+            columns = table.read(slice(start, start + block))
+            chunks: list[_Chunks] = []
+            for name, values in columns.items():
+                if values.dtype.kind == "O":
+                    datasets[name][start : start + block] = values
+                elif values.size:
+                    chunks += _chunks(datasets[name], start, values, pool)
+            _write(compressing)  # of the block before, while this one is compressed
+            compressing = chunks
+            on_rows(min(block, len(table) - start))
+        _write(compressing)
+
+
+_Chunks = tuple[h5py.Dataset, int, "Future[list[bytes]]"]  # of a column, from a row on
+
+
+def _chunks(
+    dataset: h5py.Dataset, start: int, values: NDArray[Any], pool: ThreadPoolExecutor
+) -> Iterator[_Chunks]:
+    """The chunks of some rows, which are being compressed."""
+    rows = dataset.chunks[0]
+    for row in range(0, len(values), rows * _TOGETHER):
+        some = values[row : row + rows * _TOGETHER]
+        yield dataset, start + row, pool.submit(_compressed_chunks, some, rows)
+
+
+def _compressed_chunks(values: NDArray[Any], rows: int) -> list[bytes]:
+    return [compressed(values[row : row + rows], rows) for row in range(0, len(values), rows)]
+
+
+def _write(chunks: Sequence[_Chunks]) -> None:
+    for dataset, start, contents in chunks:
+        rows, *rest = dataset.chunks
+        for number, content in enumerate(contents.result()):
+            dataset.id.write_direct_chunk((start + number * rows, *(0 for _ in rest)), content)
+
+
+def compressed(values: NDArray[Any], rows: int) -> bytes:
+    """A chunk as HDF5's filters shuffle and deflate write it.
+
+    Deflate looks for repeated bytes alone here: on masks this is twice as quick as its usual search, and the
+    result is as small.
+
+    Args:
+        values: its rows.
+        rows: of a whole chunk; the last chunk of a column is filled up.
+    """
+    chunk = np.zeros((rows, *values.shape[1:]), values.dtype)
+    chunk[: len(values)] = values
+    shuffled = chunk.reshape(-1).view(np.uint8).reshape(-1, values.dtype.itemsize).T
+    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
+    return deflate.compress(shuffled.tobytes()) + deflate.flush()
