@@ -20,13 +20,13 @@ _QUALITY = (
 )
 _DIFFERENCE = ("insertion - deletion", "high is good")
 _LOCALISATION = (
-    ("energy_box", "saliency in the object's box", "energy pointing game"),
-    ("energy_mask", "saliency in its instance mask", "the same"),
-    ("pointing_box", "peak in the object's box", "pointing game"),
-    ("pointing_mask", "peak in its instance mask", "the same"),
+    ("energy_box", "saliency in its box", "energy pointing game"),
+    ("energy_mask", "saliency in its mask", "the same"),
+    ("pointing_box", "peak in its box", "pointing game"),
+    ("pointing_mask", "peak in its mask", "the same"),
 )
 
-_WORDS = 32  # the longest of these
+_WORDS = 22  # the longest of these
 
 
 def counted(number: int, word: str) -> str:
@@ -61,8 +61,8 @@ def means(masks: MaskFile) -> list[str]:
     rows.append((words, difference, about))
     if (masks.column("start_cell") >= 0).any():
         best = masks.column("best") == 1
-        rows.append(("the same, best start of a target", np.where(best, difference, np.nan), about))
-        rows.append(("diversity of the starts", masks.column("diversity"), "0 equal, 1 disjoint"))
+        rows.append(("the same, best starts", np.where(best, difference, np.nan), about))
+        rows.append(("diversity of starts", masks.column("diversity"), "0 equal, 1 disjoint"))
     lines = [f"means of {counted(len(masks), 'explanation')}", *map(_mean, *zip(*rows, strict=True))]
     if not np.isfinite(difference).any():
         lines.append("  deletion and insertion were not computed")
