@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
 
 from igos_pl.callbacks.lifecycle import RunCallback
 from igos_pl.checks import check_at_least
@@ -62,7 +63,10 @@ class MaskWriter(RunCallback):
         self._get_publisher().finish()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait for all ranks. The first rank merges if no image is missing, whichever run explained it."""
+        """Wait for all ranks. The first rank merges if no image is missing, whichever run explained it.
+
+        It says where the results are as Lightning says things: at the level of information.
+        """
         self._get_publisher().close()
         super().teardown(trainer, pl_module, stage)
         if not trainer.is_global_zero:
@@ -70,8 +74,13 @@ class MaskWriter(RunCallback):
         folder = Run.of(trainer).folder
         folder.check_configuration(Run.of(trainer).configuration)
         folder.release()
-        if not folder.missing() and not folder.is_merged():
+        published = folder.published()
+        missing = folder.missing(published)
+        if not missing and not folder.is_merged():
             merge(folder)
+        counted = ", ".join(f"{number} {status}" for status, number in published.counts().items())
+        where = f"{folder.segments_path}; {len(missing)} are missing" if missing else folder.merged
+        rank_zero_info(f"Images with results: {counted or 'none'}. They are in {where}")
 
     def rescue(self) -> None:
         """Publish what is finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import warnings
 from abc import abstractmethod
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
@@ -196,6 +197,8 @@ class ImageDataModule(Configurable, LightningDataModule):
         preprocessing(Image.new("RGB", (64, 64)))  # what is wrong with it is told now, not by each worker
         network.check([sample.truth for sample in self.pending])
         workers = min(self.num_workers, len(self.pending))
+        if not self.pending:  # nothing is left to do, which Lightning takes for a mistake
+            warnings.filterwarnings("ignore", message=".*across ranks is zero")
         self._readers = Readers(workers)
         run = Run.of(self.trainer)
         fatal = set() if self.retry_unreadable else FatalImages(run.folder.path).names()

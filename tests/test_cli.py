@@ -476,6 +476,7 @@ _DETECTOR = {
 _OWN = {
     "data": "ImageFolderDataModule", "model.network": "Classifier", "model.network.module": "tiny.TinyNet",
     "model.network.input_size": "64", "model.network.mean": "[0.1,0.2,0.3]",
+    "model.network.std": "[0.3,0.2,0.1]",
     "model.network.class_names": "imagenet", "model.network.output": "sigmoid",
 }  # fmt: skip
 _NOT_OF_DETECTORS = {"model.network.targets", "model.network.top_k"}
@@ -530,12 +531,14 @@ def test_help_names_the_options_that_are_tried_here() -> None:
     assert set(tried) <= named
     (named_presets,) = re.findall(r"--preset NAME  +(.*?);", PREDICT_HELP, re.DOTALL)
     assert re.split(r",\s+", named_presets) == preset_names()
-    assert max(map(len, PREDICT_HELP.splitlines())) <= 110
+    assert max(map(len, PREDICT_HELP.splitlines())) <= 80
 
 
 def test_defaults_of_the_help_are_the_parsers(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = re.findall(r"^  --([a-z]\w*(?:\.\w+)*)(?: .*)\[([^\]]+)\]", PREDICT_HELP, re.MULTILINE)
-    told = dict(lines)
+    told = {}
+    for entry in re.split(r"^  --", PREDICT_HELP.partition("\n\n")[2], flags=re.MULTILINE)[1:]:
+        if default := re.search(r"\[([^\]]+)\]", entry):
+            told[re.match(r"[\w.]+", entry)[0]] = default[1]  # type: ignore[index]
     assert len(told) > 20
     found = printed({"data.root": "photos"}, capsys)
     for key, value in told.items():

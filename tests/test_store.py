@@ -198,7 +198,7 @@ def test_first_of_two_results_is_taken(
     assert not run.is_merged()
     merge(run)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{run.merged}: 3 images were explained more than once; one result of each was taken"
+        f"{run.merged}: images explained by more than one run: 1; one result of each is used"
     ]
     assert run.is_merged()
     merged = tables(run.merged)
@@ -207,7 +207,7 @@ def test_first_of_two_results_is_taken(
     for name in EXPLANATIONS:
         np.testing.assert_array_equal(merged[name], found[name][order], err_msg=name)
     print_status(tmp_path)
-    assert "4 of 4 images are done (3 ok, 1 unreadable)" in capsys.readouterr().out
+    assert "4 of 4 images are written (3 ok, 1 unreadable)" in capsys.readouterr().out
 
 
 def test_merge_without_doubles_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -85,11 +85,11 @@ def explain(
     for record in records:
         if record.message:
             warnings.warn(f"Image {record.sample_id}: {record.message}", stacklevel=2)
-    configuration = explainer.describe()
+    described = explainer.describe()
     return Explanations(
         records,
         [result.explanations for result in results if result.explanations],
-        {**configuration, **provenance(configuration, device_of(network))},
+        {**described, **provenance(described, device_of(network))},
         inputs.originals,
     )
 

@@ -3,70 +3,104 @@
 PREDICT_HELP = """\
 usage: igos-pl predict [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
 
-Explain every image of a data set. Settings come from YAML files (-c; later files override earlier ones),
-from a preset (overrides the files) and from the command line (--KEY VALUE; overrides both). Running the same
-command again continues where it stopped. Defaults are in brackets.
+Explain every image of a data set. Settings come from YAML files (-c; later
+files override earlier ones), from a preset (overrides the files) and from the
+command line (--KEY VALUE; overrides both). Running the same command again
+continues where it stopped. Defaults are in brackets.
 
 data
-  --data CLASS                    [ImageFolderDataModule], ImageNetDataModule, COCODataModule
-  --data.root FOLDER              the images
-  --data.ground_truth FILE        ImageNet's official labels file, if all images are in one flat folder
-  --data.labels FILE              lines "path label", for any folder
-  --data.annotations FILE         COCO's instances JSON
-  --data.resize MODE              [squash], as published, or crop
-  --data.batch_size N             images that are optimised together [8]
-  --data.num_workers N            processes that read images [2]
-  --data.limit N                  the first N images only
-  --data.retry_unreadable BOOL    try unreadable and failed images of earlier runs again [false]
-  --data.shard I/N                every N-th image, starting at image I (from 0), for job arrays
+  --data CLASS                  [ImageFolderDataModule], ImageNetDataModule,
+                                COCODataModule
+  --data.root FOLDER            the images
+  --data.ground_truth FILE      ImageNet's official labels file, if all images
+                                are in one flat folder
+  --data.labels FILE            lines "path label", for any folder
+  --data.annotations FILE       COCO's instances JSON
+  --data.resize MODE            [network] (as the network wants it), squash (the
+                                whole image), crop (as in ImageNet's evaluation)
+  --data.batch_size N           images that are optimised together [8]
+  --data.num_workers N          processes that read images [2]
+  --data.limit N                the first N images only
+  --data.retry_unreadable BOOL  try unreadable and failed images of earlier runs
+                                again [false]
+  --data.shard I/N              every N-th image, starting at image I (from 0),
+                                for job arrays
 
 network
-  --model.network CLASS           [EfficientNetLite0Classifier], TorchvisionClassifier, Classifier
-  --model.network.name NAME       for TorchvisionClassifier: vgg19, resnet50, ...
-  --model.network.weights W       a .pth file, or a weights enum of torchvision (IMAGENET1K_V1)
-  --model.network.targets T       [predicted], ground_truth, or a list of labels in square brackets
-  --model.network.top_k N         how many predicted classes [1]
+  --model.network CLASS         [EfficientNetLite0Classifier], Classifier,
+                                TorchvisionClassifier
+  --model.network.name NAME     for TorchvisionClassifier: vgg19, resnet50, ...
+  --model.network.weights W     a .pth file, or a weights enum of torchvision
+                                (IMAGENET1K_V1)
+  --model.network.targets T     [predicted], ground_truth, or a list of labels
+                                in square brackets
+  --model.network.top_k N       how many predicted classes [1]
+
   for your own module: Classifier
-  --model.network.module CLASS    its import path; it maps images to logits
-  --model.network.input_size N    side of its input in pixels [224]
-  --model.network.mean NUMBERS    mean per channel for images scaled to 0..1; likewise std
-  --model.network.class_names L   class names in label order, or imagenet
-  --model.network.output KIND     [softmax] or sigmoid
-  for detectors: TorchvisionRCNNDetector, TorchvisionDenseDetector, YOLOv3SPPDetector
-  --model.network.score_threshold X   only detections with at least this score (0.2)
-  --model.network.categories NAMES    only these classes: a list of names in square brackets
-  --model.network.max_per_image N     the best N detections of an image (100)
+  --model.network.module CLASS  its import path; it maps images to logits
+  --model.network.input_size N  side of its input in pixels [224]
+  --model.network.mean NUMBERS  mean per channel for images scaled to 0..1: a
+                                list in square brackets
+  --model.network.std NUMBERS   likewise, the standard deviation
+  --model.network.class_names L class names in label order, or imagenet
+  --model.network.output KIND   [softmax] or sigmoid
+
+  for detectors: TorchvisionRCNNDetector, TorchvisionDenseDetector,
+                 YOLOv3SPPDetector
+  --model.network.score_threshold X
+                                only detections with at least this score (0.2)
+  --model.network.categories NAMES
+                                only these classes: a list of names in square
+                                brackets
+  --model.network.max_per_image N
+                                the best N detections of an image (100)
 
 method
-  --preset NAME                   fast, igospp, published, published_coco, published_igos,
-                                  published_igos_nag, published_nag; the defaults below are those of fast
-  --model.method METHOD           igos, [igos+], igos++
-  --model.optimizer CLASS         NAG, LineSearch, or an elementwise one of torch.optim [torch.optim.Adam]
-  --model.optimizer.step_size X   largest change of a mask cell by a gradient step (NAG 0.2, LineSearch 1)
-  --model.optimizer.alpha X       instead of step_size: the factor of the raw gradient, as published
-  --model.mask_size S             cells along the side of a mask [28]
-  --model.iterations N            optimiser iterations [20]
-  --model.path_steps K            positions on the integration path [2]
-  --model.path KIND               scaled (as published) or [threshold] (removes the lowest mask cells first)
-  --model.average BOOL            return the weighted mean of all iterations' masks, not the last mask [true]
-  --model.l1 X                    weight of the removed area [10.0]
-  --model.l2 X                    weight of the total variation [80.0]
-  --model.noise X                 standard deviation of the noise on perturbed images [0.0]
-  --model.baseline KIND           [blur], black, mean, noise
-  --model.start.k K               diverse starts: split the target's box into K x K cells [1],
-  --model.start.init_val X        lower the initial mask by X in one cell (usually 0.2) [0.0],
-  --model.start.cells CELLS       for each of these cells (a list in square brackets); all by default
-  --model.metrics BOOL            deletion and insertion curves [true]
-  --model.seed N                  random seed [63]
-  --model.micro_batch_size N      perturbed images per forward pass; by default chosen for the device
+  --preset NAME                 fast, igospp, published, published_coco,
+                                published_igos, published_igos_nag,
+                                published_nag; the defaults below are fast's
+  --model.method METHOD         igos, [igos+], igos++
+  --model.optimizer CLASS       NAG, LineSearch, or an elementwise one of
+                                torch.optim [torch.optim.Adam]
+  --model.optimizer.step_size X largest change of a mask cell by a gradient step
+                                (NAG 0.2, LineSearch 1)
+  --model.optimizer.alpha X     instead of step_size: the factor of the raw
+                                gradient, as published
+  --model.mask_size S           cells along the side of a mask [28]
+  --model.iterations N          optimiser iterations [20]
+  --model.path_steps K          positions on the integration path [2]
+  --model.path KIND             scaled (as published) or [threshold] (removes
+                                the lowest mask cells first)
+  --model.average BOOL          return the weighted mean of all iterations'
+                                masks, not the last mask [true]
+  --model.l1 X                  weight of the removed area [10.0]
+  --model.l2 X                  weight of the total variation [80.0]
+  --model.noise X               standard deviation of the noise on perturbed
+                                images [0.0]
+  --model.baseline KIND         [blur], black, mean, noise
+  --model.start.k K             diverse starts: split the target's box into
+                                K x K cells [1],
+  --model.start.init_val X      lower the initial mask by X in one cell (usually
+                                0.2) [0.0],
+  --model.start.cells CELLS     for each of these cells (a list in square
+                                brackets); all by default
+  --model.metrics BOOL          deletion and insertion curves [true]
+  --model.seed N                random seed [63]
+  --model.micro_batch_size N    perturbed images per forward pass; by default
+                                chosen for the device
 
 output
-  --output FOLDER                 masks.h5, segments/, overlays/, config.yaml [runs/predict]
-  --overlays.count N              pictures of the first N explanations [16]
-  --writer.images_per_segment N   write results to disk after every N images, or every minute [1024]
-  --trainer.KEY VALUE             anything of Lightning's Trainer: devices, num_nodes, precision, ...
+  --output FOLDER               masks.h5, segments/, overlays/, config.yaml
+                                [runs/predict]
+  --overlays.count N            pictures of the first N explanations [16]
+  --writer.images_per_segment N write results to disk after every N images, or
+                                every minute [1024]
+  --trainer.KEY VALUE           anything of Lightning's Trainer: devices,
+                                num_nodes, precision, ...
 
-  --dry_run true                  explain one batch, write nothing, estimate time and disk space of the run
-  --print_config                  print the settings as YAML and exit
-  --help_all                      every setting there is, from the code itself (takes a few seconds)
+  --dry_run                     explain one batch, write nothing, estimate time
+                                and disk space of the run
+  --print_config                print the settings as YAML and exit
+  --help_all                    every setting there is, from the code itself
+                                (takes a few seconds)
 """

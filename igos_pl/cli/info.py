@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -82,7 +83,7 @@ def write_csv(path: Path, target: Path | None) -> None:
 def _write_rows(masks: MaskFile, file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     for start in range(0, max(1, len(masks)), _BLOCK):
-        table = masks[start : start + _BLOCK].to_columns()
+        table = masks[start : start + _BLOCK].flat()
         if start == 0:
             writer.writerow(table)
         writer.writerows(zip(*map(_cells, table.values()), strict=True))
@@ -167,7 +168,7 @@ def print_explanations(masks: MaskFile, rows: int, console: Console) -> None:
     title = f"{min(rows, whole):,} of {counted(whole, 'explanation')}"
     if "cell" in numbers:
         title += " (* = the best start of its target)"
-    console.print(f"\n{title}", highlight=False)
+    console.print(f"\n{title}", highlight=False, soft_wrap=True)
     room = _room(names, numbers, console.width)
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
     for title, size in room.items():
@@ -180,7 +181,7 @@ def print_explanations(masks: MaskFile, rows: int, console: Console) -> None:
         )
     shown = {title: (names | numbers)[title] for title in room}
     for row in zip(*shown.values(), strict=True):
-        table.add_row(*(escape(shortened(text, size)) for text, size in zip(row, room.values(), strict=True)))
+        table.add_row(*(escape(_fitting(text, size)) for text, size in zip(row, room.values(), strict=True)))
     console.print(table)
 
 
@@ -202,4 +203,12 @@ def _room(names: dict[str, list[str]], numbers: dict[str, list[str]], width: int
 
 
 def _longest(title: str, texts: Sequence[str]) -> int:
-    return max(map(len, (title, *texts)))
+    return max(map(cell_len, (title, *texts)))
+
+
+def _fitting(text: str, size: int) -> str:
+    """Text of at most ``size`` cells of the terminal; some signs take two."""
+    short = shortened(text, size)
+    while cell_len(short) > size:
+        short = shortened(short, len(short) - 1)
+    return short

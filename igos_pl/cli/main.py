@@ -9,7 +9,6 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from igos_pl import __version__
@@ -118,20 +117,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"igos-pl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("predict", help="explain every image of a data set", add_help=False)
-    add = partial(commands.add_parser, allow_abbrev=False)
-    merge = add("merge", help="copy a run's segments into its masks.h5")
-    merge.add_argument("run", type=Path, help="output folder of a run")
-    merge.add_argument("--partial", action="store_true", help="merge even if images are missing")
-    status = add("status", help="show the progress of a run")
-    status.add_argument("run", type=Path, help="output folder of a run")
-    verify = add("verify", help="check the files of a result for damage")
-    verify.add_argument("path", type=Path, help="output folder of a run, or a result file")
-    info = add("info", help="show what a result contains")
-    info.add_argument("file", type=Path, help="a masks.h5, a segment, or the output folder of a run")
-    info.add_argument("--rows", type=int, default=20, metavar="N", help="explanations to list (default 20)")
+
+    def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        description = f"{text[0].upper()}{text[1:]}.{more}"
+        return commands.add_parser(name, help=text, description=description, allow_abbrev=False)
+
+    status = add("status", "show the progress of a run", " A run writes its results about once a minute.")
+    status.add_argument("run", type=Path, metavar="RUN", help="output folder of a run")
+    info = add(
+        "info", "show what a result contains", " Results come first; --settings adds how they were made."
+    )
+    info.add_argument("file", type=Path, metavar="RUN", help="output folder, or a masks.h5, or a segment")
+    info.add_argument("--rows", type=int, default=20, metavar="N", help="explanations to list [20]")
     info.add_argument("--settings", action="store_true", help="list all settings of the run, too")
     info.add_argument("--csv", metavar="FILE", help="write all explanations as CSV instead (- for stdout)")
-    demo = add("demo", help="explain some real photos with a real network")
+    verify = add("verify", "check the files of a result for damage", " Every byte is read.")
+    verify.add_argument("path", type=Path, metavar="RUN", help="output folder of a run, or a result file")
+    merge = add("merge", "copy a run's segments into its masks.h5", " A run that ends does this by itself.")
+    merge.add_argument("run", type=Path, metavar="RUN", help="output folder of a run")
+    merge.add_argument("--partial", action="store_true", help="merge even if images are missing")
+    demo = add("demo", "explain some real photos with a real network")
     demo.add_argument("--detector", action="store_true", help="run a detector on generated images instead")
-    demo.add_argument("--output", type=Path, help="output folder (default runs/demo, or runs/demo-detector)")
+    demo.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="of the results [runs/demo, or runs/demo-detector]"
+    )
     return parser

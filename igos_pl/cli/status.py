@@ -30,8 +30,10 @@ def print_status(path: Path) -> None:
     missing = run.missing(published)
     done = len(published)
     counted = ", ".join(f"{number} {status}" for status, number in sorted(published.counts().items()))
-    print(f"{done} of {done + len(missing)} images are done" + (f" ({counted})" if counted else ""))
-    if done:
+    print(f"{done} of {done + len(missing)} images are written" + (f" ({counted})" if counted else ""))
+    if not done:
+        print("a run writes finished images about once a minute")
+    else:
         print(_pace(published.indexes, len(missing)))
     if not missing:
         print(f"merged into {run.merged}" if run.is_merged() else f"not merged yet: igos-pl merge {path}")
@@ -48,9 +50,8 @@ def _pace(segments: Sequence[Index], missing: int) -> str:
     text = f"last results {timedelta(seconds=max(0, round(ago.total_seconds())))} ago"
     if ago < -_CLOCKS_DIFFER:
         text = f"last results at {last:%Y-%m-%d %H:%M} UTC, which is in the future for this machine's clock"
-    if images:
+    if images and missing:
         rate = images / (last - began).total_seconds()
-        text += f", {rate:.2f} images/s in the last minutes"
-        if missing:
-            text += f", about {timedelta(seconds=round(missing / rate))} left at this rate"
+        text += f", {rate:.2f} images/s in the minutes before"
+        text += f", about {timedelta(seconds=round(missing / rate))} left at this rate"
     return text

@@ -20,13 +20,13 @@ _QUALITY = (
 )
 _DIFFERENCE = ("insertion - deletion", "high is good")
 _LOCALISATION = (
-    ("energy_box", "saliency in the object's box", "energy pointing game"),
-    ("energy_mask", "saliency in its instance mask", "the same"),
-    ("pointing_box", "peak in the object's box", "pointing game"),
-    ("pointing_mask", "peak in its instance mask", "the same"),
+    ("energy_box", "saliency in its box", "energy pointing game"),
+    ("energy_mask", "saliency in its mask", "the same"),
+    ("pointing_box", "peak in its box", "pointing game"),
+    ("pointing_mask", "peak in its mask", "the same"),
 )
 
-_WORDS = 32  # the longest of these
+_WORDS = 22  # the longest of these
 
 
 def counted(number: int, word: str) -> str:
@@ -61,8 +61,8 @@ def means(masks: MaskFile) -> list[str]:
     rows.append((words, difference, about))
     if (masks.column("start_cell") >= 0).any():
         best = masks.column("best") == 1
-        rows.append(("the same, best start of a target", np.where(best, difference, np.nan), about))
-        rows.append(("diversity of the starts", masks.column("diversity"), "0 equal, 1 disjoint"))
+        rows.append(("the same, best starts", np.where(best, difference, np.nan), about))
+        rows.append(("diversity of starts", masks.column("diversity"), "0 equal, 1 disjoint"))
     lines = [f"means of {counted(len(masks), 'explanation')}", *map(_mean, *zip(*rows, strict=True))]
     if not np.isfinite(difference).any():
         lines.append("  deletion and insertion were not computed")
@@ -89,18 +89,20 @@ def remarks(masks: MaskFile, most: int, failures_only: bool = False) -> list[str
         most: lines; a last one says how many more there are.
         failures_only: leave out images that are ok.
     """
-    table = masks.image_table
-    every = np.arange(len(table))
-    status = table.read_bytes("status", every)
-    told = status != b"ok"
+    statuses = masks.images["status"]
+    told = np.flatnonzero(statuses != "ok")
     if not failures_only:
-        told |= table.read_bytes("message", every) != b""
-    places = np.flatnonzero(told)
-    late = np.isin(status[places], (b"ok", b"no detection"))  # failures come first
-    places = places[np.argsort(late, kind="stable")]
-    columns = [table.read(name, places[:most]) for name in ("sample_id", "path", "status", "message")]
-    lines = [printable(_remark(*map(str, texts))) for texts in zip(*columns, strict=True)]
-    return lines + ([f"and {len(places) - most:,} more"] if len(places) > most else [])
+        everything = np.arange(len(statuses))
+        told = np.flatnonzero(
+            (statuses != "ok") | (masks.image_table.read_bytes("message", everything) != b"")
+        )
+    failures = ~np.isin(statuses[told].astype(str), ("ok", "no detection"))
+    shown = np.concatenate([told[failures], told[~failures]])[:most]
+    columns = [
+        masks.image_table.read(name, shown).tolist() for name in ("sample_id", "path", "status", "message")
+    ]
+    lines = [printable(_remark(*row)) for row in zip(*columns, strict=True)]
+    return lines + ([f"and {len(told) - most:,} more"] if len(told) > most else [])
 
 
 def _remark(name: str, path: str, status: str, message: str) -> str:

@@ -1,4 +1,4 @@
-"""With which software and preset, and on which device, something was explained."""
+"""With which software, on which device and by which preset something was explained."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from igos_pl.settings import Attributes
 from igos_pl.solver.presets import preset_of
 
 
-def provenance(configuration: Attributes, device: torch.device) -> Attributes:
-    """The preset that the settings come from, the software versions and the device.
+def provenance(settings: Attributes, device: torch.device) -> Attributes:
+    """The software versions and the device, which may differ between the parts of a run; and the preset.
 
-    Versions and device may differ between the parts of a run.
+    Args:
+        settings: of the explainer.
+        device: that it uses.
     """
-    preset = preset_of(configuration)
+    preset = preset_of(settings)
     return {
         **({"preset": preset} if preset else {}),
         "igos_pl": igos_pl.__version__,

@@ -75,7 +75,11 @@ def preset_of(settings: Mapping[str, Any]) -> str:
 
 
 def optimizer_facts(factory: OptimizerFactory) -> Attributes:
-    """An optimiser's name and settings. They are read from an instance that was tried."""
+    """An optimiser's name and settings. They are read from an instance that was tried.
+
+    Raises:
+        IgosError: if it does not work with masks.
+    """
     optimizer = tried_optimizer(factory)
     settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
     return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}

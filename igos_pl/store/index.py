@@ -139,6 +139,11 @@ class Published:
         statuses, counts = np.unique(self.statuses[self.used], return_counts=True)
         return dict(zip(decoded(statuses).tolist(), counts.tolist(), strict=True))
 
+    def explained_again(self) -> int:
+        """How many images have explanations in several segments; retries after a failure do not count."""
+        _, counts = np.unique(self.ids[~self._failed()], return_counts=True)
+        return int(np.count_nonzero(counts > 1))
+
     def contains(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of some images are published.
 
@@ -147,10 +152,12 @@ class Published:
         """
         return find(self._sorted, ids) >= 0
 
+    def _failed(self) -> NDArray[np.bool_]:
+        return np.isin(self.statuses, text_array([status.encode() for status in FAILED]))
+
     def _used(self) -> NDArray[np.bool_]:
         parts = self.parts()
-        failed = np.isin(self.statuses, text_array([status.encode() for status in FAILED]))
-        order = np.lexsort((parts, failed, self.ids))
+        order = np.lexsort((parts, self._failed(), self.ids))
         self._sorted = self.ids[order]
         again = self._sorted[1:] == self._sorted[:-1]  # the same image as the entry before
         twice = again & (np.diff(parts[order]) == 0)

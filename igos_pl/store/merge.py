@@ -58,11 +58,9 @@ def merge(
     with publishing(run.merged) as temporary:
         _write(published, temporary, on_progress)
         seal(temporary, merged_head(published.paths))
-    if twice := len(published.ids) - len(published):
+    if again := published.explained_again():
         logging.getLogger(__name__).warning(
-            "%s: %d images were explained more than once; one result of each was taken",
-            run.merged,
-            twice,
+            "%s: images explained by more than one run: %d; one result of each is used", run.merged, again
         )
     return run.merged
 

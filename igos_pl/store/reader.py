@@ -72,7 +72,7 @@ class Rows(Sequence[Explanation]):
             chosen &= self._masks.table.read_bytes(name, self.numbers) == wanted
         return np.flatnonzero(chosen)
 
-    def to_columns(self) -> dict[str, NDArray[Any]]:
+    def flat(self) -> dict[str, NDArray[Any]]:
         """What can stand in a flat table: a column for each number and text of these rows.
 
         Masks and curves are left out; `column` gives them in the same order. The box has four columns, and
@@ -85,12 +85,12 @@ class Rows(Sequence[Explanation]):
                 columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
             elif name not in _ARRAYS:
                 columns[name] = self.column(name)
-        images = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
-        read = self._masks.image_table.read
-        return {**columns, **{name: read(name, images) for name in ("path", "ground_truth")}}
+        rows = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
+        images = {name: self._masks.image_table.read(name, rows) for name in ("path", "ground_truth")}
+        return {**columns, **images}
 
     def to_dataframe(self) -> Any:
-        """These rows as a `pandas.DataFrame`, with the columns of `to_columns`.
+        """These rows as a `pandas.DataFrame`, with the columns of `flat`.
 
         The index counts from 0, so that ``rows[frame.query("score > 0.9").index]`` are the same rows again.
 
@@ -101,7 +101,7 @@ class Rows(Sequence[Explanation]):
             import pandas as pd
         except ImportError as error:
             raise IgosError("Data frames need pandas: pip install 'igos_pl[pandas]'") from error
-        return pd.DataFrame(self.to_columns())
+        return pd.DataFrame(self.flat())
 
     @overload
     def __getitem__(self, row: int) -> Explanation: ...
@@ -199,6 +199,19 @@ class MaskFile(Rows):
         """
         return self.table.read(name, numbers)
 
+    def image_rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """The places of some images in the table of images.
+
+        Args:
+            ids: as UTF-8, in any order, also repeatedly.
+        """
+        order, names = self._image_order
+        places = find(names, ids)
+        if (places < 0).any():
+            name = ids[places < 0][0].decode(errors="replace")
+            raise damaged(self._files.paths[0], f"{name} is missing from its table of images")
+        return np.asarray(order[places])
+
     def images_by_id(self, ids: NDArray[Any]) -> dict[bytes, dict[str, Any]]:
         """The rows of some images in the table of images, by their ids.
 
@@ -210,19 +223,6 @@ class MaskFile(Rows):
         columns = {name: _values(self.image_table.read(name, rows)) for name in IMAGES}
         records = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
         return dict(zip(ids.tolist(), records, strict=True))
-
-    def image_rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
-        """The numbers of some images' rows in the table of images.
-
-        Args:
-            ids: as UTF-8.
-        """
-        order, names = self._image_order
-        places = find(names, ids)
-        if (places < 0).any():
-            name = ids[places < 0][0].decode(errors="replace")
-            raise damaged(self._files.paths[0], f"{name} is missing from its table of images")
-        return order[places]
 
     @cached_property
     def _image_order(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
