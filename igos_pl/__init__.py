@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TorchvisionClassifier,
         TorchvisionDenseDetector,
         TorchvisionRCNNDetector,
+        UltralyticsDetector,
         YOLODetector,
         YOLOv3SPPDetector,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "TorchvisionClassifier",
     "TorchvisionDenseDetector",
     "TorchvisionRCNNDetector",
+    "UltralyticsDetector",
     "YOLODetector",
     "YOLOv3SPPDetector",
     "merge",

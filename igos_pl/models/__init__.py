@@ -11,6 +11,7 @@ from igos_pl.models.detector import Detections, Detector
 from igos_pl.models.packaged import EfficientNetLite0Classifier
 from igos_pl.models.rcnn import RCNNDetector, TorchvisionRCNNDetector
 from igos_pl.models.torchvision_classifier import TorchvisionClassifier
+from igos_pl.models.ultralytics_detection import UltralyticsDetector
 from igos_pl.models.yolo import YOLODetector, YOLOv3SPPDetector
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "TorchvisionClassifier",
     "TorchvisionDenseDetector",
     "TorchvisionRCNNDetector",
+    "UltralyticsDetector",
     "YOLODetector",
     "YOLOv3SPPDetector",
 ]
