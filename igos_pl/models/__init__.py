@@ -8,8 +8,10 @@ from igos_pl.models.base import ExplainableNetwork
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.dense import DenseDetector, TorchvisionDenseDetector
 from igos_pl.models.detector import Detections, Detector
+from igos_pl.models.huggingface_detection import HuggingFaceDetector
 from igos_pl.models.packaged import EfficientNetLite0Classifier
 from igos_pl.models.rcnn import RCNNDetector, TorchvisionRCNNDetector
+from igos_pl.models.segmentation import HuggingFaceSegmenter, Segmenter, TorchvisionSegmenter
 from igos_pl.models.torchvision_classifier import TorchvisionClassifier
 from igos_pl.models.ultralytics_detection import UltralyticsDetector
 from igos_pl.models.yolo import YOLODetector, YOLOv3SPPDetector
@@ -21,10 +23,14 @@ __all__ = [
     "Detector",
     "EfficientNetLite0Classifier",
     "ExplainableNetwork",
+    "HuggingFaceDetector",
+    "HuggingFaceSegmenter",
     "RCNNDetector",
+    "Segmenter",
     "TorchvisionClassifier",
     "TorchvisionDenseDetector",
     "TorchvisionRCNNDetector",
+    "TorchvisionSegmenter",
     "UltralyticsDetector",
     "YOLODetector",
     "YOLOv3SPPDetector",

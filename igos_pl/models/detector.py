@@ -84,7 +84,7 @@ class Detector(ExplainableNetwork, ABC):
         self.score_threshold = score_threshold
         self.categories = None if categories is None else tuple(categories)
         self.max_per_image = max_per_image
-        self._check_categories()
+        check_categories(self.categories, self.class_names, self.name)
 
     @abstractmethod
     def detect(self, images: Tensor) -> list[Detections]:
@@ -108,17 +108,6 @@ class Detector(ExplainableNetwork, ABC):
             for image, known in zip(images, truth, strict=True)
         ]
         return ProposedTargets(_as_targets(chosen), [choice.note for choice in chosen])
-
-    def _check_categories(self) -> None:
-        if self.categories == ():
-            raise IgosError("categories is an empty list: name at least one class, or leave it out for all")
-        for category in self.categories or ():
-            if category not in self.class_names:
-                close = difflib.get_close_matches(category, self.class_names) or list(self.class_names[:10])
-                raise IgosError(
-                    f"categories names {category!r}, but {self.name} has no such class;"
-                    f" classes that it has: {', '.join(close) or 'none has a name (class_names)'}"
-                )
 
     def _wanted(self, name: str) -> bool:
         return self.categories is None or name in self.categories
@@ -184,6 +173,28 @@ class _Choice:
     detections: Detections
     objects: Sequence[int]
     note: str
+
+
+def check_categories(categories: Sequence[str] | None, class_names: Sequence[str], name: str) -> None:
+    """Check the names of the classes that are explained.
+
+    Args:
+        categories: None for all.
+        class_names: that the network has.
+        name: what messages call the network.
+
+    Raises:
+        IgosError: if there is none, or the network has no such class.
+    """
+    if categories is not None and not categories:
+        raise IgosError("categories is an empty list: name at least one class, or leave it out for all")
+    for category in categories or ():
+        if category not in class_names:
+            close = difflib.get_close_matches(category, class_names) or list(class_names[:10])
+            raise IgosError(
+                f"categories names {category!r}, but {name} has no such class;"
+                f" classes that it has: {', '.join(close) or 'none has a name (class_names)'}"
+            )
 
 
 def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:

@@ -83,8 +83,8 @@ def layer_settings(module: nn.Module) -> dict[str, Any]:
 def _is_setting(layer: nn.Module, key: str, value: Any) -> bool:
     if key in _COMMON_TO_MODULES or "cache" in key or key in _STORED_IN_FORWARD.get(type(layer).__name__, ()):
         return False
-    # Private attributes of torch's own layers come and go with its versions.
-    private = key.startswith("_") and type(layer).__module__.startswith("torch.")
+    # Private attributes of a library's own layers come and go with its versions and with forward passes.
+    private = key.startswith("_") and type(layer).__module__.startswith(("torch.", "transformers."))
     return not private and _is_plain(value)
 
 
