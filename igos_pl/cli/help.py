@@ -32,7 +32,9 @@ network
   --model.network.mean NUMBERS    mean per channel for images scaled to 0..1; likewise std
   --model.network.class_names L   class names in label order, or imagenet
   --model.network.output KIND     [softmax] or sigmoid
-  for detectors: TorchvisionRCNNDetector, TorchvisionDenseDetector, YOLOv3SPPDetector
+  for detectors: TorchvisionRCNNDetector, TorchvisionDenseDetector, YOLOv3SPPDetector,
+                 HuggingFaceDetector, UltralyticsDetector
+  for segmentation: TorchvisionSegmenter, HuggingFaceSegmenter
   --model.network.score_threshold X   only detections with at least this score (0.2)
   --model.network.categories NAMES    only these classes: a list of names in square brackets
   --model.network.max_per_image N     the best N detections of an image (100)

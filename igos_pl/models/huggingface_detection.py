@@ -57,6 +57,8 @@ class HuggingFaceDetector(Detector):
     """
 
     module: Any
+    _own_mean: Tensor
+    _own_std: Tensor
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,3 +98,65 @@ def explained(network: ExplainableNetwork, name: str = "coffee.png") -> BatchRes
     assert (columns["box"] >= 0).all()
     assert (columns["box"][:, 2:] <= [width, height]).all()
     return result
+
+
+# --- small networks of transformers, as their save_pretrained writes them ---------------------------------
+
+DETECTOR_SIZE = (96, 128)
+DETECTOR_CLASSES = {0: "cup", 1: "face", 2: "cat", 3: "moon"}
+DECODER = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 32}
+ENCODER = {"encoder_layers": 1, "encoder_attention_heads": 4, "encoder_ffn_dim": 32}
+QUERIES = 12
+
+
+def rtdetr_config(kind: Any = None, backbone: Any = None, **options: Any) -> Any:
+    """The configuration of a small RT-DETR, or of one of its relatives."""
+    import transformers
+
+    kind = kind or transformers.RTDetrConfig
+    backbone = backbone or transformers.RTDetrResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    return kind(
+        backbone_config=backbone,
+        encoder_in_channels=[16, 24, 32],
+        encoder_hidden_dim=32,
+        decoder_in_channels=[32, 32, 32],
+        num_queries=QUERIES,
+        **{**DECODER, **ENCODER, **options},
+    )
+
+
+def save_detector(config: Any, processor: str, folder: Path) -> None:
+    """Write a detector with seeded weights and its image processor."""
+    import transformers
+
+    config.id2label = DETECTOR_CLASSES
+    config.label2id = {name: label for label, name in DETECTOR_CLASSES.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = transformers.AutoModelForObjectDetection.from_config(config)
+    lively(module)
+    module.save_pretrained(folder)
+    size = {"height": DETECTOR_SIZE[0], "width": DETECTOR_SIZE[1]}
+    getattr(transformers, processor)(size=size).save_pretrained(folder)
+
+
+def save_segformer(folder: Path) -> None:
+    """Write a SegFormer with seeded weights and its image processor."""
+    import transformers
+
+    config = transformers.SegformerConfig(
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 2, 3, 4],
+        decoder_hidden_size=16,
+        id2label=dict(enumerate(("wall", "sky", "tree", "road", "cup"))),
+    )
+    with torch.random.fork_rng(devices=[]):
+        lively(transformers.SegformerForSemanticSegmentation(config)).save_pretrained(folder)
+    transformers.SegformerImageProcessor(size={"height": 64, "width": 96}).save_pretrained(folder)

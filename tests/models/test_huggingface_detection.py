@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 import torch
 from dense_adapters import (
+    DECODER,
+    DETECTOR_CLASSES,
+    DETECTOR_SIZE,
+    ENCODER,
     PHOTOS,
+    QUERIES,
     assert_scores_are_the_proposals,
     explained,
-    lively,
     photo,
+    rtdetr_config,
+    save_detector,
     seen_by,
     slopes,
     targets_of,
@@ -26,8 +32,8 @@ from igos_pl.models import HuggingFaceDetector
 
 transformers = pytest.importorskip("transformers")
 
-SIZE = (96, 128)
-CLASSES = {0: "cup", 1: "face", 2: "cat", 3: "moon"}
+SIZE = DETECTOR_SIZE
+CLASSES = DETECTOR_CLASSES
 
 
 @pytest.fixture(autouse=True)
@@ -38,32 +44,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def resnet() -> Any:
     return transformers.ResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
-        layer_type="basic",
-        out_features=["stage2", "stage3", "stage4"],
-    )
-
-
-DECODER = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 32}
-ENCODER = {"encoder_layers": 1, "encoder_attention_heads": 4, "encoder_ffn_dim": 32}
-QUERIES = 12
-
-
-def rt(config: Any, backbone: Any, channels: list[int], **options: Any) -> Any:
-    return config(
-        backbone_config=backbone,
-        encoder_in_channels=channels,
-        encoder_hidden_dim=32,
-        decoder_in_channels=[32, 32, 32],
-        num_queries=QUERIES,
-        **{**DECODER, **ENCODER, **options},
-    )
-
-
-def rt_resnet() -> Any:
-    return transformers.RTDetrResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 16, 24, 32],
         depths=[1, 1, 1, 1],
@@ -119,9 +99,9 @@ def configuration(family: str) -> Any:
             num_detection_tokens=QUERIES,
         )
     if family == "d_fine":
-        return rt(transformers.DFineConfig, hgnet(), [16, 24, 32], head_dim=8)
+        return rtdetr_config(transformers.DFineConfig, hgnet(), head_dim=8)
     kind = {"rt_detr": transformers.RTDetrConfig, "rt_detr_v2": transformers.RTDetrV2Config}[family]
-    return rt(kind, rt_resnet(), [16, 24, 32])
+    return rtdetr_config(kind)
 
 
 PROCESSORS = {
@@ -139,16 +119,8 @@ TWO_STAGE = ("deformable_detr_two_stage", "rt_detr", "rt_detr_v2", "d_fine")
 
 def saved(family: str, folder: Path) -> Path:
     """A folder with a seeded network of a family, as ``save_pretrained`` writes it."""
-    config = configuration(family)
-    config.id2label = CLASSES
-    config.label2id = {name: label for label, name in CLASSES.items()}
-    torch.manual_seed(0)
-    module = transformers.AutoModelForObjectDetection.from_config(config)
-    lively(module)
     path = folder / f"tiny-{family}"
-    module.save_pretrained(path)
-    size = {"height": SIZE[0], "width": SIZE[1]}
-    getattr(transformers, PROCESSORS[family])(size=size).save_pretrained(path)
+    save_detector(configuration(family), PROCESSORS[family], path)
     return path
 
 

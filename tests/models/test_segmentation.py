@@ -16,6 +16,7 @@ from dense_adapters import (
     explained,
     lively,
     photo,
+    save_segformer,
     seen_by,
     slopes,
     targets_of,
@@ -208,18 +209,9 @@ def test_torchvision_names_and_files(tmp_path: Path) -> None:
 
 
 def saved_segformer(folder: Path) -> Path:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.SegformerConfig(
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 2, 3, 4],
-        decoder_hidden_size=16,
-        id2label=dict(enumerate(("wall", "sky", "tree", "road", "cup"))),
-    )
-    path = folder / "tiny-segformer"
-    lively(transformers.SegformerForSemanticSegmentation(config)).save_pretrained(path)
-    transformers.SegformerImageProcessor(size={"height": 64, "width": 96}).save_pretrained(path)
-    return path
+    pytest.importorskip("transformers")
+    save_segformer(folder / "tiny-segformer")
+    return folder / "tiny-segformer"
 
 
 @pytest.fixture
