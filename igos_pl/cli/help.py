@@ -34,10 +34,10 @@ network
   --model.network.output KIND     [softmax] or sigmoid
   for detectors: TorchvisionRCNNDetector, TorchvisionDenseDetector, YOLOv3SPPDetector,
                  HuggingFaceDetector, UltralyticsDetector
-  for segmentation: TorchvisionSegmenter, HuggingFaceSegmenter
   --model.network.score_threshold X   only detections with at least this score (0.2)
   --model.network.categories NAMES    only these classes: a list of names in square brackets
   --model.network.max_per_image N     the best N detections of an image (100)
+  for segmentation: TorchvisionSegmenter, HuggingFaceSegmenter; categories as above
 
 method
   --preset NAME                   fast, igospp, published, published_coco, published_igos,
