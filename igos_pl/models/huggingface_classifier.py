@@ -1,0 +1,45 @@
+"""Image classifiers of Hugging Face's transformers, by folder or hub name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from igos_pl.data.library_preprocessing import ImageProcessorTransform, input_size_of
+from igos_pl.models.classifier import Classifier
+from igos_pl.models.huggingface import pretrained_model, pretrained_part, shown_name, transformers_for
+
+
+class HuggingFaceClassifier(Classifier):
+    """An image classifier of transformers, with its image processor and its class names.
+
+    Args:
+        name: a folder that ``save_pretrained`` wrote, with the image processor in it; or a name on the hub.
+        class_names: in label order, or ``imagenet``; by default the model's ``id2label``.
+        output: whether scores are the softmax or the sigmoid of the logits; by default as transformers'
+            pipeline: the sigmoid for multi-label models and for those with a single class.
+        **classifier: see `Classifier`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        class_names: list[str] | Literal["imagenet"] | None = None,
+        output: Literal["softmax", "sigmoid"] | None = None,
+        **classifier: Any,
+    ) -> None:
+        transformers = transformers_for("HuggingFaceClassifier")
+        module = pretrained_model(transformers.AutoModelForImageClassification, name)
+        preprocessing = ImageProcessorTransform(pretrained_part(transformers.AutoImageProcessor, name))
+        config = module.config
+        several = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        super().__init__(
+            module,
+            class_names=class_names or [config.id2label[label] for label in range(config.num_labels)],
+            output=output or ("sigmoid" if several else "softmax"),
+            input_size=input_size_of(preprocessing, name),
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            name=shown_name(name),
+            **classifier,
+        )
+        self.preprocessing = preprocessing
