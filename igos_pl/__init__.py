@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
     from igos_pl.callbacks import MaskWriter, OverlayWriter
     from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule
     from igos_pl.errors import IgosError
@@ -39,10 +40,12 @@ __all__ = [
     "DenseDetector",
     "EfficientNetLite0Classifier",
     "Explainer",
+    "Explanations",
     "HuggingFaceClassifier",
     "IgosError",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "MaskAttribution",
     "MaskFile",
     "MaskWriter",
     "OpenCLIPClassifier",
@@ -56,11 +59,17 @@ __all__ = [
     "YOLODetector",
     "YOLOv3SPPDetector",
     "ZeroShotClassifier",
+    "explain",
+    "explain_func",
     "merge",
 ]
 
 _HOMES = {
     "Explainer": "explainer",
+    "Explanations": "api",
+    "MaskAttribution": "api",
+    "explain": "api",
+    "explain_func": "api",
     "IgosError": "errors",
     "MaskFile": "store",
     "MaskWriter": "callbacks",

@@ -1,4 +1,4 @@
-"""Where the network's input lies in the original: pictures of coordinates are pushed through the libraries."""
+"""Where the network's input lies in the original, by pictures of coordinates and the libraries' code."""
 
 from __future__ import annotations
 

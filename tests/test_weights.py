@@ -193,7 +193,7 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
     network = TorchvisionClassifier("squeezenet1_1", str(path))
-    assert network.input_size == 224
+    assert network.input_size == (224, 224)
     assert network.label_name(285) == "Egyptian cat"
     assert isinstance(network, Classifier)
     with pytest.raises(IgosError, match="does not fit resnet18: of its 122 tensors"):
@@ -207,7 +207,7 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
         ({"name": "fasterrcnn_resnet50_fpn"}, "no classifier 'fasterrcnn_resnet50_fpn'"),
         (
             {"name": "resnet50", "weights": "IMAGENET1K_V9"},
-            "weights is 'IMAGENET1K_V9', which is neither a .pth file nor.*IMAGENET1K_V1, IMAGENET1K_V2",
+            "weights is 'IMAGENET1K_V9', which is neither a weight file .*IMAGENET1K_V1, IMAGENET1K_V2",
         ),
         ({"name": "resnet50", "weights": "nowhere.pth"}, r"No weight file at nowhere\.pth"),
     ],
@@ -246,5 +246,5 @@ def test_embedded_network_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     network = EfficientNetLite0Classifier()
     assert len(str(network.describe()["weights_sha256"])) == 64
-    assert network.input_size == 224
+    assert network.input_size == (224, 224)
     assert network.label_name(285) == "Egyptian cat"

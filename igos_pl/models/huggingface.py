@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import torch
 
 from igos_pl.errors import IgosError
 from igos_pl.models.optional import imported
+from igos_pl.settings import digest
 
 _T = TypeVar("_T")
 
@@ -65,6 +67,14 @@ def pretrained_part(auto_class: Any, name: str) -> Any:
     return _fetched(lambda: auto_class.from_pretrained(name, trust_remote_code=False), name)
 
 
+def config_digest(config: Any) -> str:
+    """A digest of what a model's configuration says of its computation; the same wherever its folder lies."""
+    told = config.to_dict()
+    for name in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        told.pop(name, None)
+    return digest(json.dumps(told, sort_keys=True, default=str))
+
+
 def shown_name(name: str) -> str:
     """What results call a network: the folder's own name, or the name on the hub."""
     return Path(name).resolve().name if Path(name).is_dir() else name
@@ -80,7 +90,7 @@ def _fetched(load: Callable[[], _T], name: str) -> _T:
         return load()
     except Exception as error:  # transformers and the HTTP clients below it raise nearly anything
         reason = " ".join(str(error).split())[:300]
-        if "trust_remote_code" in reason:
+        if "trust_remote_code" in str(error):
             hint = (
                 "It needs Python code of its own, which is never run here: use a model of transformers itself"
             )

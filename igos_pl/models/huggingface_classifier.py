@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, input_size_of
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.huggingface import pretrained_model, pretrained_part, shown_name, transformers_for
+from igos_pl.models.huggingface import (
+    config_digest,
+    pretrained_model,
+    pretrained_part,
+    shown_name,
+    transformers_for,
+)
+from igos_pl.settings import Attributes
 
 
 class HuggingFaceClassifier(Classifier):
@@ -43,3 +50,8 @@ class HuggingFaceClassifier(Classifier):
             **classifier,
         )
         self.preprocessing = preprocessing
+        self._config = config_digest(config)
+
+    def facts(self) -> Attributes:
+        """What all networks say, and a digest of the model's configuration."""
+        return {**super().facts(), "config": self._config}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torchvision
@@ -71,7 +71,7 @@ SOURCES: dict[str, Callable[[str], Family]] = {
 }
 
 
-def network_named(name: str, **settings: Any) -> ExplainableNetwork:
+def network_named(name: str, /, **settings: Any) -> ExplainableNetwork:
     """A network by its name.
 
     Args:
@@ -88,11 +88,9 @@ def network_named(name: str, **settings: Any) -> ExplainableNetwork:
     families = network_classes()
     if name in families:
         return families[name](**settings)
-    choices = [*families, *(f"{known}:..." for known in SOURCES)]
-    sought = f"{source}:..." if colon else name
-    raise IgosError(
-        f"There is no network {name!r}.{did_you_mean(sought, choices)} Names are {', '.join(choices)}"
-    )
+    hint = did_you_mean(source, SOURCES) if colon else did_you_mean(name, families)
+    choices = ", ".join([*families, *(f"{known}:..." for known in SOURCES)])
+    raise IgosError(f"There is no network {name!r}.{hint} Names are {choices}")
 
 
 def network_classes() -> dict[str, Family]:
@@ -105,7 +103,7 @@ def network_classes() -> dict[str, Family]:
     }
 
 
-def did_you_mean(name: str, choices: list[str]) -> str:
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence that names the most similar choices; empty if there is none."""
     by_lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)

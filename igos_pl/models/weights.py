@@ -81,6 +81,9 @@ _COMMON_TO_MODULES = frozenset(vars(nn.Module()))
 # What torchvision's detectors store during a forward pass; see also `_is_setting`.
 _STORED_IN_FORWARD = {"MultiScaleRoIAlign": ("scales", "map_levels")}
 
+# What transformers' networks know of their files and of their warnings.
+_NO_SETTINGS = frozenset({"name_or_path", "warnings_issued"})
+
 
 def layer_settings(module: nn.Module) -> dict[str, Any]:
     """Every plain value that a module's layers hold, by its dotted name: strides, thresholds, eps, sizes.
@@ -97,7 +100,11 @@ def layer_settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _is_setting(layer: nn.Module, key: str, value: Any) -> bool:
-    if key in _COMMON_TO_MODULES or "cache" in key or key in _STORED_IN_FORWARD.get(type(layer).__name__, ()):
+    if (
+        key in _COMMON_TO_MODULES | _NO_SETTINGS
+        or "cache" in key
+        or key in _STORED_IN_FORWARD.get(type(layer).__name__, ())
+    ):
         return False
     # Private attributes of torch's own layers come and go with its versions.
     private = key.startswith("_") and type(layer).__module__.startswith("torch.")

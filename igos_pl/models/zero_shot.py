@@ -14,9 +14,16 @@ from torch import Tensor, nn
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, PictureTransform, input_size_of
 from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.huggingface import pretrained_model, pretrained_part, shown_name, transformers_for
+from igos_pl.models.huggingface import (
+    config_digest,
+    pretrained_model,
+    pretrained_part,
+    shown_name,
+    transformers_for,
+)
 from igos_pl.models.optional import imported
 from igos_pl.models.weights import load_weights
+from igos_pl.settings import Attributes
 
 _FOLDER, _HUB = "local-dir:", "hf-hub:"
 
@@ -106,6 +113,11 @@ class ZeroShotClassifier(Classifier):
         )
         self.prompts = list(prompts)
         self.preprocessing = preprocessing
+        self._config = config_digest(model.config)
+
+    def facts(self) -> Attributes:
+        """What all networks say, and a digest of the model's configuration."""
+        return {**super().facts(), "config": self._config}
 
 
 class OpenCLIPClassifier(Classifier):

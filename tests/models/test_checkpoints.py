@@ -27,7 +27,7 @@ class Hyper:
 
 
 class Training(pytorch_lightning.LightningModule):
-    """An ordinary module of a user: a network, class weights of its loss, and hyperparameters of all kinds."""
+    """An ordinary module of a user: a network, class weights of its loss, hyperparameters of all kinds."""
 
     def __init__(self, hyper: Any, folder: Path, activation: Any) -> None:
         super().__init__()
@@ -52,7 +52,9 @@ def assert_loaded(module: nn.Module) -> None:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """What Lightning's own trainer writes."""
-    module = Training(Hyper(depth=[1, 2]), tmp_path, functools.partial(torch.nn.functional.relu, inplace=True))
+    module = Training(
+        Hyper(depth=[1, 2]), tmp_path, functools.partial(torch.nn.functional.relu, inplace=True)
+    )
     trainer = quiet_trainer(tmp_path, max_epochs=1)
     trainer.fit(module, torch.utils.data.DataLoader(torch.rand(2, 3, 24, 24)))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -81,7 +83,9 @@ def prefixed(prefix: str, seed: int = 7) -> dict[str, Tensor]:
     return {f"{prefix}{key}": value for key, value in TinyNet(seed=seed).state_dict().items()}
 
 
-@pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.", "net.", "backbone.", "a.b._orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["model.", "module.", "_orig_mod.", "net.", "backbone.", "a.b._orig_mod.module."]
+)
 def test_common_prefixes(prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     module = TinyNet()
     load_weights(module, saved(tmp_path / "tiny.pth", {"state_dict": prefixed(prefix)}), "TinyNet")
@@ -101,7 +105,9 @@ def test_batch_counters_do_not_matter(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     state = {f"net.{key}": value + 1 for key, value in module.state_dict().items()}
-    for number, kept in enumerate((state, {key: value for key, value in state.items() if "num_b" not in key})):
+    for number, kept in enumerate(
+        (state, {key: value for key, value in state.items() if "num_b" not in key})
+    ):
         module[1].running_mean.zero_()  # type: ignore[union-attr, operator]
         load_weights(module, saved(tmp_path / f"{number}.pth", kept), "it")
         assert torch.equal(module[1].running_mean, torch.ones(4))  # type: ignore[arg-type]
@@ -116,13 +122,17 @@ def test_a_deeper_network_is_not_cut_down(tmp_path: Path) -> None:
 
 def test_shapes_are_still_compared(tmp_path: Path) -> None:
     path = saved(tmp_path / "tiny.pth", {f"model.{k}": v for k, v in TinyNet(classes=9).state_dict().items()})
-    with pytest.raises(IgosError, match=r"does not fit TinyNet.*2 of another shape \(last\.weight is \(9, 8\)"):
+    with pytest.raises(
+        IgosError, match=r"does not fit TinyNet.*2 of another shape \(last\.weight is \(9, 8\)"
+    ):
         load_weights(TinyNet(), path, "TinyNet")
 
 
 def test_two_networks_that_fit(tmp_path: Path) -> None:
     both = saved(tmp_path / "both.pth", {**prefixed("model."), **prefixed("ema.", seed=8)})
-    with pytest.raises(IgosError, match=r"several networks that fit \('model\.', 'ema\.'\): save the state dict"):
+    with pytest.raises(
+        IgosError, match=r"several networks that fit \('model\.', 'ema\.'\): save the state dict"
+    ):
         load_weights(TinyNet(), both, "TinyNet")
     module = TinyNet()
     load_weights(module, saved(tmp_path / "same.pth", {**prefixed("model."), **prefixed("ema.")}), "TinyNet")
@@ -155,9 +165,11 @@ class Evil:
 
 def test_code_beside_the_tensors_does_not_run(tmp_path: Path) -> None:
     pwned = tmp_path / "pwned"
-    evil = [Evil(exec, f"open({str(pwned)!r}, 'w')"), Evil(Path.touch, pwned), Evil(getattr, pwned, "touch")]
+    evil = [Evil(exec, f"open({str(pwned)!r}, 'w')"), Evil(getattr, pwned, "touch"), [Evil(eval, "1 / 0")]]
     for number, each in enumerate(evil):
-        path = saved(tmp_path / f"{number}.ckpt", {"state_dict": prefixed("model."), "hyper_parameters": each})
+        path = saved(
+            tmp_path / f"{number}.ckpt", {"state_dict": prefixed("model."), "hyper_parameters": each}
+        )
         module = TinyNet()
         load_weights(module, path, "TinyNet")
         assert_loaded(module)

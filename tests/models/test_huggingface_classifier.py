@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,7 +44,12 @@ def vit(**options: Any) -> Any:
 def resnet(**options: Any) -> Any:
     return transformers.ResNetForImageClassification(
         transformers.ResNetConfig(
-            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=NAMES, **options
+            embedding_size=8,
+            hidden_sizes=[8, 16],
+            depths=[1, 1],
+            layer_type="basic",
+            id2label=NAMES,
+            **options,
         )
     )
 
@@ -65,8 +71,10 @@ def clip() -> Any:
 def saved(folder: Path, made: Any, processor: Any, seed: int = 0) -> str:
     """A folder with random weights whose outputs differ between images, and an image processor."""
     generator = torch.Generator().manual_seed(seed)
-    for weight in made.parameters():
-        weight.data = torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.1)
+    for name, weight in made.named_parameters():
+        if weight.ndim > 1:
+            scale = 5 if "classifier" in name else 1.4
+            weight.data = torch.randn(weight.shape, generator=generator) * scale / weight[0].numel() ** 0.5
     made.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
@@ -84,7 +92,9 @@ def processors() -> dict[str, tuple[Any, Any]]:
         ),
         "ViT of -1 to 1": (
             vit,
-            transformers.ViTImageProcessor(size=square, rescale_factor=1 / 127.5, image_mean=[1] * 3, image_std=[1] * 3),
+            transformers.ViTImageProcessor(
+                size=square, rescale_factor=1 / 127.5, image_mean=[1] * 3, image_std=[1] * 3
+            ),
         ),
         "ResNet": (resnet, transformers.ConvNextImageProcessor(size={"shortest_edge": 64}, resample=2)),
         "ConvNext": (convnext, transformers.ConvNextImageProcessor(size={"shortest_edge": 96}, crop_pct=0.8)),
@@ -92,7 +102,9 @@ def processors() -> dict[str, tuple[Any, Any]]:
         "EfficientNet's": (resnet, transformers.EfficientNetImageProcessor(size={"height": 64, "width": 80})),
         "MobileViT's": (
             resnet,
-            transformers.MobileViTImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 72, "width": 72}),
+            transformers.MobileViTImageProcessor(
+                size={"shortest_edge": 64}, crop_size={"height": 72, "width": 72}
+            ),
         ),
     }  # fmt: skip
 
@@ -140,7 +152,8 @@ def test_it_runs_in_a_trainer_with_loader_processes(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for name, photo in real_photos().items():
         photo.save(tmp_path / "photos" / f"{name}.png")
-    folder = saved(tmp_path / "mine", *(part() if callable(part) else part for part in processors()["CLIP"]))
+    make, processor = processors()["CLIP"]
+    folder = saved(tmp_path / "mine", make(), processor)
     explainer = Explainer(HuggingFaceClassifier(folder), mask_size=6, iterations=2)
     data = ImageFolderDataModule(str(tmp_path / "photos"), batch_size=2, num_workers=2)
     quiet_trainer(tmp_path / "run").predict(explainer, data, return_predictions=False)
@@ -184,8 +197,14 @@ def test_half_precision_folders_become_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [lambda y: {"logits": y}, lambda y: (y, None), lambda y: [y], lambda y: type("Out", (), {"logits": y})()]
-)  # fmt: skip
+    "shape",
+    [
+        lambda logits: {"logits": logits},
+        lambda logits: (logits, None),
+        lambda logits: [logits],
+        lambda logits: SimpleNamespace(logits=logits),
+    ],
+)
 def test_outputs_that_are_no_tensors(shape: Any) -> None:
     class Wrapped(nn.Linear):
         def forward(self, images: Any) -> Any:
@@ -213,7 +232,9 @@ def test_outputs_without_logits_are_named(output: Any) -> None:
 
 
 def test_without_network_the_message_says_what_to_do() -> None:
-    with pytest.raises(IgosError, match=r"google/vit.*no folder here.*hf download google/vit --local-dir FOLDER"):
+    with pytest.raises(
+        IgosError, match=r"google/vit.*no folder here.*hf download google/vit --local-dir FOLDER"
+    ):
         HuggingFaceClassifier("google/vit")
 
 
@@ -267,5 +288,7 @@ def test_code_in_a_folder_never_runs(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(IgosError, match=r"needs the package transformers.*pip install 'igos_pl\[huggingface\]'"):
+    with pytest.raises(
+        IgosError, match=r"needs the package transformers.*pip install 'igos_pl\[huggingface\]'"
+    ):
         HuggingFaceClassifier("mine")
