@@ -14,7 +14,6 @@ from tiny import SIZE, TinyNet, tiny_classifier
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
-from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier, TorchvisionClassifier
 from igos_pl.models.weights import fetch_weights, load_weights
 
@@ -51,13 +50,14 @@ def test_classifier_loads_and_records_its_file(tmp_path: Path) -> None:
     assert tiny_classifier().describe()["weights_sha256"] != described["weights_sha256"]
 
 
-def test_the_explainer_freezes_its_network() -> None:
+def test_a_network_is_frozen_for_a_while() -> None:
     network = Classifier(TinyNet(), input_size=SIZE)
     network.train()
+    with network.frozen():
+        assert not any(weight.requires_grad for weight in network.parameters())
+        assert not any(layer.training for layer in network.modules())
     assert all(weight.requires_grad for weight in network.parameters())
-    Explainer(network, mask_size=4)
-    assert not any(weight.requires_grad for weight in network.parameters())
-    assert not any(layer.training for layer in network.modules())
+    assert all(layer.training for layer in network.modules())
 
 
 def test_by_order_whatever_the_names(tmp_path: Path) -> None:

@@ -65,15 +65,17 @@ class PictureTransform(Preprocessing):
 class ImageProcessorTransform(Preprocessing):
     """One of transformers' image processors, with whatever it does to pixels and geometry.
 
-    The processor normalises each channel. This is undone, so that the network can normalise perturbed images
-    itself: ``mean`` and ``std`` are what the network needs to get the processor's values back.
+    The processor normalises each channel, and a few reverse the channels' order. This is undone, so that the
+    network can do it to perturbed images itself: ``mean`` and ``std`` are what it needs to get the
+    processor's values back.
 
     Args:
         processor: with torchvision's backend.
 
     Attributes:
-        mean: of each channel of the input.
-        std: of each channel of the input.
+        mean: of red, green and blue.
+        std: of red, green and blue.
+        reverses: whether the processor gives blue, green, red.
 
     Raises:
         IgosError: if it is of another kind, or changes values in another way.
@@ -86,12 +88,17 @@ class ImageProcessorTransform(Preprocessing):
         if getattr(processor, "backend", None) != "torchvision":
             raise IgosError(f"{kind} cannot be used here: only image processors of torchvision's backend can")
         self.processor = processor
-        black, grey, white = (self._values_of_grey(value) for value in (0, 102, 255))
+        colours = ((0, 0, 0), (255, 255, 255), (102, 102, 102), (255, 0, 0))
+        black, white, grey, red = (self._values_of(colour) for colour in colours)
         extent = white - black
-        if not (extent > 0).all() or not torch.allclose(grey, black + 0.4 * extent, rtol=0, atol=1e-3):
+        shares = ((red - black) / extent).round(decimals=3).tolist()
+        self.reverses = shares == [0, 0, 1]
+        grey_fits = torch.allclose(grey, black + 0.4 * extent, rtol=0, atol=1e-3 * float(extent.abs().max()))
+        if not (extent > 0).all() or not grey_fits or shares not in ([1, 0, 0], [0, 0, 1]):
             raise IgosError(f"{kind} changes pixel values in a way that is no normalisation of channels")
-        self.mean = tuple(_short(value) for value in (-black / extent).tolist())
-        self.std = tuple(_short(value) for value in (1 / extent).tolist())
+        mean, std = (-black / extent).tolist(), (1 / extent).tolist()
+        order = slice(None, None, -1) if self.reverses else slice(None)
+        self.mean, self.std = tuple(map(_short, mean[order])), tuple(map(_short, std[order]))
 
     def facts(self) -> Attributes:
         """The processor's class and settings."""
@@ -110,6 +117,7 @@ class ImageProcessorTransform(Preprocessing):
             IgosError: if the processor changes the picture's size in an unknown way.
         """
         pixels = self._values(picture)
+        pixels = pixels.flip(0) if self.reverses else pixels
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         frame = traced_frame(self._values, picture.width, picture.height)
         return pixels * std + mean, frame
@@ -124,9 +132,9 @@ class ImageProcessorTransform(Preprocessing):
             )
         return values
 
-    def _values_of_grey(self, value: int) -> Tensor:
-        """What becomes of a grey value at the centre of a picture, in each channel; float64."""
-        made = self._values(Image.new("RGB", (64, 64), (value,) * 3)).double()
+    def _values_of(self, colour: tuple[int, int, int]) -> Tensor:
+        """What becomes of a colour at the centre of a picture, in each channel; float64."""
+        made = self._values(Image.new("RGB", (64, 64), colour)).double()
         return made[:, made.shape[1] // 2, made.shape[2] // 2]
 
 

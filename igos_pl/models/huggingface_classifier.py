@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from torch import Tensor, nn
+
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, input_size_of
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.huggingface import (
+from igos_pl.models.pretrained import (
     config_digest,
     pretrained_model,
     pretrained_part,
@@ -14,6 +16,22 @@ from igos_pl.models.huggingface import (
     transformers_for,
 )
 from igos_pl.settings import Attributes
+
+
+class ChannelsReversed(nn.Module):
+    """Gives a network that was trained with blue, green, red what it knows.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's output for images ``(B, 3, H, W)`` of red, green, blue."""
+        return self.network(images.flip(1))
 
 
 class HuggingFaceClassifier(Classifier):
@@ -38,6 +56,8 @@ class HuggingFaceClassifier(Classifier):
         module = pretrained_model(transformers.AutoModelForImageClassification, name)
         preprocessing = ImageProcessorTransform(pretrained_part(transformers.AutoImageProcessor, name))
         config = module.config
+        if preprocessing.reverses:
+            module = ChannelsReversed(module)
         several = config.problem_type == "multi_label_classification" or config.num_labels == 1
         super().__init__(
             module,

@@ -13,8 +13,8 @@ from igos_pl import models
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.models.dense import TorchvisionDenseDetector
-from igos_pl.models.huggingface import pretrained_part, transformers_for
 from igos_pl.models.huggingface_classifier import HuggingFaceClassifier
+from igos_pl.models.pretrained import pretrained_part, transformers_for
 from igos_pl.models.rcnn import TorchvisionRCNNDetector
 from igos_pl.models.timm_classifier import TimmClassifier
 from igos_pl.models.torchvision_classifier import TorchvisionClassifier

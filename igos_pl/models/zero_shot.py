@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, PictureTransform, input_size_of
 from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.huggingface import (
+from igos_pl.models.optional import imported
+from igos_pl.models.pretrained import (
     config_digest,
     pretrained_model,
     pretrained_part,
     shown_name,
     transformers_for,
 )
-from igos_pl.models.optional import imported
 from igos_pl.models.weights import load_weights
 from igos_pl.settings import Attributes
 
@@ -262,7 +262,9 @@ def _open_clip_model(open_clip: Any, name: str, weights: str | None) -> Any:
             load_weights(model, weights, name)
             return model
     try:
-        return open_clip.create_model_from_pretrained(name, pretrained=weights, return_transform=False)
+        return open_clip.create_model_from_pretrained(
+            name, pretrained=weights, return_transform=False, weights_only=True
+        )
     except Exception as error:  # open_clip, huggingface_hub and their HTTP clients raise nearly anything
         reason = " ".join(str(error).split())[:300]
         raise IgosError(

@@ -72,9 +72,10 @@ def saved(folder: Path, made: Any, processor: Any, seed: int = 0) -> str:
     """A folder with random weights whose outputs differ between images, and an image processor."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in made.named_parameters():
-        if weight.ndim > 1:
+        if weight.ndim > 1 or "class_embedding" in name:
             scale = 5 if "classifier" in name else 1.4
-            weight.data = torch.randn(weight.shape, generator=generator) * scale / weight[0].numel() ** 0.5
+            fan = max(weight[0].numel(), 2)
+            weight.data = torch.randn(weight.shape, generator=generator) * scale / fan**0.5
     made.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from adapters import PROMPTS, SMALL, clip_folder, open_clip_model, siglip_folder
 from PIL import Image
 from tiny import batch_of, pictures, probabilities_of, real_photos
-from torch import Tensor, nn
+from torch import Tensor
 
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier, OpenCLIPClassifier, ZeroShotClassifier
-
-PROMPTS = ["a photo of a cup", "a photo of a roof", "a drawing of a cat"]
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 @pytest.fixture(autouse=True)
@@ -25,63 +24,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
-def spread(model: nn.Module) -> None:
-    """Seeded weights of which outputs differ between images."""
-    generator = torch.Generator().manual_seed(0)
-    for weight in model.parameters():
-        if weight.ndim > 1:
-            weight.data = torch.randn(weight.shape, generator=generator) * 1.4 / weight[0].numel() ** 0.5
-
-
-def save_tokenizer(folder: Path, transformers: Any, length: int) -> None:
-    """One that knows the words of the prompts, and ends each sentence as CLIP's does."""
-    tokenizers = pytest.importorskip("tokenizers")
-    words = sorted({word for prompt in PROMPTS for word in prompt.split()})
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *words, "[END]"])}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    end = vocabulary["[END]"]
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        "$A [END]", special_tokens=[("[END]", end)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        eos_token="[END]",
-        model_max_length=length,
-    ).save_pretrained(folder)
-
-
-def clip_folder(folder: Path) -> str:
-    transformers = pytest.importorskip("transformers")
-    text = {**SMALL, "vocab_size": 20, "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 9}
-    vision = {**SMALL, "image_size": 48, "patch_size": 8}
-    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
-    model = transformers.CLIPModel(config)
-    spread(model)
-    model.eval().save_pretrained(folder)
-    transformers.CLIPImageProcessor(
-        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}
-    ).save_pretrained(folder)
-    save_tokenizer(folder, transformers, 12)
-    return str(folder)
-
-
-def siglip_folder(folder: Path) -> str:
-    transformers = pytest.importorskip("transformers")
-    text = {**SMALL, "vocab_size": 20, "max_position_embeddings": 64, "projection_size": 32}
-    vision = {**SMALL, "image_size": 48, "patch_size": 8}
-    model = transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision))
-    spread(model)
-    model.logit_scale.data.fill_(1.0)
-    model.logit_bias.data.fill_(-0.5)
-    model.eval().save_pretrained(folder)
-    transformers.SiglipImageProcessor(size={"height": 48, "width": 48}).save_pretrained(folder)
-    save_tokenizer(folder, transformers, 64)
-    return str(folder)
 
 
 FOLDERS = {"CLIP": clip_folder, "SigLIP": siglip_folder}
@@ -108,27 +50,6 @@ def test_probabilities_are_those_of_transformers_pipeline(kind: str, tmp_path: P
     assert_differ(found)
     assert network.output == {"CLIP": "softmax", "SigLIP": "sigmoid"}[kind]
     assert not any("text_model" in name for name, _ in network.named_modules())
-
-
-def open_clip_model(folder: Path) -> tuple[Any, str]:
-    """A small model of random weights, in a folder as the Hugging Face hub has them."""
-    open_clip = pytest.importorskip("open_clip")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 48, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = open_clip.CLIP(**json.loads(json.dumps(config))).eval()
-    spread(model)
-    folder.mkdir(parents=True)
-    preprocessing = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bilinear"}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing})
-    )
-    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
-    return model, f"local-dir:{folder}"
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
@@ -243,6 +164,22 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(modules, package, None)
         with pytest.raises(IgosError, match=rf"{package}.*pip install 'igos_pl\[{extra}\]'"):
             make("mine", PROMPTS)
+
+
+def test_code_in_a_folder_of_open_clip_never_runs(tmp_path: Path) -> None:
+    _, name = open_clip_model(tmp_path / "mine")
+    torch.save({"text": RunsCode(str(tmp_path / "pwned"))}, tmp_path / "mine" / "open_clip_pytorch_model.bin")
+    with pytest.raises(IgosError, match="cannot be loaded"):
+        OpenCLIPClassifier(name, PROMPTS)
+    assert not (tmp_path / "pwned").exists()
+
+
+class RunsCode:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
 
 
 def test_own_weights_of_an_open_clip_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
