@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
     from igos_pl.callbacks import MaskWriter, OverlayWriter
     from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule
     from igos_pl.errors import IgosError
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
         Classifier,
         DenseDetector,
         EfficientNetLite0Classifier,
+        HuggingFaceClassifier,
         HuggingFaceDetector,
         HuggingFaceSegmenter,
+        OpenCLIPClassifier,
         RCNNDetector,
         Segmenter,
+        TimmClassifier,
         TorchvisionClassifier,
         TorchvisionDenseDetector,
         TorchvisionRCNNDetector,
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
         UltralyticsDetector,
         YOLODetector,
         YOLOv3SPPDetector,
+        ZeroShotClassifier,
     )
     from igos_pl.solver.starts import Start
     from igos_pl.store import MaskFile, merge
@@ -40,17 +45,22 @@ __all__ = [
     "DenseDetector",
     "EfficientNetLite0Classifier",
     "Explainer",
+    "Explanations",
+    "HuggingFaceClassifier",
     "HuggingFaceDetector",
     "HuggingFaceSegmenter",
     "IgosError",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "MaskAttribution",
     "MaskFile",
     "MaskWriter",
+    "OpenCLIPClassifier",
     "OverlayWriter",
     "RCNNDetector",
     "Segmenter",
     "Start",
+    "TimmClassifier",
     "TorchvisionClassifier",
     "TorchvisionDenseDetector",
     "TorchvisionRCNNDetector",
@@ -58,11 +68,18 @@ __all__ = [
     "UltralyticsDetector",
     "YOLODetector",
     "YOLOv3SPPDetector",
+    "ZeroShotClassifier",
+    "explain",
+    "explain_func",
     "merge",
 ]
 
 _HOMES = {
     "Explainer": "explainer",
+    "Explanations": "api",
+    "MaskAttribution": "api",
+    "explain": "api",
+    "explain_func": "api",
     "IgosError": "errors",
     "MaskFile": "store",
     "MaskWriter": "callbacks",

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 # These are found by name, by the tests and by class paths in their command lines, wherever pytest starts.
-for _path in (Path(__file__).with_name("tiny.py"), Path(__file__).parent / "models" / "dense_adapters.py"):
-    _spec = importlib.util.spec_from_file_location(_path.stem, _path)
+for _name in ("tiny", "pages", "adapters", "dense_adapters"):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None
     assert _spec.loader is not None
-    sys.modules[_path.stem] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules[_path.stem])
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dense_adapters
+import pages
 import pytest
 import torch
 import torchvision
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 import igos_pl
 from igos_pl.cli.main import main
 
-TEXT = (Path(__file__).parents[1] / "docs" / "networks-detectors.md").read_text("utf-8")
-PYTHON = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-CONSOLE = re.findall(r"^```console\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+PAGE = "docs/networks-detectors.md"
+PYTHON = pages.blocks(PAGE)
+CONSOLE = pages.blocks(PAGE, "console")
 QUICK = {"iterations": 1, "mask_size": 6, "metrics": False}
 
 

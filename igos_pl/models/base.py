@@ -48,6 +48,8 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     proposes_its_scores: ClassVar[bool] = True
     # Whether `score` needs the instance masks of the targets, as regions over which it is taken.
     scores_regions: bool = False
+    # Whether images are expected in [0, 1] and normalised here.
+    is_normalizing: bool = True
     pixel_mean: Tensor
     pixel_std: Tensor
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,9 @@ from igos_pl.models.base import ExplainableNetwork
 
 class Classifier(ExplainableNetwork):
     """Any module that maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
+
+    The module may return the logits themselves, an object or a dict that has them as ``logits``, or a tuple
+    or list that begins with them.
 
     Args:
         module: the network.
@@ -50,12 +54,30 @@ class Classifier(ExplainableNetwork):
         self.targets = targets
         self.top_k = top_k
 
+    def label_of(self, name: str) -> int:
+        """The label of a class name, in any case.
+
+        Raises:
+            IgosError: if there is no such class; names the ones that are close.
+        """
+        known = [one.lower() for one in self.class_names]
+        if name.lower() in known:
+            return known.index(name.lower())
+        if not known:
+            raise IgosError(f"{name!r} is no label, and {self.name} has no class_names")
+        close = difflib.get_close_matches(name.lower(), known) or known[:5]
+        raise IgosError(f"{self.name} has no class {name!r}; close ones: {', '.join(close)}")
+
     def probabilities(self, images: Tensor) -> Tensor:
         """All class scores ``(B, classes)``, in float32 at least."""
-        logits = self.module(images)
+        output = self.module(images)
+        logits = _logits_of(output)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise IgosError(f"{self.name} must return logits of shape (B, classes), but returned {found}")
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(output).__name__}"
+            raise IgosError(
+                f"{self.name} must return logits of shape (B, classes), an object or dict with 'logits', or a"
+                f" tuple that begins with them, but returned {found}"
+            )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
 
@@ -93,3 +115,14 @@ class Classifier(ExplainableNetwork):
             return torch.tensor(labels, device=probabilities.device).unsqueeze(1)
         given = torch.tensor(self.targets, device=probabilities.device)
         return given.expand(len(probabilities), -1)
+
+
+def _logits_of(output: Any) -> Any:
+    """What of a module's output should be the logits."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list) and output:
+        return output[0]
+    return output

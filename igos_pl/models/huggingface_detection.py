@@ -14,14 +14,9 @@ from torchvision.ops import clip_boxes_to_image
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
 from igos_pl.models.detector import Detections, Detector, label_scores, select_rows
-from igos_pl.models.huggingface_dense import (
-    HuggingFaceResize,
-    class_names_of,
-    input_size_of,
-    load_pretrained,
-    normalization_of,
-    short_name,
-)
+from igos_pl.models.pretrained import shown_name
+from igos_pl.models.pretrained_dense import pretrained_dense
+from igos_pl.settings import Attributes
 
 # Networks whose last logit stands for "no object"; the others give each class a probability of its own.
 _SOFTMAX = ("detr", "table-transformer", "yolos")
@@ -67,27 +62,32 @@ class HuggingFaceDetector(Detector):
         class_names: list[str] | None = None,
         **detector: Any,
     ) -> None:
-        module, processor = load_pretrained(name, "AutoModelForObjectDetection")
-        family = module.config.model_type
+        loaded = pretrained_dense("AutoModelForObjectDetection", name, input_size, "HuggingFaceDetector")
+        family = loaded.module.config.model_type
         if family not in (*_SOFTMAX, *_SIGMOID):
             raise IgosError(
                 f"{name} is a {family}, whose queries are not known here; known are:"
                 f" {', '.join((*_SOFTMAX, *_SIGMOID))}"
             )
         super().__init__(
-            module,
-            input_size=input_size or input_size_of(processor),
-            class_names=class_names or class_names_of(module.config),
-            name=short_name(name),
+            loaded.module,
+            input_size=loaded.input_size,
+            class_names=class_names or loaded.class_names,
+            name=shown_name(name),
             **detector,
         )
-        self.preprocessing = HuggingFaceResize(processor, self.input_size)
-        self._processor = processor
+        self.preprocessing = loaded.preprocessing
+        self._processor = loaded.processor
+        self._loaded_facts = loaded.facts()
         self._softmax = family in _SOFTMAX
         # Detectors are fed in [0, 1].
-        mean, std = normalization_of(processor)
-        self.register_buffer("_own_mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
-        self.register_buffer("_own_std", torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
+        mean, std = (torch.tensor(values) for values in (loaded.preprocessing.mean, loaded.preprocessing.std))
+        self.register_buffer("_own_mean", mean.reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("_own_std", std.reshape(1, -1, 1, 1), persistent=False)
+
+    def facts(self) -> Attributes:
+        """What all networks say, and a digest of the model's configuration."""
+        return {**super().facts(), **self._loaded_facts}
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> list[Detections]:

@@ -18,15 +18,10 @@ from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.models.detector import check_categories
-from igos_pl.models.huggingface_dense import (
-    HuggingFaceResize,
-    class_names_of,
-    input_size_of,
-    load_pretrained,
-    normalization_of,
-    short_name,
-)
+from igos_pl.models.pretrained import shown_name
+from igos_pl.models.pretrained_dense import pretrained_dense
 from igos_pl.models.weights import fetch_weights, load_weights
+from igos_pl.settings import Attributes
 
 # What data sets call the class of everything else.
 _BACKGROUND = ("__background__", "background")
@@ -250,15 +245,21 @@ class HuggingFaceSegmenter(Segmenter):
         class_names: list[str] | None = None,
         **segmenter: Any,
     ) -> None:
-        module, processor = load_pretrained(name, "AutoModelForSemanticSegmentation")
-        mean, std = normalization_of(processor)
+        loaded = pretrained_dense(
+            "AutoModelForSemanticSegmentation", name, input_size, "HuggingFaceSegmenter"
+        )
         super().__init__(
-            module,
-            input_size=input_size or input_size_of(processor),
-            class_names=class_names or class_names_of(module.config),
-            name=short_name(name),
-            mean=mean,
-            std=std,
+            loaded.module,
+            input_size=loaded.input_size,
+            class_names=class_names or loaded.class_names,
+            name=shown_name(name),
+            mean=loaded.preprocessing.mean,
+            std=loaded.preprocessing.std,
             **segmenter,
         )
-        self.preprocessing = HuggingFaceResize(processor, self.input_size)
+        self.preprocessing = loaded.preprocessing
+        self._loaded_facts = loaded.facts()
+
+    def facts(self) -> Attributes:
+        """What all networks say, and a digest of the model's configuration."""
+        return {**super().facts(), **self._loaded_facts}

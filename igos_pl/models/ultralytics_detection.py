@@ -20,6 +20,7 @@ from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
 from igos_pl.models.base import size_of
 from igos_pl.models.detector import Detections, Detector, label_scores, select_rows
+from igos_pl.models.optional import imported
 from igos_pl.models.weights import file_sha256
 from igos_pl.settings import Attributes
 
@@ -193,22 +194,17 @@ def _load(weights: str | nn.Module) -> tuple[Any, str | None]:
     Raises:
         IgosError: if the package is missing or too old, or the file is missing, damaged or refused.
     """
-    try:
-        from ultralytics import YOLO
-        from ultralytics.nn import tasks
-    except ImportError as error:
-        raise IgosError(
-            f"UltralyticsDetector needs the package {error.name}: pip install 'igos_pl[ultralytics]'."
-            " Its licence is the AGPL-3.0"
-        ) from error
+    library = imported("ultralytics", "ultralytics", "UltralyticsDetector")
+    tasks = imported("ultralytics.nn.tasks", "ultralytics", "UltralyticsDetector")
     if isinstance(weights, nn.Module):
-        return (weights.model if isinstance(weights, YOLO) else weights), None
+        return (weights.model if isinstance(weights, library.YOLO) else weights), None
     sha256 = file_sha256(Path(weights))
-    # On older versions of torch, the package would silently read the file without restrictions.
-    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+    # Older versions of the package, and of torch, would silently read the file with fewer restrictions.
+    if not getattr(getattr(tasks, "_SafeLoad", None), "SUPPORTED", False):
         raise IgosError(
-            f"{weights} holds more than tensors, and reading it safely needs torch 2.6 or newer:"
-            " load it yourself, and give the module instead of the file"
+            f"{weights} holds more than tensors. Reading it without running code needs torch 2.6 and"
+            f" ultralytics 8.4.190 or newer, but these are {torch.__version__} and {library.__version__}:"
+            " upgrade them, or load the file yourself and give the module"
         )
     try:
         content, _ = tasks.torch_safe_load(str(Path(weights).resolve()), safe_only=True)

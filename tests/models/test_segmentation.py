@@ -28,6 +28,7 @@ from igos_pl.errors import IgosError
 from igos_pl.evaluation.deletion_insertion import curve_cells
 from igos_pl.explainer import Explainer
 from igos_pl.models import HuggingFaceSegmenter, Segmenter, TorchvisionSegmenter
+from igos_pl.models.names import network_named
 
 NAMES = ["background", "sky", "sea", "sand"]
 
@@ -254,6 +255,7 @@ def test_a_run_of_segformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert set(result.explanations["label_name"]) <= {"wall", "sky", "tree", "road", "cup"}
     assert network.describe() == described
     assert described["name"] == "tiny-segformer"
+    assert isinstance(network_named(f"hf:{path}"), HuggingFaceSegmenter)
     assert described["preprocessing.processor"].startswith("SegformerImageProcessor")
     images = seen_by(network)
     by_autograd, by_difference = slopes(network, images, targets_of(network, images).select(slice(1)))

@@ -186,7 +186,9 @@ class Harmful:
         return (print, ("code of the file has run",))
 
 
-def test_files_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_refused(
+    library: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.save({"model": Harmful()}, tmp_path / "harmful.pt")
     (tmp_path / "cut.pt").write_bytes(b"PK")
     for file, message in {
@@ -196,6 +198,9 @@ def test_files_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     }.items():
         with pytest.raises(IgosError, match=message):
             UltralyticsDetector(str(tmp_path / file))
+    monkeypatch.setattr(library.nn.tasks._SafeLoad, "SUPPORTED", False)
+    with pytest.raises(IgosError, match="needs torch 2.6 and ultralytics 8.4.190 or newer"):
+        UltralyticsDetector(str(tmp_path / "harmful.pt"))
     assert "has run" not in capsys.readouterr().out
 
 
