@@ -10,6 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import adapters
 import h5py
 import numpy as np
 import pytest
@@ -29,12 +30,16 @@ from igos_pl.models import (
     DenseDetector,
     Detector,
     EfficientNetLite0Classifier,
+    HuggingFaceClassifier,
+    OpenCLIPClassifier,
     RCNNDetector,
+    TimmClassifier,
     TorchvisionClassifier,
     TorchvisionDenseDetector,
     TorchvisionRCNNDetector,
     YOLODetector,
     YOLOv3SPPDetector,
+    ZeroShotClassifier,
 )
 from igos_pl.settings import Attributes, Configurable, digest, nested, parameters_of, plain
 from igos_pl.solver.starts import Start
@@ -109,6 +114,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type], Configura
         ),
         YOLOv3SPPDetector: yolo,
         EfficientNetLite0Classifier: EfficientNetLite0Classifier,
+        TimmClassifier: lambda: TimmClassifier("test_resnet", adapters.timm_weights(folder)),
+        HuggingFaceClassifier: lambda: HuggingFaceClassifier(adapters.vit_folder(folder / "vit")),
+        ZeroShotClassifier: lambda: ZeroShotClassifier(
+            adapters.clip_folder(folder / "clip"), adapters.PROMPTS
+        ),
+        OpenCLIPClassifier: lambda: OpenCLIPClassifier(
+            adapters.open_clip_model(folder / "open_clip")[1], adapters.PROMPTS
+        ),
     }
     return cache(lambda cls: makers[cls]())
 

@@ -14,7 +14,6 @@ from tiny import SIZE, TinyNet, tiny_classifier
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
-from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier, TorchvisionClassifier
 from igos_pl.models.weights import fetch_weights, load_weights
 
@@ -51,13 +50,14 @@ def test_classifier_loads_and_records_its_file(tmp_path: Path) -> None:
     assert tiny_classifier().describe()["weights_sha256"] != described["weights_sha256"]
 
 
-def test_the_explainer_freezes_its_network() -> None:
+def test_a_network_is_frozen_for_a_while() -> None:
     network = Classifier(TinyNet(), input_size=SIZE)
     network.train()
+    with network.frozen():
+        assert not any(weight.requires_grad for weight in network.parameters())
+        assert not any(layer.training for layer in network.modules())
     assert all(weight.requires_grad for weight in network.parameters())
-    Explainer(network, mask_size=4)
-    assert not any(weight.requires_grad for weight in network.parameters())
-    assert not any(layer.training for layer in network.modules())
+    assert all(layer.training for layer in network.modules())
 
 
 def test_by_order_whatever_the_names(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
     network = TorchvisionClassifier("squeezenet1_1", str(path))
-    assert network.input_size == 224
+    assert network.input_size == (224, 224)
     assert network.label_name(285) == "Egyptian cat"
     assert isinstance(network, Classifier)
     with pytest.raises(IgosError, match="does not fit resnet18: of its 122 tensors"):
@@ -207,7 +207,7 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
         ({"name": "fasterrcnn_resnet50_fpn"}, "no classifier 'fasterrcnn_resnet50_fpn'"),
         (
             {"name": "resnet50", "weights": "IMAGENET1K_V9"},
-            "weights is 'IMAGENET1K_V9', which is neither a .pth file nor.*IMAGENET1K_V1, IMAGENET1K_V2",
+            "weights is 'IMAGENET1K_V9', which is neither a weight file .*IMAGENET1K_V1, IMAGENET1K_V2",
         ),
         ({"name": "resnet50", "weights": "nowhere.pth"}, r"No weight file at nowhere\.pth"),
     ],
@@ -246,7 +246,7 @@ def test_embedded_network_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     network = EfficientNetLite0Classifier()
     assert len(str(network.describe()["weights_sha256"])) == 64
-    assert network.input_size == 224
+    assert network.input_size == (224, 224)
     assert network.label_name(285) == "Egyptian cat"
 
 

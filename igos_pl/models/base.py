@@ -51,6 +51,8 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     not_settings = frozenset({"module", "weights"})  # told by their digests
     # Whether the scores of proposed targets are those of `score`, so that the explainer can compare them.
     proposes_its_scores: ClassVar[bool] = True
+    # Whether `score` needs the instance masks of the targets, as regions over which it is taken.
+    scores_regions: bool = False
     # Whether images are expected in [0, 1] and normalised here.
     is_normalizing: bool = True
     pixel_mean: Tensor
