@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from igos_pl.solver.starts import Start
     from igos_pl.store import MaskFile, merge
+    from igos_pl.training import ExplainCallback
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "Classifier",
     "DenseDetector",
     "EfficientNetLite0Classifier",
+    "ExplainCallback",
     "Explainer",
     "IgosError",
     "ImageFolderDataModule",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ExplainCallback": "training",
     "Explainer": "explainer",
     "IgosError": "errors",
     "MaskFile": "store",

@@ -9,6 +9,8 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
 
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.images import read_image
@@ -22,8 +24,6 @@ _LONGEST_SIDE = 800
 def write_overlay(explanation: Explanation, path: Path) -> None:
     """Draw an explanation next to its image and save it.
 
-    The saliency is stretched to its own range, so that the colours show the order of the cells.
-
     Args:
         explanation: of an image that is still where it was read.
         path: of the PNG.
@@ -31,9 +31,21 @@ def write_overlay(explanation: Explanation, path: Path) -> None:
     Raises:
         IgosError: if the image cannot be read any more.
     """
-    image = read_image(Path(explanation.image["path"]))
+    figure = figure_of(explanation, read_image(Path(explanation.image["path"])))
+    figure.savefig(path, dpi=80, format="png")
+
+
+def figure_of(explanation: Explanation, image: Image.Image | NDArray[np.uint8]) -> Figure:
+    """The image, its saliency over it, and the deletion and insertion curves.
+
+    The saliency is stretched to its own range, so that the colours show the order of the cells.
+
+    Args:
+        explanation: what is drawn.
+        image: the upright original, RGB: a picture or an array ``(height, width, 3)`` from 0 to 255.
+    """
     saliency = explanation.saliency_on_original()
-    step = max(1, max(image.size) // _LONGEST_SIDE)
+    step = max(1, max(saliency.shape) // _LONGEST_SIDE)
     pixels, heat = np.asarray(image)[::step, ::step] / 255, saliency[::step, ::step]
     low, high = float(heat.min()), float(heat.max())
     heat = (heat - low) / max(high - low, 1e-6)
@@ -56,7 +68,7 @@ def write_overlay(explanation: Explanation, path: Path) -> None:
         f"   {explanation.attributes.get('method', '')}, {explanation.attributes.get('optimizer', '')}{cell}",
         parse_math=False,  # names may hold dollars
     )
-    figure.savefig(path, dpi=80, format="png")
+    return figure
 
 
 def _draw_curves(axes, explanation: Explanation) -> None:  # type: ignore[no-untyped-def]
