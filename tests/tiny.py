@@ -116,12 +116,13 @@ def write_pictures(folder: Path, names: Sequence[str], width: int = 40, height: 
 def quiet_trainer(folder: Path, **options: Any) -> Trainer:
     """A trainer on the CPU that writes and says nothing by itself."""
     quiet = {
+        "devices": 1,
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    return Trainer(default_root_dir=folder, accelerator="cpu", devices=1, **{**quiet, **options})
+    return Trainer(default_root_dir=folder, accelerator="cpu", **{**quiet, **options})
 
 
 class GoldenClassifier:

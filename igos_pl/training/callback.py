@@ -35,6 +35,9 @@ _GROUP = "explanations"
 # A mask's cells have about this many pixels along a side, and there are not more of them than the default.
 _PIXELS_PER_CELL, _MOST_CELLS = 4, 28
 
+# The statuses of images without an explanation that deserve a warning. Detectors may find nothing.
+_FAILED = ("failed", "nan")
+
 # Strategies that split the weights between processes, so that no process can work alone.
 _SHARDING = ("FSDPStrategy", "ModelParallelStrategy")
 
@@ -264,9 +267,9 @@ class ExplainCallback(Callback):
         batch = self._batch(network, self._samples)
         with _eager(), _unlogged(network), trainer.precision_plugin.forward_context():
             result = explainer.predict_step(batch.to(module.device))
-        for record in result.images:
-            if record.message:
-                self._tell(f"image {record.sample_id}: {record.message}")
+        failed = {record.message: record.sample_id for record in result.images if record.status in _FAILED}
+        for reason, image in failed.items():
+            self._tell(reason, f" (image {image})")
         # As Lightning does for an epoch's own metrics: the last step of the epoch, not the next one.
         step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
         attributes = self._attributes(trainer, explainer, step)
@@ -303,11 +306,11 @@ class ExplainCallback(Callback):
             row = {"epoch": trainer.current_epoch, "step": attributes["step"], **metrics}
             loggers.append_row(folder / "metrics.csv", ["epoch", "step", *_METRICS], row)
 
-    def _tell(self, reason: str) -> None:
+    def _tell(self, reason: str, where: str = "") -> None:
         """Warn of something that is missing, once for each reason."""
         if reason not in self._told:
             self._told.add(reason)
-            warnings.warn(f"ExplainCallback: {reason}", stacklevel=2)
+            warnings.warn(f"ExplainCallback: {reason}{where}", stacklevel=2)
 
 
 def _is_trial(trainer: Trainer) -> bool:

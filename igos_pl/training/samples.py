@@ -45,8 +45,9 @@ class Samples:
         Raises:
             IgosError: if there are no images, or they are not of a floating-point type.
         """
-        parts = batch.values() if isinstance(batch, Mapping) else batch
-        parts = [parts] if isinstance(parts, Tensor) or not isinstance(parts, Sequence) else list(parts)
+        if isinstance(batch, Mapping):
+            batch = list(batch.values())
+        parts = list(batch) if isinstance(batch, list | tuple) else [batch]
         tensors = [part for part in parts if isinstance(part, Tensor)]
         images = next((tensor for tensor in tensors if tensor.ndim == 4 and len(tensor)), None)
         if images is None:
