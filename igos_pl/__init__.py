@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
     from igos_pl.callbacks import MaskWriter, OverlayWriter
     from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule
     from igos_pl.errors import IgosError
@@ -37,9 +38,11 @@ __all__ = [
     "EfficientNetLite0Classifier",
     "ExplainCallback",
     "Explainer",
+    "Explanations",
     "IgosError",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "MaskAttribution",
     "MaskFile",
     "MaskWriter",
     "OverlayWriter",
@@ -50,12 +53,18 @@ __all__ = [
     "TorchvisionRCNNDetector",
     "YOLODetector",
     "YOLOv3SPPDetector",
+    "explain",
+    "explain_func",
     "merge",
 ]
 
 _HOMES = {
     "ExplainCallback": "training",
     "Explainer": "explainer",
+    "Explanations": "api",
+    "MaskAttribution": "api",
+    "explain": "api",
+    "explain_func": "api",
     "IgosError": "errors",
     "MaskFile": "store",
     "MaskWriter": "callbacks",

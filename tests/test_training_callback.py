@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import igos_pl
 from igos_pl import ExplainCallback, IgosError, MaskFile
 from igos_pl.models import Classifier
-from igos_pl.training.samples import Samples, picture_of
+from igos_pl.training.samples import Samples
 
 # Lightning's advice for real trainings.
 pytestmark = pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*log_every_n_steps")
@@ -74,7 +74,7 @@ class Trained(LightningModule):
 
     def draw(self) -> None:
         """Random numbers of each global generator."""
-        drawn = (random.random(), np.random.rand(), float(torch.rand(())))
+        drawn = (random.random(), np.random.rand(), float(torch.rand(())))  # noqa: NPY002
         if self.training:
             self.drawn.extend(drawn)
 
@@ -121,7 +121,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "strides": [weight.stride() for weight in module.parameters()],
         "hooks": [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()],
         "drawn": getattr(module, "drawn", None),
-        "random": (random.random(), np.random.rand(), torch.rand(3)),
+        "random": (random.random(), np.random.rand(), torch.rand(3)),  # noqa: NPY002
         "metrics": trainer.callback_metrics,
         "logged": trainer.logged_metrics,
     }
@@ -262,7 +262,7 @@ def test_two_processes_train_as_they_do_without_it(tmp_path: Path) -> None:
     without, explained = done.stdout.splitlines()[-1].split()[1:]
     assert without == explained
     with MaskFile(tmp_path / "with" / "explanations" / "epoch=001.h5") as masks:
-        assert [row.sample_id for row in masks] == ["0", "1", "2"]
+        assert [row.sample_id for row in masks] == ["image 0", "image 1", "image 2"]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -281,7 +281,6 @@ def test_without_a_logger_everything_is_a_file(tmp_path: Path) -> None:
     with MaskFile(folder / "epoch=001.h5") as masks:
         assert masks.attributes["epoch"] == 1
         assert masks.attributes["preset"] == "fast"
-        assert masks.images["ground_truth"].tolist() == [0, 1, 2]
         deletion, insertion = (float(masks.column(name).mean()) for name in ("deletion", "insertion"))
     expected = dict(zip(SCORES, (deletion, insertion, insertion - deletion), strict=True))
     assert {name: float(rows[1][name]) for name in SCORES} == pytest.approx(expected)
@@ -314,7 +313,7 @@ def test_tensorboard_and_csv_at_once(tmp_path: Path) -> None:
         assert min(images[0].width, images[0].height) > 100
     scalars = {name: events.Scalars(name) for name in (*SCORES, "loss_epoch", "val_loss")}
     steps = {name: [point.step for point in points] for name, points in scalars.items()}
-    assert steps == dict.fromkeys(scalars, [4, 9]), "not at the steps of the epochs' own metrics"
+    assert steps == {name: [4, 9] for name in scalars}, "not at the steps of the epochs' own metrics"
     rows = [row for row in rows_of(tmp_path / "table" / "version_0" / "metrics.csv") if row[SCORES[0]]]
     for name in SCORES:
         assert [float(row[name]) for row in rows] == pytest.approx([p.value for p in scalars[name]])
@@ -385,7 +384,7 @@ def test_streams_of_dicts_are_not_read_again(tmp_path: Path) -> None:
         fitted(tmp_path, callbacks, Dicts(), DataLoader(stream, 3))
         begun.append(stream.begun)
     assert begun[0] == begun[1]
-    assert explained(tmp_path, 1)["sample_id"].tolist() == list("01234")
+    assert explained(tmp_path, 1)["sample_id"].tolist() == [f"image {number}" for number in range(5)]
 
 
 def test_targets(tmp_path: Path) -> None:
@@ -445,7 +444,7 @@ def test_without_metrics_there_are_pictures(tmp_path: Path) -> None:
 def test_a_trial_run_explains_and_writes_nothing(tmp_path: Path) -> None:
     callback = ExplainCallback(samples=2, every_n_epochs=5, **QUICK)
     fitted(tmp_path, [callback], fast_dev_run=True)
-    assert callback._explainer is not None
+    assert callback._samples is not None
     assert not list(tmp_path.iterdir())
     with pytest.raises(IgosError, match="must return logits"):
         fitted(tmp_path, [ExplainCallback(samples=2, **QUICK)], Broken(), fast_dev_run=True)
@@ -487,7 +486,7 @@ class RaisesLater(Broken):
 
 
 def test_exceptions_of_the_network_are_told(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"ExplainCallback: RuntimeError: no such size \(image 1\)"):
+    with pytest.warns(UserWarning, match="ExplainCallback: RuntimeError: no such size"):
         trainer = fitted(tmp_path, [ExplainCallback(samples=2, **QUICK)], RaisesLater())
     assert trainer.current_epoch == 2
     state = torch.get_rng_state()
@@ -517,7 +516,7 @@ def test_too_few_images_are_told(tmp_path: Path) -> None:
         ({"every_n_epochs": 0}, "every_n_epochs is 0"),
         ({"targets": "labels"}, "targets is 'labels', but must be one of: predicted, label"),
         ({"targets": [1, 2], "samples": 3}, "There are 2 targets for 3 samples"),
-        ({"samples": torch.zeros(2, 3, 8, 8), "targets": "label"}, "samples has no labels"),
+        ({"samples": torch.zeros(2, 3, 8, 8), "targets": "label"}, "the samples have no labels"),
         ({"samples": (torch.zeros(2, 3, 8, 8), [1])}, "2 images, but labels of the shape"),
         ({"samples": torch.zeros(2, 3, 8)}, "no tensor of images"),
         ({"samples": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "must be the network's floating-point"),
@@ -542,9 +541,9 @@ def test_unknown_settings_are_refused_at_once() -> None:
         ({"samples": 3}, {"limit_val_batches": 0}, "this training has no validation: pass samples="),
         ({"samples": 3}, {"precision": "64-true"}, "trainer.precision is '64-true'"),
         ({"mask_size": 40}, {}, "mask_size is 40, which is more than the network's input"),
-        ({"network": lambda module: module.drawn}, {}, "must return a torch.nn.Module, but returned a list"),
-        ({"network": lambda m: Classifier(m)}, {}, r"but Trained takes \(3, 224, 224\): set its input_size"),
-        ({"network": lambda m: Classifier(m), "mean": 0, "std": 1}, {}, "has its own mean, std: set them"),
+        ({"network": lambda module: module.drawn}, {}, "network is a list, but must be a torch.nn.Module"),
+        ({"network": lambda m: Classifier(m, mean=[0], std=[1])}, {}, "has 3 channels, but Trained takes 1"),
+        ({"network": Classifier, "mean": 0, "std": 1}, {}, "has its own mean, std: leave them out"),
         ({"targets": 7}, {}, "Label 7 is outside of the 5 classes"),
     ],
 )
@@ -567,7 +566,7 @@ class Nameless(Trained):
 @pytest.mark.parametrize(
     ("tensors", "settings", "message"),
     [
-        ([normalized(4, 1)], {"targets": "label"}, "batches have no labels: pass samples"),
+        ([normalized(4, 1)], {"targets": "label"}, "the samples have no labels: pass samples"),
         ([torch.zeros(4, 3)], {}, r"only: torch.float32 \(2, 3\)"),
     ],
 )
@@ -611,13 +610,37 @@ def test_a_callback_serves_several_trainings(tmp_path: Path) -> None:
     copy.deepcopy(callback)  # as tuners do
 
 
-def test_pictures_of_any_channels() -> None:
-    low, high = torch.zeros(1, 4, 4), torch.ones(1, 4, 4)
-    assert picture_of(torch.cat((low, high / 2, high)))[0, 0].tolist() == [0, 128, 255]
-    assert picture_of(high / 2)[0, 0].tolist() == [128, 128, 128]
-    assert picture_of(torch.cat((high, low, low, high, high)))[0, 0].tolist() == [255, 0, 0]
-    stretched = picture_of(torch.linspace(-2, 3, 16).reshape(1, 4, 4))
-    assert (stretched.min(), stretched.max()) == (0, 255)
+class Diverges(Broken):
+    def forward(self, images: Tensor) -> Any:
+        logits = Trained.forward(self, images)
+        return logits if self.training or not self.current_epoch else logits * torch.nan
+
+
+def test_a_diverged_network_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="ExplainCallback: the network's scores are not finite numbers"):
+        trainer = fitted(tmp_path, [ExplainCallback(samples=2, **QUICK)], Diverges(), max_epochs=3)
+    assert trainer.current_epoch == 3
+    assert [row[SCORES[0]] == "" for row in rows_of(tmp_path / "explanations" / "metrics.csv")] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_sigmoid_and_functions_as_targets(tmp_path: Path) -> None:
+    samples, module = normalized(2, 7), Trained()
+    fitted(tmp_path / "a", [ExplainCallback(samples, output="sigmoid", **QUICK)], module, max_epochs=1)
+    logits = module.eval().backbone(samples)
+    np.testing.assert_allclose(
+        explained(tmp_path / "a")["score"], logits.sigmoid().amax(1).detach(), atol=1e-5
+    )
+
+    def first(output: Tensor) -> Tensor:
+        return output[0].sigmoid()
+
+    fitted(tmp_path / "b", [ExplainCallback(samples, targets=first, **QUICK)], module, max_epochs=1)
+    logits = module.eval().backbone(samples)
+    np.testing.assert_allclose(explained(tmp_path / "b")["score"], logits[:, 0].sigmoid().detach(), atol=1e-5)
 
 
 def test_labels_are_integers_of_each_image() -> None:
@@ -633,9 +656,9 @@ def test_one_channel_and_any_shape(tmp_path: Path) -> None:
             return super().forward(images.expand(-1, 3, -1, -1))
 
     images = normalized(2, 3)[:, :1, :16]
-    settings: dict[str, Any] = {"mean": 0.5, "std": 0.2, "iterations": 2}
+    settings: dict[str, Any] = {"mean": 0.5, "std": 0.2, "iterations": 1}
     fitted(tmp_path, [ExplainCallback(images, **settings)], Grey(), validation=None, max_epochs=1)
-    assert explained(tmp_path)["masks"].shape == (2, 4, 4)
+    assert explained(tmp_path)["masks"].shape == (2, 16, 16)
 
 
 def test_it_also_works_for_the_other_name_of_lightning(tmp_path: Path) -> None:
@@ -693,5 +716,3 @@ def test_the_page_s_snippets_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             names["module"], names["train_loader"], names["val_loader"]
         )
     assert len(explained(tmp_path)["label"]) >= 1
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,28 +16,28 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from igos_pl.api import Explanations, explain
+from igos_pl.api.networks import Normalization, adapter_of
 from igos_pl.checks import check_at_least, check_choice
-from igos_pl.data.batches import ImageBatch
-from igos_pl.data.explanation import Explanation, explanations_of
-from igos_pl.data.records import BatchResult
+from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
 from igos_pl.explainer import PRECISIONS, Explainer
 from igos_pl.figures.overlay import figure_of
-from igos_pl.models import Classifier
-from igos_pl.models.base import ExplainableNetwork
-from igos_pl.settings import Attributes
-from igos_pl.store.segments import segment_bytes
+from igos_pl.models import Classifier, Detector, ExplainableNetwork
 from igos_pl.training import loggers
-from igos_pl.training.samples import Samples, picture_of
+from igos_pl.training.samples import Samples
 
 # The prefix of all names in the loggers.
 _GROUP = "explanations"
 
-# A mask's cells have about this many pixels along a side, and there are not more of them than the default.
-_PIXELS_PER_CELL, _MOST_CELLS = 4, 28
+# What samples are explained by themselves.
+_OWN = ("predicted", "label")
 
-# The statuses of images without an explanation that deserve a warning. Detectors may find nothing.
-_FAILED = ("failed", "nan")
+# A side in pixels that is larger than any mask.
+_LARGE = 1 << 20
+
+# The check before the first epoch: everything that an explanation does, quickly.
+_CHECK: dict[str, Any] = {"iterations": 1, "metrics": False}
 
 # Strategies that split the weights between processes, so that no process can work alone.
 _SHARDING = ("FSDPStrategy", "ModelParallelStrategy")
@@ -65,18 +66,18 @@ class ExplainCallback(Callback):
             batches (of the first process and the first loader).
         every_n_epochs: explain after every n-th epoch.
         targets: ``predicted`` explains the class that the network predicts for an image at that time,
-            ``label`` the image's label; a number is the class for all images, and a list has one for each.
+            ``label`` the image's label. Anything else is for `igos_pl.explain`: a class or a function of the
+            output for all images, or a list with one for each.
         network: the network inside of the LightningModule, as in ``lambda module: module.backbone``, or an
-            `ExplainableNetwork` around it; the LightningModule itself by default. It is asked once, when the
-            training starts.
+            `ExplainableNetwork` around it; the LightningModule itself by default.
         mean: that images are normalised with, for values in [0, 1]; for each channel, or one for all. Images
             are explained as they are. Mean and std make pictures look natural, and baselines and noise have
             their exact meaning. Without them, pictures are stretched to the image's range.
         std: likewise.
-        class_names: in label order.
-        preset: see `Explainer.from_preset`.
-        **settings: of `Explainer`; they win over the preset's. ``mask_size`` is a quarter of the images'
-            shorter side by default, and at most 28.
+        class_names: in label order; ``imagenet`` for the 1000 ImageNet classes.
+        output: whether scores are the softmax (default) or the sigmoid of the logits.
+        preset: see `igos_pl.explain`.
+        **settings: of `Explainer`, likewise.
 
     Raises:
         IgosError: if a setting cannot work.
@@ -86,17 +87,18 @@ class ExplainCallback(Callback):
         self,
         samples: int | Tensor | tuple[Tensor, Tensor | Sequence[int]] = 8,
         every_n_epochs: int = 1,
-        targets: Literal["predicted", "label"] | int | Sequence[int] = "predicted",
+        targets: Literal["predicted", "label"] | Any = "predicted",
         network: Callable[[Any], nn.Module] | None = None,
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
+        mean: Normalization = None,
+        std: Normalization = None,
         class_names: list[str] | Literal["imagenet"] | None = None,
+        output: Literal["softmax", "sigmoid"] | None = None,
         preset: str = "fast",
         **settings: Any,
     ) -> None:
         check_at_least("every_n_epochs", every_n_epochs, 1)
         if isinstance(targets, str):
-            check_choice("targets", targets, ("predicted", "label"))
+            check_choice("targets", targets, _OWN)
         if (mean is None) != (std is None):
             raise IgosError("mean and std belong together: give both, or none")
         self.every_n_epochs = every_n_epochs
@@ -104,26 +106,25 @@ class ExplainCallback(Callback):
         self.network = network
         self.mean, self.std = mean, std
         self.class_names = class_names
+        self.output = output
         self.preset = preset
         self.settings = settings
         self._given: Samples | None = None
-        self._count = samples if isinstance(samples, int) else 0
         if isinstance(samples, int):
             check_at_least("samples", samples, 1)
+            self._count = samples
         else:
             self._given = _given(samples)
             self._count = len(self._given)
-            if targets == "label" and min(self._given.labels) < 0:
-                raise IgosError("targets is 'label', but samples has no labels: pass (images, labels)")
-        if isinstance(targets, Sequence) and not isinstance(targets, str) and len(targets) != self._count:
+            self._check_labels(self._given)
+        if isinstance(targets, list | tuple) and len(targets) != self._count:
             raise IgosError(f"There are {len(targets)} targets for {self._count} samples: give one for each")
-        largest = max(_MOST_CELLS, settings.get("mask_size", 0))  # the true size is not known yet
-        self._explainer_of(Classifier(nn.Identity(), input_size=largest), largest)
+        # Checks the settings; the size of the images is not known yet.
+        Explainer.from_preset(Classifier(nn.Identity(), input_size=_LARGE), preset, **settings)
         self._begin()
 
     def _begin(self) -> None:
         self._samples = self._given
-        self._explainer: Explainer | None = None
         self._told: set[str] = set()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -160,11 +161,7 @@ class ExplainCallback(Callback):
             return
         try:
             more = Samples.of(batch)
-            if self.targets == "label" and min(more.labels) < 0:
-                raise IgosError(
-                    "targets is 'label', but the validation's batches have no labels: pass"
-                    " samples=(images, labels) to ExplainCallback"
-                )
+            self._check_labels(more)
             taken = more if self._samples is None else self._samples.and_more(more)
             self._samples = taken.first(self._count)
         except IgosError as error:
@@ -182,11 +179,7 @@ class ExplainCallback(Callback):
         if self._samples is None:
             return
         with isolate_rng(include_cuda=pl_module.device.type == "cuda"):
-            self._explainer = self._prepared(pl_module, self._samples)
-            network = self._explainer.network
-            batch = self._batch(network, self._samples).to(pl_module.device)
-            with _eager(), _unlogged(network), trainer.precision_plugin.forward_context(), network.frozen():
-                network.propose(network.normalize(batch.images), batch.truth_in_input())
+            self._explained(trainer, self._network(pl_module, self._samples), self._samples, **_CHECK)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Explain the samples if it is time. The other ranks go on."""
@@ -210,118 +203,87 @@ class ExplainCallback(Callback):
         few = self._samples is None or len(self._samples) < self._count
         return few and trainer.state.fn == "fit"
 
-    def _prepared(self, module: LightningModule, samples: Samples) -> Explainer:
-        """The explainer of a training, once the size of its images is known."""
-        chosen = module if self.network is None else self.network(module)
-        adapter = self._adapter(chosen, samples)
-        size = (samples.images.shape[-2], samples.images.shape[-1])
-        if (adapter.channels, *adapter.input_size) != (samples.images.shape[1], *size):
+    def _check_labels(self, samples: Samples) -> None:
+        if isinstance(self.targets, str) and self.targets == "label" and min(samples.labels) < 0:
             raise IgosError(
-                f"The samples have the shape {tuple(samples.images.shape[1:])}, but {adapter.name} takes"
-                f" {(adapter.channels, *adapter.input_size)}: set its input_size, mean and std"
+                "targets is 'label', but the samples have no labels: pass samples=(images, labels) to"
+                " ExplainCallback"
             )
+
+    def _network(self, module: LightningModule, samples: Samples) -> ExplainableNetwork:
+        """What is explained, with its normalisation."""
+        chosen = module if self.network is None else self.network(module)
+        bare = {"class_names": self.class_names, "output": self.output}
+        adapter = adapter_of(chosen, samples.images, self.mean, self.std, **bare)
+        vars(adapter).pop("weights_sha256", None)  # of an adapter that is kept; its weights have changed
         adapter.pixel_mean = adapter.pixel_mean.to(module.device)
         adapter.pixel_std = adapter.pixel_std.to(module.device)
-        return self._explainer_of(adapter, min(size))
+        return adapter
 
-    def _adapter(self, chosen: object, samples: Samples) -> ExplainableNetwork:
-        if isinstance(chosen, ExplainableNetwork):
-            own = {"mean": self.mean, "std": self.std, "class_names": self.class_names}
-            given = [name for name, value in own.items() if value is not None]
-            given += ["targets"] if self.targets != "predicted" else []
-            if given:
-                raise IgosError(f"{chosen.name} has its own {', '.join(given)}: set them there")
-            return chosen
-        if not isinstance(chosen, nn.Module):
-            raise IgosError(f"network must return a torch.nn.Module, but returned a {type(chosen).__name__}")
-        channels = samples.images.shape[1]
-        family = _AsGiven if self.mean is None else Classifier
-        return family(
-            chosen,
-            input_size=(samples.images.shape[-2], samples.images.shape[-1]),
-            mean=_for_each(0.0 if self.mean is None else self.mean, channels),
-            std=_for_each(1.0 if self.std is None else self.std, channels),
-            class_names=self.class_names,
-            targets="predicted" if self.targets == "predicted" else "ground_truth",
-        )
-
-    def _explainer_of(self, network: ExplainableNetwork, side: int) -> Explainer:
-        """An explainer for images with this shorter side."""
-        mask_size = max(2, min(_MOST_CELLS, side // _PIXELS_PER_CELL))
-        return Explainer.from_preset(network, self.preset, **{"mask_size": mask_size, **self.settings})
-
-    def _batch(self, network: ExplainableNetwork, samples: Samples) -> ImageBatch:
-        """The samples for the explainer, with the labels that are to be explained."""
-        targets = samples.labels if isinstance(self.targets, str) else _for_each(self.targets, self._count)
-        return samples.batch(network, targets[: len(samples)])
+    def _explained(
+        self, trainer: Trainer, network: ExplainableNetwork, samples: Samples, **more: Any
+    ) -> Explanations:
+        """Explain the samples as the network is now."""
+        targets = self.targets[: len(samples)] if isinstance(self.targets, list | tuple) else self.targets
+        if isinstance(targets, str):
+            targets = samples.labels if targets == "label" else None
+        with (
+            _eager(),
+            _unlogged(network),
+            trainer.precision_plugin.forward_context(),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", module="igos_pl")  # the records say the same, see below
+            result = explain(
+                network,
+                samples.images,
+                targets,
+                self.preset,
+                normalized=not isinstance(network, Detector),  # detectors normalise by themselves
+                **{**self.settings, **more},
+            )
+        for record in result.images:
+            if record.message:
+                self._tell(record.message, f" ({record.sample_id})")
+        return result
 
     def _explain(self, trainer: Trainer, module: LightningModule) -> None:
         """Explain the samples, and log and write the results."""
         if self._samples is None:
-            self._tell("There was no validation so far from which images could be taken")
-            return
-        if self._explainer is None:
-            self._explainer = self._prepared(module, self._samples)
-        explainer = self._explainer
-        network = explainer.network
-        batch = self._batch(network, self._samples)
-        with _eager(), _unlogged(network), trainer.precision_plugin.forward_context():
-            result = explainer.predict_step(batch.to(module.device))
-        failed = {record.message: record.sample_id for record in result.images if record.status in _FAILED}
-        for reason, image in failed.items():
-            self._tell(reason, f" (image {image})")
+            raise IgosError("There was no validation so far from which images could be taken")
+        network = self._network(module, self._samples)
+        result = self._explained(trainer, network, self._samples)
         # As Lightning does for an epoch's own metrics: the last step of the epoch, not the next one.
         step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
-        attributes = self._attributes(trainer, explainer, step)
-        rows = [row for row in explanations_of(result, attributes) if row.best and row.status == "ok"]
-        metrics, pictures = _means(rows), dict(_drawn(row, batch, network) for row in rows)
+        progress = {"epoch": trainer.current_epoch, "step": step}
+        result.attributes.update(progress, preset=self.preset, precision=str(trainer.precision))
+        rows = [row for row, best in enumerate(result.best) if best] if len(result) else []
+        metrics = _means([result[row] for row in rows])
+        pictures = dict(_drawn(result, row, self._samples.labels, network) for row in rows)
         taken = loggers.log(trainer, {"epoch": trainer.current_epoch, **metrics}, pictures, step)
-        if not _is_trial(trainer):
-            self._write(trainer, result, attributes, {} if taken else pictures, metrics)
-
-    def _attributes(self, trainer: Trainer, explainer: Explainer, step: int) -> Attributes:
-        """What the file of masks says of their making."""
-        vars(explainer.network).pop("weights_sha256", None)  # they have changed since the last epoch
-        return {
-            **explainer.describe(),
-            "precision": str(trainer.precision),
-            "preset": self.preset,
-            "epoch": trainer.current_epoch,
-            "step": step,
-        }
-
-    def _write(
-        self,
-        trainer: Trainer,
-        result: BatchResult,
-        attributes: Attributes,
-        pictures: dict[str, loggers.Picture],
-        metrics: dict[str, float],
-    ) -> None:
+        if _is_trial(trainer):
+            return
         folder, name = loggers.folder_of(trainer), f"epoch={trainer.current_epoch:03d}"
-        loggers.write_masks(folder / f"{name}.h5", segment_bytes([result], attributes))
-        if pictures:
+        folder.mkdir(parents=True, exist_ok=True)
+        masks = folder / f"{name}.h5"
+        masks.unlink(missing_ok=True)  # of an earlier training
+        result.save(masks)
+        if not taken:
             loggers.write_pictures(folder / name, pictures)
         if not trainer.loggers:
-            row = {"epoch": trainer.current_epoch, "step": attributes["step"], **metrics}
-            loggers.append_row(folder / "metrics.csv", ["epoch", "step", *_METRICS], row)
+            loggers.append_row(folder / "metrics.csv", [*progress, *_METRICS], {**progress, **metrics})
 
     def _tell(self, reason: str, where: str = "") -> None:
-        """Warn of something that is missing, once for each reason."""
-        if reason not in self._told:
-            self._told.add(reason)
+        """Warn of something, once for each reason whatever its numbers are."""
+        kind = re.sub(r"[\d.]+", "", reason)
+        if kind not in self._told:
+            self._told.add(kind)
             warnings.warn(f"ExplainCallback: {reason}{where}", stacklevel=2)
 
 
 def _is_trial(trainer: Trainer) -> bool:
     """Whether this is ``fast_dev_run``: everything is tried once, nothing is written, and errors end it."""
     return bool(vars(trainer)["fast_dev_run"])
-
-
-class _AsGiven(Classifier):
-    """A classifier whose images are normalised already, by values that nobody has told."""
-
-    unit = 1.0
 
 
 _METRICS = tuple(f"{_GROUP}/{name}" for name in ("deletion", "insertion", "insertion_minus_deletion"))
@@ -341,11 +303,6 @@ def _given(samples: Any) -> Samples:
     return Samples.of(samples)
 
 
-def _for_each(value: Any, count: int) -> list[Any]:
-    """A value for each, where there may be one for all."""
-    return list(value) if isinstance(value, Sequence) else [value] * count
-
-
 def _means(rows: Sequence[Explanation]) -> dict[str, float]:
     """The mean scores; none where metrics are off or nothing was explained."""
     scored = [row for row in rows if not np.isnan(row.deletion)]
@@ -356,16 +313,18 @@ def _means(rows: Sequence[Explanation]) -> dict[str, float]:
     return dict(zip(_METRICS, (deletion, insertion, insertion - deletion), strict=True))
 
 
-def _drawn(row: Explanation, batch: ImageBatch, network: ExplainableNetwork) -> tuple[str, loggers.Picture]:
-    """The name and the picture of an explanation. It also says the image's label if that is another one."""
-    number, truth = int(row.sample_id), int(row.image["ground_truth"])
-    label = row.label_name
-    if truth not in (-1, row.label):
+def _drawn(
+    result: Explanations, row: int, labels: Sequence[int], network: ExplainableNetwork
+) -> tuple[str, loggers.Picture]:
+    """The name and the picture of an explanation. It also names the image's label if that is another one."""
+    explanation, number = result[row], int(result.image_index[row])
+    label, truth = explanation.label_name, labels[number]
+    if truth not in (-1, explanation.label) and isinstance(network, Classifier):
         label = f"{label}, labelled {network.label_name(truth)}"
-    shown = Explanation({**row.values, "label_name": label}, row.image, row.attributes)
-    name = f"{_GROUP}/{number}" if row.target == 0 else f"{_GROUP}/{number}-{row.target}"
-    figure = figure_of(shown, picture_of(batch.images[number]))
-    return name, loggers.Picture.of(figure, f"{label} ({row.score:.2f})")
+    shown = Explanation({**explanation.values, "label_name": label}, explanation.image, result.attributes)
+    name = f"{_GROUP}/{number}" if explanation.target == 0 else f"{_GROUP}/{number}-{explanation.target}"
+    figure = figure_of(shown, result.originals[number])
+    return name, loggers.Picture.of(figure, f"{label} ({explanation.score:.2f})")
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from PIL import Image
 from pytorch_lightning import Trainer
 
 from igos_pl.errors import IgosError
-from igos_pl.store.files import publishing
 
 
 @dataclass(frozen=True)
@@ -98,27 +97,15 @@ def folder_of(trainer: Trainer) -> Path:
     return Path(root, *parts, "explanations")
 
 
-def write_masks(path: Path, content: bytes) -> None:
-    """Write a result file; it takes the place of an earlier one.
-
-    Raises:
-        IgosError: if it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with publishing(path) as temporary:
-        temporary.write_bytes(content)
-
-
 def write_pictures(folder: Path, pictures: Mapping[str, Picture]) -> None:
     """Write pictures as PNG files, named by the last part of their names."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     for name, picture in pictures.items():
         Image.fromarray(picture.pixels).save(folder / f"{name.rsplit('/', 1)[-1]}.png")
 
 
 def append_row(path: Path, columns: Sequence[str], row: Mapping[str, float | int | str]) -> None:
     """Add a row to a CSV file, which gets a header if it is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         if file.tell() == 0:

@@ -6,17 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.batches import ImageBatch
-from igos_pl.data.geometry import Frame
-from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError
-from igos_pl.models.base import ExplainableNetwork
 
 
 @dataclass(frozen=True)
@@ -83,36 +76,6 @@ class Samples:
                 " samples=(images, labels) to ExplainCallback"
             )
         return Samples(torch.cat((self.images, other.images)), [*self.labels, *other.labels])
-
-    def batch(self, network: ExplainableNetwork, targets: Sequence[int]) -> ImageBatch:
-        """The images before they were normalised, as the explainer takes them.
-
-        Args:
-            network: whose mean and std they are normalised by.
-            targets: the label to explain for each image, where the network asks for one.
-        """
-        height, width = self.images.shape[-2:]
-        frame = Frame.of(width, height, (height, width), "squash")
-        records = [ImageRecord(str(number), "", frame, label) for number, label in enumerate(self.labels)]
-        images = self.images * network.pixel_std.cpu() + network.pixel_mean.cpu()
-        return ImageBatch(images, records, [GroundTruth(target) for target in targets])
-
-
-def picture_of(image: Tensor) -> NDArray[np.uint8]:
-    """An image ``(C, H, W)`` as a picture ``(H, W, 3)``.
-
-    Values from 0 to 1 are shown as they are. Others are stretched to this range. One or two channels are
-    shown as grey, and of more than three channels the first three.
-    """
-    pixels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-        pixels = (pixels - low) / max(high - low, 1e-12)
-    shades: NDArray[np.uint8] = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(shades)
-
-
-_TOLERANCE = 1e-3  # of values that were normalised and back, or interpolated
 
 
 def _are_labels(tensor: Tensor, count: int) -> bool:
