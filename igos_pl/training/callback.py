@@ -24,7 +24,7 @@ from igos_pl.errors import IgosError
 from igos_pl.explainer import PRECISIONS, Explainer
 from igos_pl.figures.overlay import figure_of
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
-from igos_pl.training import loggers
+from igos_pl.training.loggers import Picture, append_row, folder_of, log, write_pictures
 from igos_pl.training.samples import Samples
 
 # The prefix of all names in the loggers.
@@ -260,18 +260,18 @@ class ExplainCallback(Callback):
         rows = [row for row, best in enumerate(result.best) if best] if len(result) else []
         metrics = _means([result[row] for row in rows])
         pictures = dict(_drawn(result, row, self._samples.labels, network) for row in rows)
-        taken = loggers.log(trainer, {"epoch": trainer.current_epoch, **metrics}, pictures, step)
+        taken = log(trainer, {"epoch": trainer.current_epoch, **metrics}, pictures, step)
         if _is_trial(trainer):
             return
-        folder, name = loggers.folder_of(trainer), f"epoch={trainer.current_epoch:03d}"
+        folder, name = folder_of(trainer), f"epoch={trainer.current_epoch:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         masks = folder / f"{name}.h5"
         masks.unlink(missing_ok=True)  # of an earlier training
         result.save(masks)
         if not taken:
-            loggers.write_pictures(folder / name, pictures)
+            write_pictures(folder / name, pictures)
         if not trainer.loggers:
-            loggers.append_row(folder / "metrics.csv", [*progress, *_METRICS], {**progress, **metrics})
+            append_row(folder / "metrics.csv", [*progress, *_METRICS], {**progress, **metrics})
 
     def _tell(self, reason: str, where: str = "") -> None:
         """Warn of something, once for each reason whatever its numbers are."""
@@ -315,7 +315,7 @@ def _means(rows: Sequence[Explanation]) -> dict[str, float]:
 
 def _drawn(
     result: Explanations, row: int, labels: Sequence[int], network: ExplainableNetwork
-) -> tuple[str, loggers.Picture]:
+) -> tuple[str, Picture]:
     """The name and the picture of an explanation. It also names the image's label if that is another one."""
     explanation, number = result[row], int(result.image_index[row])
     label, truth = explanation.label_name, labels[number]
@@ -324,7 +324,7 @@ def _drawn(
     shown = Explanation({**explanation.values, "label_name": label}, explanation.image, result.attributes)
     name = f"{_GROUP}/{number}" if explanation.target == 0 else f"{_GROUP}/{number}-{explanation.target}"
     figure = figure_of(shown, result.originals[number])
-    return name, loggers.Picture.of(figure, f"{label} ({explanation.score:.2f})")
+    return name, Picture.of(figure, f"{label} ({explanation.score:.2f})")
 
 
 @contextmanager
