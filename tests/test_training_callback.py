@@ -186,12 +186,29 @@ def test_the_training_is_the_same_bit_for_bit(
     states = []
     for name in ("without", "with"):
         seed_everything(3, verbose=False)
-        callbacks = others() + ([ExplainCallback(samples=3, **QUICK)] if name == "with" else [])
+        callbacks = others() + ([ExplainCallback(samples=2, **QUICK)] if name == "with" else [])
         trainer = fitted(tmp_path / name, callbacks, module(), max_epochs=3, **options)
         states.append(state_of(trainer))
     assert_equal(states[1], states[0])
     files = sorted(path.name for path in (tmp_path / "with" / "explanations").glob("*.h5"))
     assert files[:3] == ["epoch=000.h5", "epoch=001.h5", "epoch=002.h5"]  # SWA adds an epoch of its own
+
+
+def test_nothing_is_compiled_for_an_explanation(tmp_path: Path) -> None:
+    counts = []
+    for callbacks in ([], [ExplainCallback(samples=3, **QUICK)]):
+        compiled: list[Any] = []
+
+        def backend(graph: Any, inputs: Any, compiled: list[Any] = compiled) -> Any:
+            compiled.append(graph)
+            return graph.forward
+
+        torch._dynamo.reset()
+        module = Trained()
+        module.backbone = torch.compile(module.backbone, backend=backend)
+        fitted(tmp_path, callbacks, module, max_epochs=1)
+        counts.append(len(compiled))
+    assert counts[0] == counts[1] > 0
 
 
 class Watch(Callback):
