@@ -1,9 +1,10 @@
 """What `ExplainCallback` costs: the time of its explanations, and of an epoch's own work beside it.
 
-A ResNet-18 of torchvision learns random images. Times are wall-clock seconds; the first explanation is left
-out, because it also warms up.
+A ResNet-18 of torchvision learns random images. Times are the process's own CPU seconds, so that other work
+on the machine counts little; with one thread they are the seconds of an idle core. The first explanation is
+left out, because it also warms up.
 
-    OMP_NUM_THREADS=2 python benchmarks/training.py --size 64
+    OMP_NUM_THREADS=1 python benchmarks/training.py --size 64
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class Timed(ExplainCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what is added to the epoch."""
-        began = time.perf_counter()
+        began = time.process_time()
         super().on_train_epoch_end(trainer, pl_module)
-        self.seconds.append(time.perf_counter() - began)
+        self.seconds.append(time.process_time() - began)
 
 
 def images(count: int, size: int, seed: int) -> TensorDataset:
@@ -83,9 +84,9 @@ def main() -> None:
             default_root_dir=folder, max_epochs=options.epochs, callbacks=[callback], logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        began = time.perf_counter()
+        began = time.process_time()
         trainer.fit(Training(), *loaders)
-        whole = time.perf_counter() - began
+        whole = time.process_time() - began
     own = (whole - sum(callback.seconds)) / options.epochs
     print(
         f"{options.samples} images of {options.size} x {options.size}:"
