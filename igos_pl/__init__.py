@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from igos_pl.solver.starts import Start
     from igos_pl.store import MaskFile, merge
+    from igos_pl.training import ExplainCallback
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "Classifier",
     "DenseDetector",
     "EfficientNetLite0Classifier",
+    "ExplainCallback",
     "Explainer",
     "Explanations",
     "HuggingFaceClassifier",
@@ -75,6 +77,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ExplainCallback": "training",
     "Explainer": "explainer",
     "Explanations": "api",
     "MaskAttribution": "api",

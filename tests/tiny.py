@@ -147,12 +147,13 @@ def probabilities_of(network: Classifier, picture: Image.Image) -> Tensor:
 def quiet_trainer(folder: Path, **options: Any) -> Trainer:
     """A trainer on the CPU that writes and says nothing by itself."""
     quiet = {
+        "devices": 1,
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    return Trainer(default_root_dir=folder, accelerator="cpu", devices=1, **{**quiet, **options})
+    return Trainer(default_root_dir=folder, accelerator="cpu", **{**quiet, **options})
 
 
 class GoldenClassifier:

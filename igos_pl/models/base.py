@@ -119,8 +119,12 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         layers = [
             (layer, layer.training, dict(layer._parameters), dict(layer._buffers)) for layer in self.modules()
         ]
-        before = [(weight, weight.data, weight.requires_grad) for weight in self.parameters()]
+        before = [(weight, weight.data, weight.requires_grad, weight.grad) for weight in self.parameters()]
+        # There are layers that change their buffers in evaluation mode, too: observers of quantisation.
+        values = [(buffer, buffer.detach().clone()) for buffer in self.buffers()]
         try:
+            for weight in self.parameters():
+                weight.grad = None  # so that `to` does not move what is being accumulated
             self.freeze()
             yield
         finally:
@@ -128,9 +132,13 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
                 layer.training = training
                 layer._parameters.update(parameters)
                 layer._buffers.update(buffers)
-            for weight, data, needs_gradient in before:
+            for weight, data, needs_gradient, gradient in before:
                 weight.data = data  # the very memory, which optimisers and other modules may share
                 weight.requires_grad_(needs_gradient)
+                weight.grad = gradient
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.data.copy_(value)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` as this network wants them, float32.
