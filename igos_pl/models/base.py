@@ -147,7 +147,9 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
             images: uint8, or float in which 1 stands for 255.
         """
         shares = images.float() if images.is_floating_point() else images.float() / 255
-        scaled = (shares - self.pixel_mean) / self.pixel_std
+        # The adapter of a module on a GPU may have been made on the CPU.
+        mean, std = self.pixel_mean.to(shares.device), self.pixel_std.to(shares.device)
+        scaled = (shares - mean) / std
         return scaled.contiguous(memory_format=torch.channels_last)
 
     @property
