@@ -260,7 +260,7 @@ digests = []
 for name in ("without", "with"):
     folder = Path(sys.argv[1]) / name
     callbacks = [ExplainCallback(samples=3, **tests.QUICK)] if name == "with" else []
-    trainer = tests.fitted(folder, callbacks, devices=2, strategy="ddp_fork", max_epochs=2)
+    trainer = tests.fitted(folder, callbacks, devices=2, strategy="ddp_fork", max_epochs=3)
     weights = torch.cat([weight.flatten() for weight in trainer.lightning_module.state_dict().values()])
     digests.append(hashlib.sha256(weights.numpy().tobytes()).hexdigest())
 print("digests", *digests)
