@@ -27,6 +27,9 @@ _TRIMS = frozenset({"TrimBorder"})
 _GEOMETRY = ("do_", "size", "crop", "resample", "pad")
 _VALUES = frozenset({"do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels"})
 
+# Frames that are kept, one for each size of pictures.
+_FRAMES = 4096
+
 
 class PictureTransform(Preprocessing):
     """Steps on PIL pictures: resizes and centre crops, as torchvision, timm and open_clip have them.
@@ -88,6 +91,7 @@ class ImageProcessorTransform(Preprocessing):
         if getattr(processor, "backend", None) != "torchvision":
             raise IgosError(f"{kind} cannot be used here: only image processors of torchvision's backend can")
         self.processor = processor
+        self._frames: dict[tuple[int, int], Frame] = {}
         colours = ((0, 0, 0), (255, 255, 255), (102, 102, 102), (255, 0, 0))
         black, white, grey, red = (self._values_of(colour) for colour in colours)
         extent = white - black
@@ -119,8 +123,15 @@ class ImageProcessorTransform(Preprocessing):
         pixels = self._values(picture)
         pixels = pixels.flip(0) if self.reverses else pixels
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        frame = traced_frame(self._values, picture.width, picture.height)
-        return pixels * std + mean, frame
+        return pixels * std + mean, self._frame(picture.size)
+
+    def _frame(self, size: tuple[int, int]) -> Frame:
+        """The frame of pictures of some width and height. It is traced once: that takes milliseconds."""
+        if size not in self._frames:
+            if len(self._frames) >= _FRAMES:
+                self._frames.clear()
+            self._frames[size] = traced_frame(self._values, *size)
+        return self._frames[size]
 
     def _values(self, picture: Image.Image | Tensor) -> Tensor:
         """The processor's output ``(C, H, W)`` for a picture, or for a tensor ``(3, H, W)``."""

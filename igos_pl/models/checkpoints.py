@@ -108,7 +108,7 @@ def stripped(state: dict[str, Tensor], wanted: Sequence[str], path: Path) -> tup
         )
     beside = len(state) - len(part)
     remark = f"took the tensors whose names begin with {prefix!r}"
-    return part, f"{remark}, and left out {beside} others" if beside else remark
+    return part, f"{remark}, and left out {beside} other{'s' * (beside > 1)}" if beside else remark
 
 
 def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
