@@ -146,10 +146,16 @@ def save_detector(config: Any, processor: str, folder: Path) -> None:
     getattr(transformers, processor)(size=size).save_pretrained(folder)
 
 
-def save_segformer(folder: Path) -> None:
-    """Write a SegFormer with seeded weights and its image processor."""
-    import transformers
+def rtdetr_folder(folder: Path) -> str:
+    """A small RT-DETR."""
+    pytest.importorskip("transformers")
+    save_detector(rtdetr_config(), "RTDetrImageProcessor", folder)
+    return str(folder)
 
+
+def segformer_folder(folder: Path) -> str:
+    """A small SegFormer."""
+    transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(
         hidden_sizes=[8, 16, 24, 32],
         depths=[1, 1, 1, 1],
@@ -160,3 +166,12 @@ def save_segformer(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         lively(transformers.SegformerForSemanticSegmentation(config)).save_pretrained(folder)
     transformers.SegformerImageProcessor(size={"height": 64, "width": 96}).save_pretrained(folder)
+    return str(folder)
+
+
+def ultralytics_library(folder: Path) -> Any:
+    """The package, imported with its settings in a folder of the tests and without the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLO_CONFIG_DIR", str(folder))
+        patch.setenv("YOLO_OFFLINE", "1")
+        return pytest.importorskip("ultralytics")

@@ -39,12 +39,7 @@ class TinySegments(nn.Conv2d):
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the photos, weights and models that the page names; the libraries stay offline."""
     folder = tmp_path_factory.mktemp("detectors")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("YOLO_OFFLINE", "1")
-        patch.setenv("YOLO_CONFIG_DIR", str(folder))
-        ultralytics = pytest.importorskip("ultralytics")
-        pytest.importorskip("transformers")
+    ultralytics = dense_adapters.ultralytics_library(folder)
     (folder / "photos").mkdir()
     for name in dense_adapters.PHOTOS:
         dense_adapters.photo(name).save(folder / "photos" / name)
@@ -64,10 +59,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ):
             made = torchvision.models.get_model(name, weights=None, **options)
             torch.save(dense_adapters.lively(made).state_dict(), folder / file)
-        dense_adapters.save_detector(
-            dense_adapters.rtdetr_config(), "RTDetrImageProcessor", folder / "my_rtdetr"
-        )
-        dense_adapters.save_segformer(folder / "my_segformer")
+        dense_adapters.rtdetr_folder(folder / "my_rtdetr")
+        dense_adapters.segformer_folder(folder / "my_segformer")
         yolo = ultralytics.YOLO("yolov8n.yaml")
         for branch in yolo.model.model[-1].cv3:
             branch[-1].bias.data.fill_(-1)

@@ -16,8 +16,8 @@ from dense_adapters import (
     explained,
     lively,
     photo,
-    save_segformer,
     seen_by,
+    segformer_folder,
     slopes,
     targets_of,
 )
@@ -209,12 +209,6 @@ def test_torchvision_names_and_files(tmp_path: Path) -> None:
 # --- Hugging Face ----------------------------------------------------------------------------------------
 
 
-def saved_segformer(folder: Path) -> Path:
-    pytest.importorskip("transformers")
-    save_segformer(folder / "tiny-segformer")
-    return folder / "tiny-segformer"
-
-
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -224,8 +218,8 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("offline")
 def test_segformers_predictions(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    path = saved_segformer(tmp_path)
-    network = HuggingFaceSegmenter(str(path), min_area=0)
+    path = segformer_folder(tmp_path / "tiny-segformer")
+    network = HuggingFaceSegmenter(path, min_area=0)
     module = transformers.AutoModelForSemanticSegmentation.from_pretrained(path).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(path)
     assert network.input_size == (64, 96)
@@ -247,8 +241,8 @@ def test_segformers_predictions(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_a_run_of_segformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved_segformer(tmp_path)
-    network = HuggingFaceSegmenter(str(path), max_per_image=2)
+    path = segformer_folder(tmp_path / "tiny-segformer")
+    network = HuggingFaceSegmenter(path, max_per_image=2)
     described = network.describe()
     result = explained(network)
     assert len(result.explanations["score"]) == 2
@@ -262,4 +256,4 @@ def test_a_run_of_segformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(by_autograd, by_difference, rtol=1e-3, atol=1e-12)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(IgosError, match=r"pip install 'igos_pl\[huggingface\]'"):
-        HuggingFaceSegmenter(str(path))
+        HuggingFaceSegmenter(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dense_adapters import (
     seen_by,
     slopes,
     targets_of,
+    ultralytics_library,
 )
 from PIL import Image
 from torch import nn
@@ -31,12 +31,8 @@ SIDE = 160
 
 
 @pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The package, with its settings in a temporary folder and without the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
-        patch.setenv("YOLO_OFFLINE", "1")
-        yield pytest.importorskip("ultralytics")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return ultralytics_library(tmp_path_factory.mktemp("config"))
 
 
 def yolo(library: Any, config: str) -> Any:
