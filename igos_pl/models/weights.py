@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
-from igos_pl.models.checkpoints import read_tensors, stripped
+from igos_pl.models.checkpoints import Omitted, read_tensors, stripped
 from igos_pl.settings import digest
 
 _COUNTER = ".num_batches_tracked"
@@ -246,14 +246,18 @@ def _read(path: Path) -> object:
         raise
     except Exception as error:  # damaged files make torch.load raise nearly anything
         if isinstance(error, pickle.UnpicklingError) and _is_torch_file(path):
-            raise IgosError(
-                f"{path} holds more than tensors and was refused, since loading it could run code: save the"
-                " state dict alone, torch.save(module.state_dict(), path)"
-            ) from error
+            raise _refused(path) from error
         raise IgosError(
             f"{path} cannot be read as a weight file, or is cut off ({path.stat().st_size:,} bytes): fetch it"
             " again"
         ) from error
+
+
+def _refused(path: Path) -> IgosError:
+    return IgosError(
+        f"{path} holds more than tensors and was refused, since loading it could run code: save the state dict"
+        " alone, torch.save(module.state_dict(), path)"
+    )
 
 
 _FOLDER = 0x10  # of a part's attributes in a zip file
@@ -293,6 +297,8 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
+        if isinstance(content, dict) and any(isinstance(value, Omitted) for value in content.values()):
+            raise _refused(path)
         raise IgosError(f"{path} holds no state dict: a dict from parameter names to tensors is expected")
     for key, tensor in content.items():
         if not _is_dense(tensor) or tensor.is_complex():
