@@ -75,12 +75,17 @@ def own_error(error: BaseException | None) -> IgosError | None:
     return error
 
 
+# Characters of another library's message.
+_LONGEST = 300
+
+
 def refused(error: Exception) -> IgosError:
     """What to say of an exception that a constructor raised: the trainer's, or that of one's own class."""
     if isinstance(error, MisconfigurationException):  # Lightning raises it for invalid trainer settings
         return IgosError(str(error))
     place = traceback.extract_tb(error.__traceback__)[-1]
     words = str(error).strip() or "no reason given"
+    words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
     return IgosError(
         f"The settings were refused: {words} ({type(error).__name__} in"
         f" {Path(place.filename).name}, line {place.lineno})"
@@ -144,7 +149,7 @@ def _unknown_class(message: str, setting: str) -> str:
         module, name = found.groups()
         return f"{setting} names {module}.{name}, but {module} has no {name}: {suggestion(name, names)}"
     if found := re.search(r"No module named '([\w.]+)'", message):
-        advice = usable_text or "correct the import path, or install the package"
+        advice = usable_text or "Correct the import path, or install the package"
         return f"{setting}{_named(message)}: there is no module {found[1]}. {advice}"
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
         ending = f". {usable_text}" if usable_text else ""
