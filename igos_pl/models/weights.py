@@ -255,8 +255,8 @@ def _read(path: Path) -> object:
 
 def _refused(path: Path) -> IgosError:
     return IgosError(
-        f"{path} holds more than tensors and was refused, since loading it could run code: save the state dict"
-        " alone, torch.save(module.state_dict(), path)"
+        f"{path} holds more than tensors and was refused, since loading it could run code: save the state"
+        " dict alone, torch.save(module.state_dict(), path)"
     )
 
 
