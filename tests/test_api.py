@@ -171,6 +171,15 @@ def test_functions_score_the_output_of_one_image(images: Tensor) -> None:
     assert each.score[0] == pytest.approx(result.score[0], abs=1e-5)
 
 
+def test_a_network_by_its_name() -> None:
+    pytest.importorskip("timm")
+    image = tiny.pictures(1, 32)[0].permute(1, 2, 0).numpy()
+    result = explain("EfficientNetLite0Classifier", image, top_k=2, metrics=False, iterations=1, mask_size=6)
+    assert result.attributes["network.name"] == "efficientnet_lite0"
+    assert len(result) == 2
+    assert result.saliency_on_original()[0].shape == (32, 32)
+
+
 @pytest.fixture(scope="module")
 def maskrcnn() -> MaskRCNN:
     module = shapes_mask_rcnn()
@@ -256,7 +265,8 @@ WRONG = [
         {"targets": lambda output: output},
         r"must return one number.*returned \(5,\)",
     ),
-    ({"network": "resnet"}, "network is a str"),
+    ({"network": "resnet"}, "There is no network 'resnet'"),
+    ({"network": 3}, "network is a int, but must be a torch.nn.Module"),
     ({"network": tiny.TinyNet().half()}, "weights are of torch.float16"),
     (
         {"network": tiny.tiny_classifier(), "mean": 0.5, "std": 0.5},

@@ -197,8 +197,9 @@ def batches_of(sizes: list[int], ends: list[int]) -> list[list[int]]:
     ("images", "ranks", "lengths"),
     [
         (20, 1, [8, 8, 4]),
-        (20, 2, [8, 8, 2, 2]),
-        (33, 4, [8, 8, 8, 8, 1]),
+        (52, 2, [8] * 6 + [2, 2]),
+        (101, 4, [8] * 12 + [2, 2, 1]),
+        (20, 2, [4] * 4 + [2, 2]),  # each rank reserves two batches when it starts
         (100, 64, [2] * 50),
         (3, 5, [2, 1]),
         (1, 2, [1]),

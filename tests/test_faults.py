@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -18,17 +19,18 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from igos_pl.cli.main import main
+from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.images import find_images, read_image
 from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.datamodules import COCODataModule
 from igos_pl.datamodules.readers import FatalImages, Readers
 from igos_pl.errors import IgosError, NetworkError, RunError, UnreadError
 from igos_pl.explainer import Explainer
-from igos_pl.models import Classifier
+from igos_pl.models import Classifier, Detector
 from igos_pl.store import MaskFile, RunFolder, merge
 from igos_pl.store.seals import read_head, seal
 
@@ -107,10 +109,10 @@ def test_what_the_content_says_is_final(photos: Path, capsys: pytest.CaptureFixt
 def test_memory_that_runs_out_while_decoding_is_of_the_moment(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: Any) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Image.Image, "convert", full)
+    monkeypatch.setattr(ImageOps, "exif_transpose", full)
     with pytest.raises(UnreadError, match="cannot be decoded: too little memory"):
         read_image(photos / "a.png")
 
@@ -814,3 +816,271 @@ def test_records_are_whole(photos: Path) -> None:
     assert (record.sample_id, record.message, record.status) == ("a\\0\\ud800", "b\\0", "failed")
     parts: Sequence[BatchResult] = BatchResult([record]).parts()
     assert [list(part.images) for part in parts] == [[record]]
+
+
+# Odd networks and settings: one clear sentence each
+
+
+class Odd(tiny.TinyNet):
+    """A network whose output is what a function makes of logits and images."""
+
+    change: Any
+
+    def forward(self, images: Tensor) -> Any:
+        return type(self).change(super().forward(images), images)
+
+
+def odd(change: Any) -> type[Odd]:
+    return type("OddNet", (Odd,), {"change": staticmethod(change)})
+
+
+@torch.no_grad()
+def without_gradient(logits: Tensor, images: Tensor) -> Tensor:
+    return logits * 2
+
+
+def zeroed(logits: Tensor, images: Tensor) -> Tensor:
+    images.zero_()
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda logits, images: torch.ones(len(images), 5), "no gradient with respect to the image"),
+        (lambda logits, images: logits.detach(), "no gradient with respect to the image"),
+        (without_gradient, "no gradient with respect to the image"),
+        (
+            lambda logits, images: logits.long(),
+            "dense and floating-point, but returned a tensor of torch.int64",
+        ),
+        (lambda logits, images: logits > 0, "returned a tensor of torch.bool"),
+        (lambda logits, images: torch.complex(logits, logits), "returned a tensor of torch.complex64"),
+        (lambda logits, images: logits.to_sparse(), "torch.sparse_coo"),
+        (lambda logits, images: logits.to("meta"), "on meta"),
+        (lambda logits, images: logits[:, :0], r"returned the shape \(2, 0\) for 2 images"),
+        (lambda logits, images: logits[:1], r"returned the shape \(1, 5\) for 2 images"),
+        (lambda logits, images: torch.cat((logits, logits)), r"returned the shape \(4, 5\) for 2 images"),
+        (lambda logits, images: logits[:, None], r"returned the shape \(2, 1, 5\) for 2 images"),
+        (lambda logits, images: (logits,), "returned tuple: wrap it in a module"),
+        (lambda logits, images: None, "returned NoneType"),
+        (zeroed, "The network changes its input, .* in place: use x = x"),
+    ],
+    ids=[
+        "constant",
+        "detached",
+        "no_grad",
+        "integer",
+        "bool",
+        "complex",
+        "sparse",
+        "meta",
+        "no classes",
+        "one row",
+        "twice the rows",
+        "axes",
+        "tuple",
+        "none",
+        "in place",
+    ],
+)
+def test_what_a_network_returns_is_checked(
+    photos: Path, change: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(tiny, "OddNet", odd(change), raising=False)
+    monkeypatch.setattr(tiny.OddNet, "__module__", "tiny")
+    assert predict(module="tiny.OddNet") == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert re.search(message, error)
+    assert not RunFolder("run").files()
+
+
+def test_a_run_in_which_all_images_fail_is_no_result(photos: Path, capsys: Any, monkeypatch: Any) -> None:
+    """Also if there are fewer of them than it takes to end a large run."""
+
+    def fails(logits: Tensor, images: Tensor) -> Tensor:
+        raise KeyError("inner")
+
+    monkeypatch.setattr(tiny, "OddNet", odd(fails), raising=False)
+    monkeypatch.setattr(tiny.OddNet, "__module__", "tiny")
+    assert predict("--data.limit=3", module="tiny.OddNet") == 1
+    assert "raised an exception at 3 images in a row, so the run ends. The last one: KeyError" in (
+        capsys.readouterr().err
+    )
+    assert not RunFolder("run").files()
+
+
+SETTINGS = {
+    "--model.optimizer=torch.optim.LBFGS": "The optimizer cannot optimise masks: .* Use NAG, LineSearch",
+    "--model.optimizer=torch.optim.SparseAdam": "The optimizer cannot optimise masks: .* Use NAG",
+    "--model.optimizer=torch.optim.Muon": "Muon only supports 2D parameters",
+    "--model.optimizer=torch.optim.Adafactor": "Adafactor mixes the masks of a batch",
+    "--model.optimizer.betas=[1,1]": "Invalid beta parameter at index 0",
+    "--model.optimizer.lr=-1": "Invalid learning rate: -1.0",
+    "--model.optimizer.lr=nan": "--model.optimizer.lr is nan, but must be a number",
+    "--model.optimizer=Nag": "there is no class Nag: did you mean NAG",
+    "--model.optimizer=torch.optim.Adm": "torch.optim has no Adm: did you mean Adam",
+    "--model.optimizer.stepsize=1": "Adam has no setting 'stepsize'",
+    "--model.l1=.nan": "l1 is nan, but must be at least 0",
+    "--model.l2=.inf": "l2 is inf, but must be a finite number",
+    "--model.noise=.nan": "noise is nan",
+    "--model.masksize=3": "There is no setting --model.masksize: did you mean --model.mask_size",
+    "--model.baseline=blurr": "--model.baseline is blurr, but must be one of .* did you mean blur",
+    "--model.method=igos+++": "method is 'igos[+]+', but must be one of: .* did you mean igos",
+    "--model.network.mean=[.nan,0,0]": "mean is .*, but must be a finite number",
+    "--model.network.std=[0,0,0]": "std is .*, but must be above 0 for every channel",
+    "--model.network.std=[1]": "mean has 3 values and std 1",
+    "--model.network.input_size=1000000": "input_size is 1000000, but must be at most 16384 pixels",
+    "--model.network.inputsize=3": "Classifier has no setting 'inputsize': did you mean input_size",
+    "--model.network.targets=groundtruth": "one of predicted, ground_truth .* did you mean ground_truth",
+    "--model.network.targets=[99999999999999999999]": "Label 99999999999999999999 is outside of the 5",
+    "--model.network.targets=ground_truth": "'ground_truth', but 5 of 5 images have no labels",
+    "--model.network.class_names=[a,b,c,d]": "class_names has 4 names, but TinyNet has 5 classes",
+    "--model.network.output=softmx": "must be one of softmax, sigmoid; did you mean softmax",
+    "--model.network=EfficentNetLite0": "no class EfficentNetLite0: did you mean EfficientNetLite0Classifier",
+    "--model.network=os.system": "os.system is no ExplainableNetwork. Available: Classifier",
+    "--model.network.module=tiny.TinyNt": "tiny has no TinyNt: did you mean TinyNet",
+    "--trainer.devices=-1": "should be an int > 0",
+    "--trainer.device=1": "There is no setting --trainer.device: did you mean --trainer.devices",
+    "--trainer.strategy=fsdp": "fsdp",
+    "--trainer.strategy=ddp_spawn": "trainer.strategy must be ddp",
+    "--trainer.strategy=nope": "invalid strategy name",
+    "--trainer.accelerator=nope": "invalid accelerator name",
+    "--trainer.num_nodes=0": "num_nodes",
+    "--data=ImageFolder": "there is no class ImageFolder: did you mean ImageFolderDataModule",
+    "--data.rot=photos": "ImageFolderDataModule has no setting 'rot': did you mean root",
+    "--data.shard=\u00b2/3": "shard is '\u00b2/3', but must be i/n",
+    f"--data.root={'x' * 5000}": "File name too long: x+[.][.][.]",
+    f"--output={'x' * 300}": "File name too long: x+[.][.][.]",
+    f"--data.labels={'x' * 5000}": "File name too long",
+    "--preset=fst": "preset is 'fst', but must be one of: .* did you mean fast",
+    "--config=binary.yaml": "binary.yaml is no text in UTF-8: -c takes YAML files",
+    "--config=deep.yaml": "deep.yaml is nested too deeply|deep.yaml, line 1, column .*: no YAML",
+    "--config=unknown.yaml": "There is no setting model.sead: did you mean model.seed",
+    "--config=list.yaml": "list.yaml holds a list, not settings by name",
+    "--config=nowhere.yaml": "Cannot read the settings in nowhere.yaml: No such file",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=[setting[:45] for setting in SETTINGS])
+def test_odd_settings_get_a_sentence(photos: Path, setting: str, capsys: Any) -> None:
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("deep.yaml").write_text("model: " + "[" * 3000)
+    Path("unknown.yaml").write_text("model:\n  sead: 1\n")
+    Path("list.yaml").write_text("- 1\n")
+    assert predict(setting) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert re.search(SETTINGS[setting], error)
+    assert "Namespace(" not in error
+
+
+def test_a_large_number_is_no_error(photos: Path) -> None:
+    assert predict(f"--model.seed={2**70}", f"--data.batch_size={10**30}") == 0
+
+
+def test_a_constructor_that_raises_is_named(photos: Path, capsys: Any, monkeypatch: Any) -> None:
+    class Refuses(tiny.TinyNet):
+        def __init__(self) -> None:
+            raise RuntimeError("no room today")
+
+    Refuses.__module__, Refuses.__qualname__ = "tiny", "Refuses"
+    monkeypatch.setattr(tiny, "Refuses", Refuses, raising=False)
+    assert predict(module="tiny.Refuses") == 2
+    assert (
+        "The settings were refused: no room today (RuntimeError in test_faults.py" in capsys.readouterr().err
+    )
+
+
+# What does not fit is known before the first image
+
+
+def test_labels_are_checked_before_the_first_image(photos: Path, capsys: Any, monkeypatch: Any) -> None:
+    """One wrong label, of the last image, costs a pass of a blank image."""
+    seen: list[int] = []
+    real = tiny.TinyNet.forward
+
+    def counted(net: tiny.TinyNet, images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return real(net, images)
+
+    monkeypatch.setattr(tiny.TinyNet, "forward", counted)
+    Path("labels.txt").write_text("".join(f"{name} {5 if name == 'e.png' else 1}\n" for name in NAMES))
+    assert predict("--data.labels=labels.txt", "--model.network.targets=ground_truth") == 2
+    assert "Label 5 is outside of the 5 classes of TinyNet (0 to 4)" in capsys.readouterr().err
+    assert seen == [1]
+    Path("labels.txt").write_text("".join(f"{name} {'9' * 20}\n" for name in NAMES))
+    assert predict("--data.labels=labels.txt") == 2
+    assert "labels.txt, line 1: expected 'path label'" in capsys.readouterr().err
+
+
+def test_what_a_detector_is_to_find_is_checked() -> None:
+    class Blind(Detector):
+        def detect(self, images: Tensor) -> list[Any]:
+            raise AssertionError("no image is needed")
+
+        score = detect  # type: ignore[assignment]
+
+    network = Blind(tiny.TinyNet(), class_names=["disc", "ring"], targets="ground_truth")
+    boxes = np.array([[1, 1, 9, 9]], np.float32)
+    network.check([GroundTruth(), GroundTruth(boxes=boxes, names=["disc"], ids=[1])])
+    with pytest.raises(IgosError, match="the data have no annotated objects: name an annotations file"):
+        network.check([GroundTruth()])
+    with pytest.raises(IgosError, match="knows none of the 1 classes .*: 'disk', .* did you mean disc"):
+        network.check([GroundTruth(boxes=boxes, names=["disk"], ids=[1])])
+    with pytest.raises(IgosError, match="'disk', but TinyNet has no such class: did you mean disc"):
+        Blind(tiny.TinyNet(), class_names=["disc", "ring"], categories=["disk"])
+    Blind(tiny.TinyNet(), class_names=["disc"]).check([GroundTruth()])
+
+
+# Files whose digest is right, but not their content
+
+
+def rewritten(change: Any) -> None:
+    for path in RunFolder("run").files():
+        with h5py.File(path, "r+") as file:
+            change(file)
+        seal(path)
+
+
+def shorter(group: str, name: str) -> Any:
+    def change(file: h5py.File) -> None:
+        values = file[group][name][:-1]
+        del file[group][name]
+        file[group].create_dataset(name, data=values)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda file: file.attrs.__setitem__("schema_version", "two"),
+            "schema_version is 'two', but must be",
+        ),
+        (lambda file: file.attrs.__setitem__("schema_version", np.nan), "but must be a whole number"),
+        (lambda file: file.attrs.__setitem__("schema_version", [1, 2]), "but must be a whole number"),
+        (shorter("/", "label"), "the columns of / differ in length: 4, 5"),
+        (shorter("images", "targets"), "the columns of images differ in length: 4, 5"),
+    ],
+    ids=["text", "nan", "list", "explanations", "images"],
+)
+def test_a_well_sealed_file_of_odd_content(photos: Path, change: Any, message: str, capsys: Any) -> None:
+    assert predict() == 0
+    rewritten(change)
+    for command in ("info", "status", "verify", "merge"):
+        capsys.readouterr()
+        assert main([command, "run"]) in (1, 2)
+        output = capsys.readouterr()
+        assert message in output.out + output.err
+
+
+def test_a_list_of_images_that_is_no_text(photos: Path, capsys: Any) -> None:
+    assert predict() == 0
+    Path("run/samples.txt").write_bytes(b"a.png\n\xff\n")
+    assert main(["status", "run"]) == 2
+    assert "run/samples.txt is damaged (no UTF-8): igos-pl predict" in capsys.readouterr().err
+    assert predict() == 0
+    assert main(["status", "run"]) == 0

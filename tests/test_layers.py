@@ -28,11 +28,12 @@ LAYERS: list[set[str]] = [
     {"callbacks", "datamodules"},
     {"explainer"},
     {"api"},
+    {"training"},
     {"__main__", "cli", "demo"},
 ]
 COMMANDS = LAYERS[-1]  # which may call each other
 LINKED = {"callbacks", "datamodules"}
-KNOW_LIGHTNING = {"run", "callbacks", "datamodules", "explainer", "api", "cli"}
+KNOW_LIGHTNING = {"run", "callbacks", "datamodules", "explainer", "api", "training", "cli"}
 
 
 def parsed() -> Iterator[tuple[str, ast.Module]]:

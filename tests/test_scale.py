@@ -23,6 +23,7 @@ from igos_pl.store.schema import EXPLANATIONS, IMAGES, decoded, encoded, find_co
 from igos_pl.store.seals import check_seal, read_head, seal, sealed
 from igos_pl.store.tables import compressed
 
+ROOT = Path(__file__).parents[1]
 ATTRIBUTES = {"method": "iGOS+", "seed": 1}
 
 
@@ -420,3 +421,30 @@ def test_commands_that_look_at_results_import_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Merged into" in done.stdout
     assert done.stderr == "", "no progress bar where there is no terminal"
+
+
+# The benchmark
+
+
+def test_the_benchmark_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import scale
+
+    def run(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["scale.py", *words])
+        scale.main()
+        return capsys.readouterr().out
+
+    folder = str(tmp_path)
+    made = run("make", folder, "--images=30", "--segment=12", "--detections=60", "--size=5", "--scattered")
+    assert "30 images" in made
+    assert "3 segments" in made
+    measured = run("measure", folder, "--tasks", "list", "merge", "--name=0")
+    assert [line.split()[0] for line in measured.splitlines()[1:3]] == ["list", "merge"]
+    assert "torch" not in measured
+    assert "3 segments" in run("limit", folder)
+    assert "masks of 5 x 5" in run("half", str(tmp_path / "masks.h5"))
+    with MaskFile(tmp_path) as masks:
+        assert f"{len(masks)} explanations of 5 x 5" in made

@@ -10,6 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import adapters
+import dense_adapters
 import h5py
 import numpy as np
 import pytest
@@ -29,12 +31,21 @@ from igos_pl.models import (
     DenseDetector,
     Detector,
     EfficientNetLite0Classifier,
+    HuggingFaceClassifier,
+    HuggingFaceDetector,
+    HuggingFaceSegmenter,
+    OpenCLIPClassifier,
     RCNNDetector,
+    Segmenter,
+    TimmClassifier,
     TorchvisionClassifier,
     TorchvisionDenseDetector,
     TorchvisionRCNNDetector,
+    TorchvisionSegmenter,
+    UltralyticsDetector,
     YOLODetector,
     YOLOv3SPPDetector,
+    ZeroShotClassifier,
 )
 from igos_pl.settings import Attributes, Configurable, digest, nested, parameters_of, plain
 from igos_pl.solver.starts import Start
@@ -43,7 +54,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 # The only parameters that results do not depend on, or that `facts` tells.
 NOT_SETTINGS = {
-    *("module", "weights", "weight_folder", "batch_norm_eps", "optimizer"),
+    *("module", "weights", "weight_folder", "batch_norm_eps", "auxiliary", "optimizer"),
     *("micro_batch_size", "batch_size", "num_workers", "limit", "shard", "retry_unreadable"),
 }
 
@@ -66,6 +77,7 @@ MAKERS: dict[type[Configurable], Callable[..., Configurable]] = {
     DenseDetector: partial(detector_of, DenseDetector, shapes_retinanet),
     RCNNDetector: partial(detector_of, RCNNDetector, shapes_mask_rcnn),
     YOLODetector: partial(detector_of, YOLODetector, nn.Identity),
+    Segmenter: partial(detector_of, Segmenter, nn.Identity),
     COCODataModule: partial(COCODataModule, root="photos"),
     ImageFolderDataModule: partial(ImageFolderDataModule, root="photos"),
     ImageNetDataModule: partial(ImageNetDataModule, root="photos"),
@@ -99,6 +111,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type], Configura
             patch.setattr("igos_pl.models.yolo.YOLOv3SPP", TinyNet)
             return YOLOv3SPPDetector(tiny)
 
+    def ultralytics() -> Configurable:
+        module = dense_adapters.ultralytics_library(folder).YOLO("yolov8n.yaml")
+        return UltralyticsDetector(module, input_size=32)
+
+    def torchvision_segmenter() -> Configurable:
+        name = "lraspp_mobilenet_v3_large"
+        module = torchvision.models.get_model(name, weights_backbone=None)
+        torch.save(module.state_dict(), folder / "lraspp.pth")
+        return TorchvisionSegmenter(name, str(folder / "lraspp.pth"))
+
     makers = MAKERS | {
         TorchvisionClassifier: partial(TorchvisionClassifier, "squeezenet1_1", squeeze),
         TorchvisionRCNNDetector: partial(
@@ -109,6 +131,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type], Configura
         ),
         YOLOv3SPPDetector: yolo,
         EfficientNetLite0Classifier: EfficientNetLite0Classifier,
+        TimmClassifier: lambda: TimmClassifier("test_resnet", adapters.timm_weights(folder)),
+        HuggingFaceClassifier: lambda: HuggingFaceClassifier(adapters.vit_folder(folder / "vit")),
+        HuggingFaceDetector: lambda: HuggingFaceDetector(dense_adapters.rtdetr_folder(folder / "rtdetr")),
+        HuggingFaceSegmenter: lambda: HuggingFaceSegmenter(
+            dense_adapters.segformer_folder(folder / "segformer")
+        ),
+        TorchvisionSegmenter: torchvision_segmenter,
+        UltralyticsDetector: ultralytics,
+        ZeroShotClassifier: lambda: ZeroShotClassifier(
+            adapters.clip_folder(folder / "clip"), adapters.PROMPTS
+        ),
+        OpenCLIPClassifier: lambda: OpenCLIPClassifier(
+            adapters.open_clip_model(folder / "open_clip")[1], adapters.PROMPTS
+        ),
     }
     return cache(lambda cls: makers[cls]())
 
@@ -174,6 +210,7 @@ OTHERS: dict[str, Any] = {
     # networks
     "input_size": 96, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "name": "other",
     "class_names": [*CATEGORIES, "other"], "output": "sigmoid", "targets": "ground_truth", "top_k": 2,
+    "min_area": 0.3,
     "score_threshold": 0.3, "categories": ["disc"], "max_per_image": 7, "nms_iou": 0.3,
     # data
     "root": "others", "resize": "crop", "annotations": "a.json", "labels": "l.txt", "ground_truth": "g.txt",

@@ -14,7 +14,6 @@ from tiny import SIZE, TinyNet, tiny_classifier
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
-from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier, TorchvisionClassifier
 from igos_pl.models.weights import fetch_weights, load_weights
 
@@ -51,13 +50,14 @@ def test_classifier_loads_and_records_its_file(tmp_path: Path) -> None:
     assert tiny_classifier().describe()["weights_sha256"] != described["weights_sha256"]
 
 
-def test_the_explainer_freezes_its_network() -> None:
+def test_a_network_is_frozen_for_a_while() -> None:
     network = Classifier(TinyNet(), input_size=SIZE)
     network.train()
+    with network.frozen():
+        assert not any(weight.requires_grad for weight in network.parameters())
+        assert not any(layer.training for layer in network.modules())
     assert all(weight.requires_grad for weight in network.parameters())
-    Explainer(network, mask_size=4)
-    assert not any(weight.requires_grad for weight in network.parameters())
-    assert not any(layer.training for layer in network.modules())
+    assert all(layer.training for layer in network.modules())
 
 
 def test_by_order_whatever_the_names(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
     network = TorchvisionClassifier("squeezenet1_1", str(path))
-    assert network.input_size == 224
+    assert network.input_size == (224, 224)
     assert network.label_name(285) == "Egyptian cat"
     assert isinstance(network, Classifier)
     with pytest.raises(IgosError, match="does not fit resnet18: of its 122 tensors"):
@@ -203,11 +203,11 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet51"}, "no classifier 'resnet51' among its .*resnet50"),
+        ({"name": "resnet51"}, "no classifier 'resnet51': did you mean .*resnet50"),
         ({"name": "fasterrcnn_resnet50_fpn"}, "no classifier 'fasterrcnn_resnet50_fpn'"),
         (
             {"name": "resnet50", "weights": "IMAGENET1K_V9"},
-            "weights is 'IMAGENET1K_V9', which is neither a .pth file nor.*IMAGENET1K_V1, IMAGENET1K_V2",
+            "weights is 'IMAGENET1K_V9', which is neither a weight file .*IMAGENET1K_V1, IMAGENET1K_V2",
         ),
         ({"name": "resnet50", "weights": "nowhere.pth"}, r"No weight file at nowhere\.pth"),
     ],
@@ -246,5 +246,111 @@ def test_embedded_network_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     network = EfficientNetLite0Classifier()
     assert len(str(network.describe()["weights_sha256"])) == 64
-    assert network.input_size == 224
+    assert network.input_size == (224, 224)
     assert network.label_name(285) == "Egyptian cat"
+
+
+def changed_bytes(tmp_path: Path, changes: int, seed: int) -> None:
+    """Change a byte of a weight file, again and again: the tensors are the same, or the change is told."""
+    path = saved(tmp_path / "tiny.pth")
+    content, random = path.read_bytes(), np.random.default_rng(seed)
+    told = 0
+    for _ in range(changes):
+        changed = bytearray(content)
+        changed[random.integers(len(changed))] ^= int(random.integers(1, 256))
+        path.write_bytes(changed)
+        module = TinyNet()
+        try:
+            load_weights(module, path, "TinyNet")
+        except IgosError:
+            told += 1
+        else:
+            assert_loaded(module)
+    assert told > changes / 2
+
+
+def test_no_changed_byte_loads_silently(tmp_path: Path) -> None:
+    changed_bytes(tmp_path, 500, seed=1)
+
+
+@pytest.mark.slow
+def test_no_changed_byte_of_twenty_thousand_loads_silently(tmp_path: Path) -> None:
+    changed_bytes(tmp_path, 20_000, seed=2)
+
+
+def test_checksums_are_checked_where_the_file_has_them(tmp_path: Path) -> None:
+    path = saved(tmp_path / "tiny.pth")
+    weight = TinyNet(seed=7).last.weight.detach().numpy().tobytes()
+    content = path.read_bytes()
+    place = content.index(weight)
+    changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    path.write_bytes(changed)
+    with pytest.raises(IgosError, match=r"is damaged: the checksum of tiny/data/4 is wrong. Fetch the file"):
+        load_weights(TinyNet(), path, "TinyNet")
+    torch.serialization.set_crc32_options(False)
+    try:
+        saved(path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    module = TinyNet()
+    load_weights(module, path, "TinyNet")
+    assert_loaded(module)
+
+
+def test_a_part_that_is_marked_as_a_folder_is_not_skipped(tmp_path: Path) -> None:
+    path = saved(tmp_path / "tiny.pth")
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"tiny/data/4") - 46  # in the table of contents
+    content[entry + 38] |= 0x10
+    path.write_bytes(content)
+    with pytest.raises(IgosError, match="is damaged: the checksum of tiny/data/4 is wrong"):
+        load_weights(TinyNet(), path, "TinyNet")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: dict(enumerate(state.values())), "holds no state dict"),
+        (lambda state: {key: value.to("meta") for key, value in state.items()}, "on the meta device"),
+        (lambda state: {key: value.to_sparse() for key, value in state.items()}, "first.weight is sparse"),
+        (lambda state: {key: value.to(torch.complex64) for key, value in state.items()}, "weight is complex"),
+    ],
+    ids=["integer keys", "meta", "sparse", "complex"],
+)
+def test_tensors_that_cannot_be_used(tmp_path: Path, change: Any, message: str) -> None:
+    path = saved(tmp_path / "tiny.pth", change(TinyNet().state_dict()))
+    with pytest.raises(IgosError, match=message):
+        load_weights(TinyNet(), path, "TinyNet")
+
+
+def test_a_module_without_values_is_refused() -> None:
+    with pytest.raises(IgosError, match="TinyNet: first.weight is on the meta device, without values"):
+        Classifier(TinyNet().to("meta"))
+
+
+class Tensors(nn.Module):
+    """Has tensors of all kinds, of which its state dict holds one."""
+
+    def __init__(self, value: float = 1.0, place: str = "") -> None:
+        super().__init__()
+
+        def of(name: str) -> Tensor:
+            return torch.full((2,), value if name == place else 1.0)
+
+        self.register_buffer("saved", of("saved"))
+        self.register_buffer("unsaved", of("unsaved"), persistent=False)
+        self.plain = of("plain")
+        self.several = [of("several"), 3]
+        self.by_name = {"one": of("by_name")}
+        self.cache = of("cache")
+        self.itself: list[Any] = []
+        self.itself.append(self.itself)
+
+
+@pytest.mark.parametrize("place", ["saved", "unsaved", "plain", "several", "by_name", "cache"])
+def test_every_tensor_belongs_to_the_identity(place: str) -> None:
+    """Whether a state dict holds it or not; but what a forward pass keeps does not."""
+    same, other = (Classifier(Tensors(*options)).facts() for options in ((), (2.0, place)))
+    keys = {key for key in same if same[key] != other[key]}
+    assert keys == {"saved": {"weights_sha256"}, "cache": set()}.get(place, {"layers"})

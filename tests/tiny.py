@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import Trainer
@@ -113,15 +115,45 @@ def write_pictures(folder: Path, names: Sequence[str], width: int = 40, height: 
     return folder
 
 
+def real_photos() -> dict[str, Image.Image]:
+    """Photos of several aspect ratios: wide, upright, square, very wide, and smaller than any input.
+
+    Skips the test if the packages that have them are not installed.
+    """
+    files = {"china": ("sklearn", "datasets/images/china.jpg"), "coffee": ("skimage", "data/coffee.png")}
+    found = {}
+    for name, (package, path) in files.items():
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            pytest.skip(f"{package}, which has the photos, is not installed")
+        found[name] = Image.open(Path(spec.origin).parent / path).convert("RGB")
+    china, coffee = found["china"], found["coffee"]
+    return {
+        "wide": china,
+        "upright": china.transpose(Image.Transpose.ROTATE_90),
+        "square": coffee.crop((100, 0, 500, 400)),
+        "panorama": china.crop((0, 150, 640, 333)),
+        "small": coffee.resize((61, 43)),
+    }
+
+
+def probabilities_of(network: Classifier, picture: Image.Image) -> Tensor:
+    """A network's probabilities for a picture, by its own preprocessing."""
+    pixels, _ = network.preprocessing(picture)
+    with torch.no_grad():
+        return network.probabilities(network.normalize(pixels[None]))[0]
+
+
 def quiet_trainer(folder: Path, **options: Any) -> Trainer:
     """A trainer on the CPU that writes and says nothing by itself."""
     quiet = {
+        "devices": 1,
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    return Trainer(default_root_dir=folder, accelerator="cpu", devices=1, **{**quiet, **options})
+    return Trainer(default_root_dir=folder, accelerator="cpu", **{**quiet, **options})
 
 
 class GoldenClassifier:

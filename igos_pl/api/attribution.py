@@ -24,7 +24,7 @@ class MaskAttribution:
         **settings: arguments of `igos_pl.explain`.
     """
 
-    def __init__(self, network: nn.Module, preset: str = "fast", **settings: Any) -> None:
+    def __init__(self, network: nn.Module | str, preset: str = "fast", **settings: Any) -> None:
         self.network = network
         self.settings = {"preset": preset, **settings}
 

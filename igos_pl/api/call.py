@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from igos_pl.api.images import Inputs, as_inputs, gathered
@@ -22,7 +23,7 @@ from igos_pl.solver.presets import preset_settings
 
 
 def explain(
-    network: nn.Module,
+    network: nn.Module | str,
     images: Any,
     targets: Any = None,
     preset: str = "fast",
@@ -43,8 +44,10 @@ def explain(
     class of each image is explained, or each detection.
 
     Args:
-        network: one of igos_pl's networks; one of torchvision's detectors; or any module that returns logits
-            ``(N, classes)``. For a module that returns something else, give functions as ``targets``.
+        network: any module that returns logits ``(N, classes)``; one of torchvision's detectors; one of
+            igos_pl's networks; or the name of a pretrained one: ``timm:NAME``, ``torchvision:NAME``,
+            ``hf:FOLDER``, or a class of igos_pl. For a module that returns something else, give functions as
+            ``targets``.
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``, which is the network's input as it is; an array
             likewise, or a picture with its channels last; a PIL image; a path; or a list of these. Pictures
             are scaled to the network's input.
@@ -75,12 +78,12 @@ def explain(
     found = gathered(images)
     bare = {"input_size": input_size, "class_names": class_names, "output": output, "top_k": top_k}
     adapter = adapter_of(network, found, mean, std, **bare)
-    inputs = as_inputs(found, adapter, normalized)
+    inputs, device = as_inputs(found, adapter, normalized), device_of(adapter)
     asked, truth = with_targets(adapter, targets, len(inputs.records))
     defaults = preset_settings(preset)
     defaults["mask_size"] = min(defaults.get("mask_size", _MASK_SIZE), *inputs.images.shape[-2:])
     explainer = Explainer(asked, **{**defaults, **settings})
-    results = [explainer.explain_batch(batch) for batch in _batches(inputs, truth, batch_size, network)]
+    results = [explainer.explain_batch(batch) for batch in _batches(inputs, truth, batch_size, device)]
     records = [record for result in results for record in result.images]
     for record in records:
         if record.message:
@@ -89,7 +92,7 @@ def explain(
     return Explanations(
         records,
         [result.explanations for result in results if result.explanations],
-        {**described, **provenance(described, device_of(network))},
+        {**described, **provenance(described, device)},
         inputs.originals,
     )
 
@@ -97,16 +100,13 @@ def explain(
 _MASK_SIZE = 28  # the explainer's default
 
 
-def _batches(inputs: Inputs, truth: Sequence[GroundTruth], size: int, network: nn.Module) -> list[ImageBatch]:
-    device = device_of(network)
+def _batches(
+    inputs: Inputs, truth: Sequence[GroundTruth], size: int, device: torch.device
+) -> list[ImageBatch]:
+    records = [
+        replace(record, ground_truth=known.label) for record, known in zip(inputs.records, truth, strict=True)
+    ]
     return [
-        ImageBatch(
-            inputs.images[start : start + size].to(device),
-            [replace(record, ground_truth=known.label) for record, known in pairs],
-            [known for _, known in pairs],
-        )
-        for start in range(0, len(inputs.records), size)
-        for pairs in [
-            list(zip(inputs.records[start : start + size], truth[start : start + size], strict=True))
-        ]
+        ImageBatch(inputs.images[part].to(device), records[part], truth[part])
+        for part in (slice(start, start + size) for start in range(0, len(records), size))
     ]

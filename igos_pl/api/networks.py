@@ -17,6 +17,7 @@ from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, DenseDetector, ExplainableNetwork, RCNNDetector
 from igos_pl.models.base import size_of
+from igos_pl.models.names import network_named
 
 # Turns a network's output for one image into the score that is explained.
 Target = Callable[[Any], Tensor]
@@ -25,7 +26,7 @@ Normalization = float | Sequence[float] | None
 
 
 def adapter_of(
-    network: nn.Module,
+    network: nn.Module | str,
     images: Tensor | list[Picture],
     mean: Normalization,
     std: Normalization,
@@ -34,7 +35,7 @@ def adapter_of(
     """A network with its adapter: an adapter itself as it is, torchvision's detectors, or a classifier.
 
     Args:
-        network: any module.
+        network: any module, or a name; see `igos_pl.models.names.network_named`.
         images: what is explained.
         mean: of each channel, or one for all; None if the images are the module's input as they are.
         std: likewise.
@@ -45,6 +46,8 @@ def adapter_of(
     """
     given = {"mean": mean, "std": std, **settings}
     given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(network, str):
+        return network_named(network, **given)
     if isinstance(network, ExplainableNetwork):
         if given:
             raise IgosError(f"{network.name} has its own {', '.join(given)}: leave them out here")
@@ -55,7 +58,7 @@ def adapter_of(
             if name in given:
                 raise IgosError(f"{type(network).__name__} normalises by itself: leave {name} out")
         family = RCNNDetector if isinstance(network, FasterRCNN) else DenseDetector
-        return _placed(family(network, **_sized(given, images)))
+        return family(network, **_sized(given, images))
     if isinstance(images, list):
         missing = [name for name in ("mean", "std", "input_size") if name not in given]
         if missing:
@@ -64,7 +67,7 @@ def adapter_of(
                 " trained with. Or give tensors, which are its input as they are"
             )
         lengths = [len(given[name]) for name in ("mean", "std") if isinstance(given[name], Sequence)]
-        return _placed(Classifier(network, **_per_channel(given, lengths[0] if lengths else 3)))
+        return Classifier(network, **_per_channel(given, lengths[0] if lengths else 3))
     if images.dtype == torch.uint8 and "mean" not in given:
         raise IgosError(
             "images is of uint8: pass the mean and std that the network was trained with (mean=0, std=1 for a"
@@ -74,8 +77,8 @@ def adapter_of(
         raise IgosError("mean and std belong together: give both, or none for images that are normalised")
     sized = _sized(given, images)
     if "mean" not in given:
-        return _placed(AsGiven(network, images.shape[1], **sized))
-    return _placed(Classifier(network, **_per_channel(sized, images.shape[1])))
+        return AsGiven(network, images.shape[1], **sized)
+    return Classifier(network, **_per_channel(sized, images.shape[1]))
 
 
 class AsGiven(Classifier):
@@ -122,13 +125,6 @@ def _per_channel(given: dict[str, Any], channels: int) -> dict[str, Any]:
         if name in ("mean", "std")
     }
     return {**given, **spread}
-
-
-def _placed(adapter: ExplainableNetwork) -> ExplainableNetwork:
-    """The adapter with its own tensors where the module's are."""
-    device = device_of(adapter)
-    adapter.pixel_mean, adapter.pixel_std = adapter.pixel_mean.to(device), adapter.pixel_std.to(device)
-    return adapter
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -45,7 +45,7 @@ class Explanations(Sequence[Explanation]):
         self.attributes = attributes
         self._result = BatchResult(images, joined(tables))
         self._rows = explanations_of(self._result, attributes)
-        self._originals = originals
+        self.originals = originals
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -99,7 +99,7 @@ class Explanations(Sequence[Explanation]):
         Returns:
             A matplotlib figure, which a notebook shows and ``savefig`` writes.
         """
-        return figure_of(self[row], self._originals[int(self.image_index[row])])
+        return figure_of(self[row], self.originals[int(self.image_index[row])])
 
     def save(self, path: str | Path) -> Path:
         """Write the explanations to an HDF5 file, which `igos_pl.MaskFile` and ``igos-pl info`` read.

@@ -46,7 +46,7 @@ network
   --model.network.output KIND   [softmax] or sigmoid
 
   for detectors: TorchvisionRCNNDetector, TorchvisionDenseDetector,
-                 YOLOv3SPPDetector
+                 YOLOv3SPPDetector, HuggingFaceDetector, UltralyticsDetector
   --model.network.score_threshold X
                                 only detections with at least this score (0.2)
   --model.network.categories NAMES
@@ -54,6 +54,9 @@ network
                                 brackets
   --model.network.max_per_image N
                                 the best N detections of an image (100)
+
+  for segmentation: TorchvisionSegmenter, HuggingFaceSegmenter; categories as
+                    above
 
 method
   --preset NAME                 fast, igospp, published, published_coco,

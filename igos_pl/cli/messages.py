@@ -132,22 +132,30 @@ def _foreign_setting(message: str) -> str:
 def _unknown_class(message: str, setting: str) -> str:
     """For a class that does not exist, or cannot be used at its place."""
     usable = _names(_CLASSES[setting[2:]]) if setting[2:] in _CLASSES else []
-    if usable:
-        usable_text = f"Available: {', '.join(usable)}; give the import path for your own class"
+    others = "give the import path for your own class"
+    usable_text = f"Available: {', '.join(usable)}; {others}" if usable else ""
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         close = closest(found[1], usable)
         meant = f"did you mean {' or '.join(close)}?" if close else ""
-        help_text = meant or (usable_text if usable else "give its import path, as in package.module.Class")
+        help_text = meant or usable_text or "give its import path, as in package.module.Class"
         return f"{setting}: there is no class {found[1]}: {help_text}"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         names = [name for name in dir(sys.modules.get(found[1])) if not name.startswith("_")]
-        return f"{setting}: {found[1]} has no class {found[2]}: {suggestion(found[2], names)}"
+        module, name = found.groups()
+        return f"{setting} names {module}.{name}, but {module} has no {name}: {suggestion(name, names)}"
     if found := re.search(r"No module named '([\w.]+)'", message):
-        return f"{setting}: there is no module {found[1]}: correct the import path, or install the package"
+        advice = usable_text or "correct the import path, or install the package"
+        return f"{setting}{_named(message)}: there is no module {found[1]}. {advice}"
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
-        ending = f". {usable_text}" if usable else ""
+        ending = f". {usable_text}" if usable_text else ""
         return f"{setting}: {found[1]} is no {found[2]}{ending}"
     return ""
+
+
+def _named(message: str) -> str:
+    """The import path that a message is about, as part of a sentence."""
+    paths = re.findall(r"class_path '([\w.]+)'|import path string: (\S+)|Expected a path but (\S+)", message)
+    return f" names {next(path for path in paths[-1] if path)}" if paths else ""
 
 
 def _wrong_value(message: str, setting: str) -> str:

@@ -23,7 +23,8 @@ def with_preset(words: list[str]) -> list[str]:
     try:
         options, others = parser.parse_known_args(words)
     except argparse.ArgumentError as error:
-        raise IgosError(f"{error}; presets are {', '.join(preset_names())}") from error
+        presets = f"; presets are {', '.join(preset_names())}" if error.argument_name == "--preset" else ""
+        raise IgosError(f"{error}{presets}") from error
     if len(options.preset) > 1:
         raise IgosError(f"Give --preset once, not: {', '.join(options.preset)}")
     for file in options.config:
@@ -37,8 +38,10 @@ def _check_file(name: str) -> None:
     advice = "-c takes YAML files, as in configs/"
     try:
         content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise IgosError(f"{name} is no text in UTF-8, or nested too deeply: {advice}") from error
+    except UnicodeDecodeError as error:
+        raise IgosError(f"{name} is no text in UTF-8: {advice}") from error
+    except RecursionError as error:
+        raise IgosError(f"{name} is nested too deeply to be read: {advice}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise IgosError(f"Cannot read the settings in {name[:_SHOWN]}: {reason}") from error

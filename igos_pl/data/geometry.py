@@ -26,7 +26,8 @@ class Frame:
     Attributes:
         width: of the upright original, in pixels.
         height: of the upright original, in pixels.
-        box: x1 y1 x2 y2 of the part that the network sees, in pixels of the original.
+        box: x1 y1 x2 y2 of the part that the network sees, in pixels of the original. It reaches beyond the
+            original where the input is padded (letterbox).
         input_size: height and width of the network's input, to which the part is scaled.
     """
 
@@ -56,9 +57,13 @@ class Frame:
         return cls(width, height, (left, top, left + across, top + down), input_size)
 
     def boxes_to_original(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
-        """Boxes ``(n, 4)`` of the network's input, in pixels of the original; NaN stays NaN."""
+        """Boxes ``(n, 4)`` of the network's input, in pixels of the original; NaN stays NaN.
+
+        Parts that lie in the input's padding are cut off.
+        """
         corner, extent, scale = self._affine()
-        return np.asarray(boxes / scale * extent + corner, np.float32)
+        end = np.array((self.width, self.height) * 2, np.float32)
+        return np.clip(np.asarray(boxes / scale * extent + corner, np.float32), 0, end)
 
     def boxes_to_input(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
         """Boxes ``(n, 4)`` of the original, in pixels of the network's input."""
@@ -82,8 +87,11 @@ class Frame:
         grid = upsample(torch.from_numpy(saliency)[None, None], self.input_size)
         # Pixels of the input and of the original cover the same area: their corners, not centres, agree.
         inside = F.interpolate(grid, (bottom - top, right - left), mode="bilinear", align_corners=False)
+        # Where the input is padded, the frame reaches beyond the original.
+        seen = inside[0, 0, max(0, -top) : self.height - top, max(0, -left) : self.width - left]
         whole = np.zeros((self.height, self.width), np.float32)
-        whole[top:bottom, left:right] = inside[0, 0].numpy()
+        top, left = max(0, top), max(0, left)
+        whole[top : top + seen.shape[0], left : left + seen.shape[1]] = seen.numpy()
         return whole
 
     def _affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:

@@ -24,8 +24,8 @@ class Targets:
             that are not scored at a row.
         object: ``(R,)`` integer: the place of the detected object among the image's annotations; -1 for none.
         start_cell: ``(R,)`` integer: the cell of a diverse start; -1 for the plain start.
-        instance_mask: ``(R, H, W)`` bool, the pixels of each object in the network's input; None for networks
-            without instance masks.
+        instance_mask: ``(R, H, W)`` bool, the pixels of each object in the network's input, or of each class
+            that a segmentation network has found; None for networks without masks.
     """
 
     image: Tensor

@@ -51,6 +51,8 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     not_settings = frozenset({"module", "weights"})  # told by their digests
     # Whether the scores of proposed targets are those of `score`, so that the explainer can compare them.
     proposes_its_scores: ClassVar[bool] = True
+    # Whether `score` needs the instance masks of the targets, as regions over which it is taken.
+    scores_regions: bool = False
     # Whether images are expected in [0, 1] and normalised here.
     is_normalizing: bool = True
     pixel_mean: Tensor
@@ -117,8 +119,12 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         layers = [
             (layer, layer.training, dict(layer._parameters), dict(layer._buffers)) for layer in self.modules()
         ]
-        before = [(weight, weight.data, weight.requires_grad) for weight in self.parameters()]
+        before = [(weight, weight.data, weight.requires_grad, weight.grad) for weight in self.parameters()]
+        # There are layers that change their buffers in evaluation mode, too: observers of quantisation.
+        values = [(buffer, buffer.detach().clone()) for buffer in self.buffers()]
         try:
+            for weight in self.parameters():
+                weight.grad = None  # so that `to` does not move what is being accumulated
             self.freeze()
             yield
         finally:
@@ -126,9 +132,13 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
                 layer.training = training
                 layer._parameters.update(parameters)
                 layer._buffers.update(buffers)
-            for weight, data, needs_gradient in before:
+            for weight, data, needs_gradient, gradient in before:
                 weight.data = data  # the very memory, which optimisers and other modules may share
                 weight.requires_grad_(needs_gradient)
+                weight.grad = gradient
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.data.copy_(value)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` as this network wants them, float32.
@@ -137,7 +147,9 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
             images: uint8, or float in which 1 stands for 255.
         """
         shares = images.float() if images.is_floating_point() else images.float() / 255
-        scaled = (shares - self.pixel_mean) / self.pixel_std
+        # The adapter of a module on a GPU may have been made on the CPU.
+        mean, std = self.pixel_mean.to(shares.device), self.pixel_std.to(shares.device)
+        scaled = (shares - mean) / std
         return scaled.contiguous(memory_format=torch.channels_last)
 
     @property

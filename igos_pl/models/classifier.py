@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,9 @@ from igos_pl.models.base import ExplainableNetwork
 
 class Classifier(ExplainableNetwork):
     """Any module that maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
+
+    The module may return the logits themselves, an object or a dict that has them as ``logits``, or a tuple
+    or list that begins with them.
 
     Args:
         module: the network.
@@ -65,24 +68,27 @@ class Classifier(ExplainableNetwork):
 
     def probabilities(self, images: Tensor) -> Tensor:
         """All class scores ``(B, classes)``, in float32 at least."""
-        logits: Tensor = self.module(images)
-        self._check_logits(logits, len(images))
+        output = self.module(images)
+        logits: Tensor = _logits_of(output)
+        self._check_logits(logits, images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
 
-    def _check_logits(self, logits: object, images: int) -> None:
+    def _check_logits(self, logits: object, images: Tensor) -> None:
         """Raise unless a pass gave logits. This asks for what is known without waiting for the device."""
         if not isinstance(logits, Tensor):
             found = type(logits).__name__
-        elif logits.ndim != 2 or logits.shape[0] != images or not logits.shape[1]:
-            found = f"the shape {tuple(logits.shape)} for {images} images"
-        elif not logits.is_floating_point() or logits.layout != torch.strided or logits.is_meta:
+        elif logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
+            found = f"the shape {tuple(logits.shape)} for {len(images)} images"
+        elif (
+            not logits.is_floating_point() or logits.layout != torch.strided or logits.device != images.device
+        ):
             found = f"a tensor of {logits.dtype}, {logits.layout}, on {logits.device}"
         else:
             return
         raise IgosError(
-            f"{self.name} must return logits of shape (B, classes), dense and floating-point, but returned"
-            f" {found}: wrap it in a module that returns its logits"
+            f"{self.name} must return logits of shape (B, classes), dense and floating-point (bare, as"
+            f" 'logits' of an object or dict, or first in a tuple), but returned {found}"
         )
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
@@ -155,3 +161,14 @@ def _check_labelled(labels: Sequence[int]) -> None:
             f"targets is 'ground_truth', but {unknown} of {len(labels)} images have no labels: name a labels"
             " file (--data.labels), or explain the predicted classes (--model.network.targets predicted)"
         )
+
+
+def _logits_of(output: Any) -> Any:
+    """What of a module's output should be the logits."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list) and output:
+        return output[0]
+    return output

@@ -83,7 +83,7 @@ class Detector(ExplainableNetwork, ABC):
         self.score_threshold = score_threshold
         self.categories = None if categories is None else tuple(categories)
         self.max_per_image = max_per_image
-        self._check_categories()
+        check_categories(self.categories, self.class_names, self.name)
 
     @abstractmethod
     def detect(self, images: Tensor) -> list[Detections]:
@@ -124,16 +124,6 @@ class Detector(ExplainableNetwork, ABC):
                 f"{self.name} knows none of the {len(names)} classes of the annotated objects:"
                 f" {names[0]!r}, for example; {suggestion(names[0], self.class_names)}"
             )
-
-    def _check_categories(self) -> None:
-        if self.categories == ():
-            raise IgosError("categories is an empty list: name at least one class, or leave it out for all")
-        for category in self.categories or ():
-            if category not in self.class_names:
-                raise IgosError(
-                    f"categories names {category!r}, but {self.name} has no such class:"
-                    f" {suggestion(category, self.class_names)}"
-                )
 
     def _wanted(self, name: str) -> bool:
         return self.categories is None or name in self.categories
@@ -200,6 +190,27 @@ class _Choice:
     detections: Detections
     objects: Sequence[int]
     note: str
+
+
+def check_categories(categories: Sequence[str] | None, class_names: Sequence[str], name: str) -> None:
+    """Check the names of the classes that are explained.
+
+    Args:
+        categories: None for all.
+        class_names: that the network has.
+        name: what messages call the network.
+
+    Raises:
+        IgosError: if there is none, or the network has no such class.
+    """
+    if categories is not None and not categories:
+        raise IgosError("categories is an empty list: name at least one class, or leave it out for all")
+    for category in categories or ():
+        if category not in class_names:
+            raise IgosError(
+                f"categories names {category!r}, but {name} has no such class:"
+                f" {suggestion(category, class_names)}"
+            )
 
 
 def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:

@@ -10,7 +10,7 @@ import torchvision
 from igos_pl.checks import suggestion
 from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.weights import fetch_weights
+from igos_pl.models.weights import WEIGHT_SUFFIXES, fetch_weights
 
 # With pretrained weights, torchvision makes these two rescale their input. The networks are built without
 # weights here, so this is set explicitly.
@@ -23,7 +23,7 @@ class TorchvisionClassifier(Classifier):
 
     Args:
         name: as in ``torchvision.models.list_models()``.
-        weights: a ``.pth`` file, or the name of one of the model's weights enums (``IMAGENET1K_V1``,
+        weights: a weight file, or the name of one of the model's weights enums (``IMAGENET1K_V1``,
             ``DEFAULT``): its file is then looked for in ``weight_folder``, and downloaded there if missing.
         weight_folder: where the files of weights enums are kept.
         input_size: None for the one that the weights were evaluated with.
@@ -50,10 +50,10 @@ class TorchvisionClassifier(Classifier):
         is_file = weights not in enum.__members__
         chosen = enum.DEFAULT if is_file else enum[weights]
         preset = chosen.transforms()
-        if is_file and Path(weights).suffix not in (".pth", ".pt"):
+        if is_file and Path(weights).suffix not in WEIGHT_SUFFIXES:
             raise IgosError(
-                f"weights is {weights!r}, which is neither a .pth file nor one of {name}'s weights:"
-                f" {', '.join(enum.__members__)}"
+                f"weights is {weights!r}, which is neither a weight file (.pth, .ckpt, .safetensors) nor one"
+                f" of {name}'s weights: {', '.join(enum.__members__)}"
             )
         path = weights if is_file else fetch_weights(chosen.url, Path(weight_folder))
         super().__init__(

@@ -1,9 +1,10 @@
-"""Reads weight files. Refuses files that contain code, or that belong to another network."""
+"""Reads weight files. Runs no code that they contain, and refuses those that belong to another network."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 import re
 import zipfile
@@ -17,9 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
+from igos_pl.models.checkpoints import read_tensors, stripped
 from igos_pl.settings import digest
 
 _COUNTER = ".num_batches_tracked"
+
+# The endings of files that `load_weights` reads.
+WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 # torch.hub's convention, which torchvision follows: the name ends in the first digits of the SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
@@ -28,9 +33,14 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 def load_weights(module: nn.Module, path: str | Path, architecture: str, by_order: bool = False) -> str:
     """Load a weight file into a module, strictly.
 
+    The names of the file's tensors may have a prefix in common (``model.``, ``module.``, ...), as those of a
+    LightningModule's checkpoint have. The tensors that lie beside such a part are left out, and a line of
+    logging says so.
+
     Args:
         module: what to fill.
-        path: a file of tensors: a state dict, or a dict whose ``model`` or ``state_dict`` is one.
+        path: a file of tensors: a state dict, a dict whose ``model`` or ``state_dict`` is one (a Lightning
+            checkpoint), or a safetensors file.
         architecture: what messages call the module.
         by_order: match the tensors by their order, whatever their names.
 
@@ -46,6 +56,12 @@ def load_weights(module: nn.Module, path: str | Path, architecture: str, by_orde
     state = _state_dict(_read(path), path)
     if by_order and len(state) == len(module.state_dict()):
         state = dict(zip(module.state_dict(), state.values(), strict=True))
+    else:
+        state, remark = stripped(
+            state, [key for key in module.state_dict() if not key.endswith(_COUNTER)], path
+        )
+        if remark:
+            logging.getLogger(__name__).warning("%s: %s", path, remark)
     state = _with_counters_of(module, state)
     _check_fit(module.state_dict(), state, path, architecture)
     module.load_state_dict(state)
@@ -96,6 +112,9 @@ _COMMON_TO_MODULES = frozenset(vars(nn.Module()))
 # What torchvision's detectors store during a forward pass; see also `_is_setting`.
 _STORED_IN_FORWARD = {"MultiScaleRoIAlign": ("scales", "map_levels")}
 
+# What transformers' networks know of their files and of their warnings.
+_NO_SETTINGS = frozenset({"name_or_path", "warnings_issued"})
+
 
 def layer_settings(module: nn.Module) -> dict[str, Any]:
     """Every plain value that a module's layers hold, by its dotted name: strides, thresholds, eps, sizes.
@@ -112,10 +131,10 @@ def layer_settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _is_setting(layer: nn.Module, key: str, value: Any) -> bool:
-    if key in _COMMON_TO_MODULES or _is_stored_in_forward(layer, key):
+    if key in _COMMON_TO_MODULES | _NO_SETTINGS or _is_stored_in_forward(layer, key):
         return False
-    # Private attributes of torch's own layers come and go with its versions.
-    private = key.startswith("_") and type(layer).__module__.startswith("torch.")
+    # Private attributes of a library's own layers come and go with its versions and with forward passes.
+    private = key.startswith("_") and type(layer).__module__.startswith(("torch.", "transformers."))
     try:
         return not private and _is_plain(value)
     except RecursionError:  # a list that holds itself
@@ -222,7 +241,9 @@ def file_sha256(path: Path) -> str:
 
 def _read(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_tensors(path)
+    except IgosError:
+        raise
     except Exception as error:  # damaged files make torch.load raise nearly anything
         if isinstance(error, pickle.UnpicklingError) and _is_torch_file(path):
             raise IgosError(

@@ -330,8 +330,11 @@ def batch_ends(sizes: Sequence[int], batch_size: int, ranks: int, ahead: int) ->
     than an equal share of the work that is left when its round begins. If all images take equally long, this
     concerns only the last round, since all ranks hold the same amount of work. If they do not, a rank holds
     several batches that may take longer than those of others. Then each share is divided by the number of
-    batches that a rank holds, plus one for the work that the round itself takes from the rest. Batches of a
-    single image are avoided: they are the slowest for their size, and networks round differently in them.
+    batches that a rank holds, plus one for the work that the round itself takes from the rest.
+
+    If there are few images, each rank must find as many batches as it reserves at once when it starts.
+    Batches of a single image are avoided: they are the slowest for their size, and networks round
+    differently in them.
 
     Args:
         sizes: of the images in the order of the queue, by how long each is expected to take; at least 1.
@@ -342,6 +345,8 @@ def batch_ends(sizes: Sequence[int], batch_size: int, ranks: int, ahead: int) ->
     parts = ranks
     if len(set(sizes)) <= 1:
         sizes = [1] * len(sizes)
+        if ranks > 1:
+            batch_size = min(batch_size, max(2, math.ceil(len(sizes) / (ranks * (ahead + 1)))))
     elif ranks > 1:
         parts *= ahead + 2
     before = [0, *accumulate(sizes)]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.errors import RunError
-from igos_pl.store.schema import damaged, read_column
+from igos_pl.store.schema import check_lengths, damaged, read_column
 from igos_pl.store.seals import cannot_read, check_seal, read_head
 
 _QUICK_BYTES = 1 << 28  # are read in a fraction of a second
@@ -77,6 +77,7 @@ def open_result(path: Path) -> Iterator[h5py.File]:
             raise damaged(path, f"damaged, or no HDF5 file ({error})") from error
         raise cannot_read(path, error) from error
     with file:
+        check_lengths(file, path)
         yield file
 
 

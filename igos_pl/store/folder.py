@@ -176,7 +176,13 @@ class RunFolder:
         with self.expected_path.open("rb") as file:
             while lines := file.readlines(_BLOCK_BYTES):
                 names = text_array([line.removesuffix(b"\n") for line in lines])
-                missing += decoded(names[~published.contains(names)]).tolist()
+                try:
+                    missing += decoded(names[~published.contains(names)]).tolist()
+                except UnicodeDecodeError as error:
+                    raise DamagedFileError(
+                        f"{self.expected_path} is damaged (no UTF-8): igos-pl predict with the same settings"
+                        " writes it again"
+                    ) from error
         return missing
 
     def is_merged(self) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from igos_pl.settings import Attributes, digest
 from igos_pl.store.schema import configuration_of, damaged, decoded, text_array
 from igos_pl.store.seals import read_head
 
-_READERS = 16  # threads: the time goes into waiting where the file system is slow
+_READERS = 8  # threads: the time goes into waiting where the file system is slow
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,14 @@ class Published:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
         with ThreadPoolExecutor(_READERS) as pool:
-            self.indexes = list(pool.map(Index.read, self.paths))
-        self.ids = _joined([index.ids for index in self.indexes])
-        self.statuses = _joined([index.statuses for index in self.indexes])
-        self.starts = np.cumsum([0, *(len(index.ids) for index in self.indexes)])
+            indexes = list(pool.map(Index.read, self.paths))
+        self.ids = _joined([index.ids for index in indexes])
+        self.statuses = _joined([index.statuses for index in indexes])
+        self.starts = np.cumsum([0, *(len(index.ids) for index in indexes)])
+        self.indexes = [
+            replace(index, ids=self.ids[self.of(part)], statuses=self.statuses[self.of(part)])
+            for part, index in enumerate(indexes)
+        ]
         self.used = self._used()
 
     def __len__(self) -> int:
@@ -149,18 +152,15 @@ class Published:
         """
         return find(self._sorted, ids) >= 0
 
-    @cached_property
-    def _sorted(self) -> NDArray[Any]:
-        return np.sort(self.ids)
-
     def _failed(self) -> NDArray[np.bool_]:
         return np.isin(self.statuses, text_array([status.encode() for status in FAILED]))
 
     def _used(self) -> NDArray[np.bool_]:
         parts = self.parts()
         order = np.lexsort((parts, self._failed(), self.ids))
-        again = self.ids[order][1:] == self.ids[order][:-1]  # the same image as the entry before
-        twice = again & (parts[order][1:] == parts[order][:-1])
+        self._sorted = self.ids[order]
+        again = self._sorted[1:] == self._sorted[:-1]  # the same image as the entry before
+        twice = again & (np.diff(parts[order]) == 0)
         if twice.any():
             path = self.paths[parts[order][1:][twice][0]]
             raise damaged(path, f"{np.count_nonzero(twice)} images are in it more than once")

@@ -19,7 +19,16 @@ from igos_pl.errors import IgosError
 from igos_pl.store.files import open_result
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published, find
-from igos_pl.store.schema import CHUNK_ROWS, EXPLANATIONS, IMAGES, Column, damaged, decoded, read_column
+from igos_pl.store.schema import (
+    CHUNK_ROWS,
+    EXPLANATIONS,
+    HDF5_ERRORS,
+    IMAGES,
+    Column,
+    damaged,
+    decoded,
+    read_column,
+)
 
 _BLOCK = 1024  # rows that are read at once
 _OPEN_FILES = 4  # a long run has more segments than a process may open
@@ -151,10 +160,14 @@ class MaskFile(Rows):
         if not paths:
             raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
         self._files, self._published = _Files(paths), published
-        self.attributes: dict[str, Any] = dict(self._files[0].attrs)
+        try:
+            self.attributes: dict[str, Any] = dict(self._files[0].attrs)
+            lengths = [_length(self._files[0][group]) for group in ("/", "images")]
+        except HDF5_ERRORS as error:
+            raise damaged(paths[0], f"damaged ({error})") from error
         # The rows that are used of each file; all of a single one.
         if published is None:
-            rows, image_rows = ([np.arange(_length(self._files[0][group]))] for group in ("/", "images"))
+            rows, image_rows = ([np.arange(length)] for length in lengths)
         else:
             image_rows = [np.flatnonzero(published.used[published.of(part)]) for part in range(len(paths))]
             rows = [self._used_rows(published, part) for part in range(len(paths))]

@@ -32,6 +32,10 @@ _CHUNK_BYTES = 1 << 16
 CHUNK_ROWS = 1024  # at most; all chunks have a power of two, so that blocks of so many rows are whole chunks
 
 
+# What h5py raises for damaged data.
+HDF5_ERRORS = (OSError, KeyError, RuntimeError)
+
+
 class DamagedFileError(IgosError):
     """A file's content is not what was written."""
 
@@ -205,7 +209,7 @@ def find_column(table: h5py.Group, name: str) -> h5py.Dataset:
             dataset = h5py.Dataset(h5py.h5d.open(table.id, name.encode()))
             how = dataset.id.get_create_plist()
             here = how.get_layout() != h5py.h5d.VIRTUAL and how.get_external_count() == 0
-    except (OSError, KeyError, RuntimeError) as error:
+    except HDF5_ERRORS as error:
         raise damaged(Path(table.file.filename), f"{name} is damaged ({error})") from error
     if not here:
         raise damaged(Path(table.file.filename), f"{name} leads to another place")
@@ -221,7 +225,7 @@ def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
     dataset = find_column(table, name)
     try:
         return np.asarray(dataset[rows])
-    except OSError as error:
+    except HDF5_ERRORS as error:
         raise damaged(Path(table.file.filename), f"{name} is damaged ({error})") from error
 
 
@@ -237,6 +241,8 @@ def check_version(version: Any, path: Path) -> None:
     """
     if version is None:
         raise IgosError(f"{path} is an HDF5 file, but was not written by igos-pl (no schema_version)")
+    if not isinstance(version, int | np.integer):
+        raise DamagedFileError(f"{path}: schema_version is {version!r}, but must be a whole number")
     if int(version) != SCHEMA_VERSION:
         raise IgosError(
             f"{path} has schema version {int(version)}, this igos-pl reads version {SCHEMA_VERSION}:"
@@ -256,3 +262,19 @@ def configuration_of(attributes: Mapping[str, Any]) -> dict[str, str | int | flo
         for key, value in attributes.items()
         if key not in PROVENANCE
     }
+
+
+def check_lengths(file: h5py.File, path: object) -> None:
+    """Raise unless all columns of a table have equally many rows.
+
+    Raises:
+        DamagedFileError: naming the table and its lengths.
+    """
+    for table, schema in (("/", EXPLANATIONS), ("images", IMAGES)):
+        group = file[table]
+        found = [group.get(name) for name in schema if group.get(name, getlink=True) is not None]
+        lengths = {len(column) for column in found if isinstance(column, h5py.Dataset) and column.shape}
+        if len(lengths) > 1:
+            raise DamagedFileError(
+                f"{path}: the columns of {table} differ in length: {', '.join(map(str, sorted(lengths)))}"
+            )

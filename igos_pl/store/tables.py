@@ -7,11 +7,13 @@ compressed here, as HDF5's own filters would do it.
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ from igos_pl.store.seals import cannot_read
 
 # Of the rows that are gathered at once. Two such blocks are in memory: one is compressed, one is gathered.
 _BLOCK_BYTES = 1 << 27
-_GAP_BYTES = 1 << 14  # rows that are closer together are read at once, with what lies between them
+_NEAR_BYTES = 1 << 14  # rows that are closer together are read at once
 _TOGETHER = 16  # chunks that a thread compresses at a time
 
 _KEYS = ("sample_id", "target", "start_cell")
@@ -58,27 +60,35 @@ class _Place:
             return cls(None, np.dtype(object), dataset.shape[1:])
         return cls(dataset.id.get_offset(), np.dtype(dataset.dtype.str), dataset.shape[1:])
 
+    @cached_property
+    def row_bytes(self) -> int:
+        """The size of a row."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
     def read(self, file: int, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Some rows, in ascending order.
 
         Args:
             file: descriptor of the open file.
             rows: their numbers.
+
+        Raises:
+            EOFError: if the file ends before them.
         """
+        if (rows[-1] - rows[0]) * self.row_bytes <= _NEAR_BYTES:
+            return self._read_near(file, rows)
+        far = np.flatnonzero(np.diff(rows) * self.row_bytes > _NEAR_BYTES) + 1
+        return np.concatenate([self._read_near(file, near) for near in np.split(rows, far)])
+
+    def _read_near(self, file: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Rows that are read at once, with what lies between them."""
         assert self.offset is not None
-        row_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
-        far = np.flatnonzero(np.diff(rows) * row_bytes > _GAP_BYTES) + 1
-        found = np.empty((len(rows), *self.shape), self.dtype)
-        for low, high in zip([0, *far], [*far, len(rows)], strict=True):
-            first, number = int(rows[low]), int(rows[high - 1] - rows[low]) + 1
-            content = os.pread(file, number * row_bytes, self.offset + first * row_bytes)
-            if len(content) < number * row_bytes:
-                raise EOFError
-            block = np.frombuffer(content, self.dtype).reshape(-1, *self.shape)
-            if number == len(rows):
-                return block
-            found[low:high] = block[rows[low:high] - first]
-        return found
+        first, number = int(rows[0]), int(rows[-1] - rows[0]) + 1
+        content = os.pread(file, number * self.row_bytes, self.offset + first * self.row_bytes)
+        if len(content) < number * self.row_bytes:
+            raise EOFError
+        block = np.frombuffer(content, self.dtype).reshape(-1, *self.shape)
+        return block if number == len(rows) else block[rows - first]
 
 
 @dataclass(frozen=True)
@@ -217,9 +227,7 @@ def copy_table(table: SortedTable, target: h5py.Group, on_rows: Callable[[int], 
         target: an empty group.
         on_rows: is called with a number of rows each time that so many are on their way.
     """
-    row_bytes = sum(
-        like.dtype.itemsize * int(np.prod(like.shape[1:], dtype=np.int64)) for like in table.like.values()
-    )
+    row_bytes = sum(like.dtype.itemsize * math.prod(like.shape[1:]) for like in table.like.values())
     fitting = max(1, _BLOCK_BYTES // row_bytes)
     chunk_rows = min(CHUNK_ROWS, 1 << (fitting.bit_length() - 1))
     block = fitting - fitting % chunk_rows  # whole chunks of all columns

@@ -305,7 +305,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
         (
             "retinanet_resnet50_fpn",
             "x.pth",
-            "no detector 'retinanet_resnet50_fpn' of this kind: there are fasterrcnn_",
+            "no detector 'retinanet_resnet50_fpn' of this kind: did you mean maskrcnn_resnet50_fpn",
         ),
         ("fasterrcnn_resnet50_fpn", "COCO", "neither a .pth file nor one of .* weights: COCO_V1"),
         ("fasterrcnn_mobilenet_v3_large_320_fpn", "nowhere.pth", "No weight file at nowhere.pth"),
