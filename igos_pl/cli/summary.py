@@ -21,9 +21,9 @@ _QUALITY = (
 _DIFFERENCE = ("insertion - deletion", "high is good")
 _LOCALISATION = (
     ("energy_box", "saliency in its box", "energy pointing game"),
-    ("energy_mask", "saliency in its mask", "the same"),
+    ("energy_mask", "saliency in its mask", ""),
     ("pointing_box", "peak in its box", "pointing game"),
-    ("pointing_mask", "peak in its mask", "the same"),
+    ("pointing_mask", "peak in its mask", ""),
 )
 
 _WORDS = 22  # the longest of these

@@ -199,7 +199,7 @@ def test_several_nodes_disturbed(
     (found,) = cluster.wait(job)
     log = Path(f"igos-pl-{job}.log").read_text()
     assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), log
-    assert "were done before" in log
+    assert "explained before" in log
     if code:
         assert re.search(f"igos-pl ended with {code}: job {job} is queued again", log), log
     work.check(output)
