@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from igos_pl.checks import check_at_least
-from igos_pl.data.explanation import explanations_of
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.errors import IgosError
-from igos_pl.figures.overlay import write_overlay
+from igos_pl.figures.overlay import input_on_original, write_overlay
 from igos_pl.randomness import key_of
 from igos_pl.run.run import Run
 from igos_pl.store.files import publishing
@@ -57,6 +60,14 @@ class OverlayWriter(Callback):
             cell = f"-{explanation.start_cell}" if explanation.start_cell >= 0 else ""
             try:
                 with publishing(folder / f"{name}-{explanation.target}{cell}.png") as temporary:
-                    write_overlay(explanation, temporary)
+                    write_overlay(explanation, temporary, _original(explanation, batch))
             except (IgosError, OSError) as error:  # a picture is not worth a run
                 warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
+
+
+def _original(explanation: Explanation, batch: ImageBatch) -> Image.Image | None:
+    """The image of an explanation as the network saw it; None if it is a file, which shows more."""
+    if Path(explanation.image["path"]).is_file():
+        return None
+    place = [record.sample_id for record in batch.records].index(explanation.sample_id)
+    return input_on_original(batch.images[place].cpu().numpy(), explanation.frame)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from igos_pl.callbacks import MaskWriter, OverlayWriter
-    from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule
+    from igos_pl.datamodules import (
+        COCODataModule,
+        DatasetDataModule,
+        ImageFolderDataModule,
+        ImageNetDataModule,
+        LitDataDataModule,
+        WebDatasetDataModule,
+    )
     from igos_pl.errors import IgosError
     from igos_pl.explainer import Explainer
     from igos_pl.models import (
@@ -32,12 +39,14 @@ __version__ = "0.1.0"
 __all__ = [
     "COCODataModule",
     "Classifier",
+    "DatasetDataModule",
     "DenseDetector",
     "EfficientNetLite0Classifier",
     "Explainer",
     "IgosError",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "LitDataDataModule",
     "MaskFile",
     "MaskWriter",
     "OverlayWriter",
@@ -46,6 +55,7 @@ __all__ = [
     "TorchvisionClassifier",
     "TorchvisionDenseDetector",
     "TorchvisionRCNNDetector",
+    "WebDatasetDataModule",
     "YOLODetector",
     "YOLOv3SPPDetector",
     "merge",

@@ -149,7 +149,7 @@ def test_changed_configuration_is_refused(photos: Path, capsys: pytest.CaptureFi
     for part in (
         "l1: there 10.0, now 0.5",
         "method: there 'iGOS+', now 'I-GOS'",
-        "data.resize: there 'squash', now 'crop'",
+        "data.resize: there 'network', now 'crop'",
         "--output",
     ):
         assert part in message

@@ -8,12 +8,15 @@ from a preset (overrides the files) and from the command line (--KEY VALUE; over
 command again continues where it stopped. Defaults are in brackets.
 
 data
-  --data CLASS                    [ImageFolderDataModule], ImageNetDataModule, COCODataModule
-  --data.root FOLDER              the images
+  --data CLASS                    [ImageFolderDataModule], ImageNetDataModule, COCODataModule,
+                                  DatasetDataModule, WebDatasetDataModule, LitDataDataModule (docs/data.md)
+  --data.root FOLDER              the images; for ImageFolderDataModule also a file, or 'photos/*.jpg'
+  --data.labels FILE              lines "path label", or a .csv; folders: each folder is a class
   --data.ground_truth FILE        ImageNet's official labels file, if all images are in one flat folder
-  --data.labels FILE              lines "path label", for any folder
   --data.annotations FILE         COCO's instances JSON
-  --data.resize MODE              [squash], as published, or crop
+  --data.dataset CLASS            a map-style data set of your own, with --data.dataset.KEY for its arguments
+  --data.urls FILES               WebDataset's tar files: 'shards/{000..099}.tar'
+  --data.resize MODE              [network], as the network's own preprocessing says, squash or crop
   --data.batch_size N             images that are optimised together [8]
   --data.num_workers N            processes that read images [2]
   --data.limit N                  the first N images only

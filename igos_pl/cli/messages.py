@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from igos_pl.datamodules.base import ImageDataModule
+from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.models import ExplainableNetwork
 from igos_pl.solver.micro_batches import is_dead_loader, is_out_of_memory
@@ -24,7 +24,14 @@ _NOISE = (
 _CLASSES = {
     "model.network": ExplainableNetwork,
     "model.optimizer": MaskOptimizer,
-    "data": ImageDataModule,
+    "data": SampleDataModule,
+}
+
+# What a data module cannot do without.
+_NEEDED = {
+    "root": "the folder with the images",
+    "dataset": "the import path of a map-style data set, such as torchvision.datasets.CIFAR10",
+    "urls": "the tar files, such as 'shards/{000..099}.tar'",
 }
 
 
@@ -62,8 +69,9 @@ def own_error(error: BaseException | None) -> IgosError | None:
 
 def explained(message: str) -> str:
     """An argument parser's message, shortened; for a wrong class, it lists the available classes."""
-    if "required: root" in message:
-        return "--data.root is missing: set it to the folder with the images"
+    missing = re.search(r"required: (\w+)$", message, re.MULTILINE)
+    if missing and missing[1] in _NEEDED:
+        return f"--data.{missing[1]} is missing: set it to {_NEEDED[missing[1]]}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     lines = [line for line in lines if not line.startswith(_NOISE)]
     if foreign := re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
@@ -43,6 +44,17 @@ def predict(words: list[str]) -> int:
     return 0 if cli.dry_run else _report(run)
 
 
+def _remarks(run: Run, statuses: Collection[str]) -> str:
+    """How the images of the folder differ from those that this run was to explain, and from the data set."""
+    others = len(set(statuses) - set(run.assigned))
+    gone = len(set(statuses) - set(run.expected))
+    left = sum(name not in statuses for name in run.expected)
+    remarks = [f"; this run was to explain {len(run.assigned)} of them"] if others else []
+    remarks += [f"; {gone} of them are no longer in the data set"] if gone else []
+    remarks += [f"; {left} that another run was to explain are missing"] if left else []
+    return "".join(remarks)
+
+
 def _report(run: Run) -> int:
     """Compare what was written with what was asked for."""
     statuses = run.folder.statuses()
@@ -54,7 +66,7 @@ def _report(run: Run) -> int:
         print("Run the same command again to go on with them")
         return 1
     where = run.folder.merged if run.folder.is_merged(statuses) else run.folder.segments_path
-    print(f"{len(run.assigned)} images are in {where}")
+    print(f"{len(statuses)} images are in {where}{_remarks(run, statuses)}")
     failed = Counter(statuses[name] for name in run.assigned if statuses[name] in FAILED)
     if failed:
         counted = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))

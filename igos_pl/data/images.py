@@ -7,6 +7,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -30,8 +31,7 @@ def find_images(root: Path) -> list[Path]:
         raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
     if not root.is_dir():
         raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    endings -= {".pdf", ".mpg", ".mpeg"}
+    endings = picture_endings()
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in endings]
     if not images:
@@ -46,6 +46,13 @@ def find_images(root: Path) -> list[Path]:
             "%s: left out files of kinds that cannot be read here: %s", root, counts
         )
     return sorted((path.relative_to(root) for path in images), key=lambda path: path.as_posix())
+
+
+@cache
+def picture_endings() -> frozenset[str]:
+    """The endings of file names that pictures have, such as ``.jpg``."""
+    known = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return frozenset(known - {".pdf", ".mpg", ".mpeg"})
 
 
 # Endings of pictures that Pillow cannot read, or only with a plugin.
@@ -96,14 +103,23 @@ def read_image(path: Path) -> Image.Image:
     except (OSError, MemoryError) as error:
         reason = error.strerror if isinstance(error, OSError) else "too little memory"
         raise UnreadError(f"cannot be read: {reason or error}") from error
+    return decode_image(content)
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """Decode the content of a picture file; see `read_image`.
+
+    Raises:
+        UnreadError: if memory is too small.
+        IgosError: saying what is wrong with the content.
+    """
     if not content:
         raise IgosError("the file is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
             with Image.open(BytesIO(content)) as image:
-                image.load()
-                return _as_rgb(ImageOps.exif_transpose(image))
+                return upright_rgb(image)
     except IgosError:
         raise
     except MemoryError as error:
@@ -114,6 +130,16 @@ def read_image(path: Path) -> Image.Image:
         raise IgosError(f"too many pixels: {error}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise IgosError(f"damaged: {error}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as `read_image` returns it.
+
+    Raises:
+        IgosError: if its pixels have no standard range.
+    """
+    image.load()
+    return _as_rgb(ImageOps.exif_transpose(image))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

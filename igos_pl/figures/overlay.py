@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
 
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.geometry import Frame
 from igos_pl.data.images import read_image
 
 # Perceptually uniform, and dark where nothing matters.
@@ -19,19 +23,20 @@ _OPACITY = 0.6
 _LONGEST_SIDE = 800
 
 
-def write_overlay(explanation: Explanation, path: Path) -> None:
+def write_overlay(explanation: Explanation, path: Path, image: Image.Image | None = None) -> None:
     """Draw an explanation next to its image and save it.
 
     The saliency is stretched to its own range, so that the colours show the order of the cells.
 
     Args:
-        explanation: of an image that is still where it was read.
+        explanation: what is drawn.
         path: of the PNG.
+        image: the original. By default, it is read again from where it was read.
 
     Raises:
         IgosError: if the image cannot be read any more.
     """
-    image = read_image(Path(explanation.image["path"]))
+    image = image or read_image(Path(explanation.image["path"]))
     saliency = explanation.saliency_on_original()
     step = max(1, max(image.size) // _LONGEST_SIDE)
     pixels, heat = np.asarray(image)[::step, ::step] / 255, saliency[::step, ::step]
@@ -57,6 +62,26 @@ def write_overlay(explanation: Explanation, path: Path) -> None:
         parse_math=False,  # names may hold dollars
     )
     figure.savefig(path, dpi=80, format="png")
+
+
+def input_on_original(pixels: NDArray[Any], frame: Frame) -> Image.Image:
+    """What the network saw of an image, at its place in the original; white around it.
+
+    It stands for an original that is not kept in a file.
+
+    Args:
+        pixels: ``(C, H, W)``: uint8, or float in which 1 stands for 255. The mean is shown if C is not 3.
+        frame: where they lie in the original.
+    """
+    if pixels.dtype != np.uint8:
+        pixels = (pixels * 255).clip(0, 255).round().astype(np.uint8)
+    if len(pixels) != 3:
+        pixels = np.repeat(pixels.mean(0, keepdims=True), 3, 0).astype(np.uint8)
+    left, top, right, bottom = map(round, frame.box)
+    size = (max(1, right - left), max(1, bottom - top))
+    whole = Image.new("RGB", (frame.width, frame.height), "white")
+    whole.paste(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize(size), (left, top))
+    return whole
 
 
 def _draw_curves(axes, explanation: Explanation) -> None:  # type: ignore[no-untyped-def]

@@ -139,6 +139,12 @@ class RunFolder:
         with publishing(self.expected_path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
+    def expected(self) -> list[str]:
+        """The ids of the images that the runs so far were to explain; none before the first run."""
+        if not self.expected_path.is_file():
+            return []
+        return self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+
     def missing(self, done: Container[str] | None = None) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.
 
@@ -153,8 +159,7 @@ class RunFolder:
                 f"{self.path} is not the output folder of a run: it has no {self.expected_path.name}"
             )
         done = self.done() if done is None else done
-        expected = self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [name for name in expected if name not in done]
+        return [name for name in self.expected() if name not in done]
 
     def is_merged(self, statuses: Mapping[str, str] | None = None) -> bool:
         """Whether the merged file holds all images that the segments hold, with the same statuses.

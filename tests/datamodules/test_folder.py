@@ -67,9 +67,9 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
     [
         ("a.png 1\n", r"labels for 1 images, but 2 of the 3 images have none \(b\.png"),
         ("a.png 1\nb.png\nc.png 2\n", r"labels\.txt, line 2: expected 'path label', found 'b\.png'"),
-        ("a.png 1\nb.png x\nc.png 2\n", "line 2: expected 'path label'"),
-        ("a.png 1\nb.png -1\nc.png 2\n", "line 2: expected 'path label'"),
-        ("a.png 1\nb.png ²\nc.png 2\n", "line 2: expected 'path label'"),
+        ("a.png 1\nb.png x\nc.png 2\n", "line 2: 'x' is not a class of the network, whose class names are"),
+        ("a.png 1\nb.png -1\nc.png 2\n", "line 2: '-1' is not a class"),
+        ("a.png 1\nb.png ²\nc.png 2\n", "line 2: '²' is not a class"),
         ("a.png 1\nb.png 2\nc.png 2\na.png 5\n", r"line 4: a\.png has the label 1 in another line, here 5"),
     ],
 )
@@ -97,7 +97,7 @@ def test_names_that_results_cannot_hold(tmp_path: Path, name: bytes, problem: st
 def test_binary_and_missing_label_files_are_named(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "photos", ["a.png"])
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80 junk\n")
-    with pytest.raises(IgosError, match="binary, line 1: expected 'path label'"):
+    with pytest.raises(IgosError, match="binary, line 1: 'junk' is not a class"):
         samples_of(root, labels=str(tmp_path / "binary"))
     with pytest.raises(IgosError, match="There is no labels file .*nowhere.txt"):
         samples_of(root, labels=str(tmp_path / "nowhere.txt"))
