@@ -436,6 +436,8 @@ _OWN = {
     "model.network.input_size": "64", "model.network.mean": "[0.1,0.2,0.3]",
     "model.network.class_names": "imagenet", "model.network.output": "sigmoid",
 }  # fmt: skip
+_DATASET = {"data": "DatasetDataModule", "data.dataset": "tiny.Items"}
+_SHARDS = {"data": "WebDatasetDataModule", "data.urls": "shards/{000..099}.tar"}
 _NOT_OF_DETECTORS = {"model.network.targets", "model.network.top_k"}
 
 
@@ -464,10 +466,12 @@ def printed(settings: dict[str, str], capsys: pytest.CaptureFixture[str]) -> dic
 
 
 @pytest.mark.parametrize(
-    "special", [_CLASSIFIER, _IMAGENET, _DETECTOR, _OWN], ids=["folder", "imagenet", "coco", "own"]
+    "special",
+    [_CLASSIFIER, _IMAGENET, _DETECTOR, _OWN, _SHARDS],
+    ids=["folder", "imagenet", "coco", "own", "shards"],
 )
 def test_options_of_the_help_are_real(special: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    without = _NOT_OF_DETECTORS if special is _DETECTOR else set()
+    without = _NOT_OF_DETECTORS if special is _DETECTOR else {"data.root"} if special is _SHARDS else set()
     settings = {key: value for key, value in {**_ANY, **special}.items() if key not in without}
     found = printed(settings, capsys)
     for key, value in settings.items():
@@ -483,7 +487,7 @@ def test_help_names_the_options_that_are_tried_here() -> None:
         "help",
     }
     named = {"trainer.devices" if key == "trainer.KEY" else key for key in named if key != "KEY"}
-    tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR, **_OWN}
+    tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR, **_OWN, **_DATASET, **_SHARDS}
     assert named <= set(tried)
     assert set(tried) <= named
     (named_presets,) = re.findall(r"--preset NAME  +(.*?);", PREDICT_HELP, re.DOTALL)

@@ -14,7 +14,7 @@ data
   --data.labels FILE              lines "path label", or a .csv; folders: each folder is a class
   --data.ground_truth FILE        ImageNet's official labels file, if all images are in one flat folder
   --data.annotations FILE         COCO's instances JSON
-  --data.dataset CLASS            a map-style data set of your own, with --data.dataset.KEY for its arguments
+  --data.dataset CLASS            import path of any map-style data set; its arguments follow likewise
   --data.urls FILES               WebDataset's tar files: 'shards/{000..099}.tar'
   --data.resize MODE              [network], as the network's own preprocessing says, squash or crop
   --data.batch_size N             images that are optimised together [8]
