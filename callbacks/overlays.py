@@ -60,7 +60,7 @@ class OverlayWriter(Callback):
             cell = f"-{explanation.start_cell}" if explanation.start_cell >= 0 else ""
             try:
                 with publishing(folder / f"{name}-{explanation.target}{cell}.png") as temporary:
-                    write_overlay(explanation, temporary, _original(explanation, batch))
+                    write_overlay(explanation, temporary, image=_original(explanation, batch))
             except (IgosError, OSError) as error:  # a picture is not worth a run
                 warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torchvision
 from pytorch_lightning import LightningModule, Trainer
 
-import igos_pl
 from igos_pl.callbacks.lifecycle import RunCallback
 from igos_pl.checks import check_at_least
+from igos_pl.run.provenance import provenance
 from igos_pl.run.publisher import Publisher
 from igos_pl.run.run import Run
-from igos_pl.settings import Attributes
 from igos_pl.store import merge
 
 
@@ -44,7 +41,7 @@ class MaskWriter(RunCallback):
         run.folder.claim(run.configuration)
         if trainer.is_global_zero:
             run.folder.expect(run.expected)
-        attributes = {**run.configuration, **_provenance(trainer)}
+        attributes = {**run.configuration, **provenance(trainer.strategy.root_device)}
         self._publisher = Publisher(run, attributes, self.images_per_segment, self.seconds_per_segment)
 
     def on_predict_batch_end(
@@ -89,14 +86,3 @@ class MaskWriter(RunCallback):
     def _get_publisher(self) -> Publisher:
         assert self._publisher is not None, "Lightning calls setup first"
         return self._publisher
-
-
-def _provenance(trainer: Trainer) -> Attributes:
-    """The software versions and the device. They may differ between the parts of a run."""
-    device = trainer.strategy.root_device
-    return {
-        "igos_pl": igos_pl.__version__,
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    }

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
     from igos_pl.callbacks import MaskWriter, OverlayWriter
     from igos_pl.datamodules import (
         COCODataModule,
@@ -43,10 +44,12 @@ __all__ = [
     "DenseDetector",
     "EfficientNetLite0Classifier",
     "Explainer",
+    "Explanations",
     "IgosError",
     "ImageFolderDataModule",
     "ImageNetDataModule",
     "LitDataDataModule",
+    "MaskAttribution",
     "MaskFile",
     "MaskWriter",
     "OverlayWriter",
@@ -58,11 +61,17 @@ __all__ = [
     "WebDatasetDataModule",
     "YOLODetector",
     "YOLOv3SPPDetector",
+    "explain",
+    "explain_func",
     "merge",
 ]
 
 _HOMES = {
     "Explainer": "explainer",
+    "Explanations": "api",
+    "MaskAttribution": "api",
+    "explain": "api",
+    "explain_func": "api",
     "IgosError": "errors",
     "MaskFile": "store",
     "MaskWriter": "callbacks",

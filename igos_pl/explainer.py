@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -117,6 +118,11 @@ class Explainer(Configurable, LightningModule):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(network, ExplainableNetwork):
+            raise IgosError(
+                f"network is a {type(network).__name__}: put it into an adapter, as in"
+                " igos_pl.Classifier(network), or use igos_pl.explain(network, images)"
+            )
         self.network = network
         self._method = method_named(method)
         self.method = self._method.name
@@ -194,9 +200,20 @@ class Explainer(Configurable, LightningModule):
         Raises:
             NetworkError: if the network has raised at every image so far, or at very many in a row.
         """
-        with torch.inference_mode(False), torch.enable_grad(), self.network.frozen():
+        with self._working():
             result = self._explain_or_split(batch)
         return replace(result, images=[*result.images, *batch.failures], unread=batch.unread)
+
+    def explain_batch(self, batch: ImageBatch) -> BatchResult:
+        """Explain the images of a batch, without a trainer. Exceptions of the network are raised."""
+        with self._working():
+            return self._explain_images(batch)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Gradients are enabled, and the network is frozen."""
+        with torch.inference_mode(False), torch.enable_grad(), self.network.frozen():
+            yield
 
     def _explain_or_split(self, batch: ImageBatch) -> BatchResult:
         """Explain a batch, or its images one by one if the network raises an exception."""

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-# `tiny` is found by name, by the tests and by class paths in their command lines, wherever pytest starts.
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
-assert _spec is not None
-assert _spec.loader is not None
-sys.modules["tiny"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sys.modules["tiny"])
+# These are found by name, by the tests and by class paths in their command lines, wherever pytest starts.
+for _name in ("tiny", "pages"):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
+    assert _spec is not None
+    assert _spec.loader is not None
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import tiny
 
@@ -13,9 +12,7 @@ from igos_pl.explainer import Explainer
 from igos_pl.solver.integration_paths import PATHS
 from igos_pl.solver.methods import METHODS
 
-BLOCKS = re.findall(
-    r"```python\n(.*?)```", (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(), re.DOTALL
-)
+BLOCKS = pages.blocks("CONTRIBUTING.md")
 
 
 @pytest.fixture

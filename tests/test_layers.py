@@ -27,11 +27,12 @@ LAYERS: list[set[str]] = [
     {"evaluation", "run"},
     {"callbacks", "datamodules"},
     {"explainer"},
+    {"api"},
     {"__main__", "cli", "demo"},
 ]
 COMMANDS = LAYERS[-1]  # which may call each other
 LINKED = {"callbacks", "datamodules"}
-KNOW_LIGHTNING = {"run", "callbacks", "datamodules", "explainer", "cli"}
+KNOW_LIGHTNING = {"run", "callbacks", "datamodules", "explainer", "api", "cli"}
 
 
 def parsed() -> Iterator[tuple[str, ast.Module]]:

@@ -196,5 +196,5 @@ def channels_first(image: Image.Image, channels: int = 3) -> NDArray[np.uint8]:
             f"The network takes {channels} channels, but picture files have 1 or 3: give the images as"
             " tensors"
         )
-    pixels = np.atleast_3d(np.asarray(image.convert(_MODES[channels])))
+    pixels = np.atleast_3d(np.array(image.convert(_MODES[channels])))  # a copy, which may be written to
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -17,6 +17,8 @@ def match_objects(
 ) -> list[int]:
     """Pair annotated objects with detections of the same class, the largest overlaps first.
 
+    An object without a class name fits detections of any class.
+
     Args:
         objects: ``(m, 4)`` x1 y1 x2 y2 in pixels.
         object_names: m class names.
@@ -30,7 +32,7 @@ def match_objects(
     partners = [-1] * len(boxes)
     if not len(objects) or not len(boxes):
         return partners
-    same = torch.tensor([[a == b for b in names] for a in object_names])
+    same = torch.tensor([[a in (b, "") for b in names] for a in object_names])
     overlap = box_iou(objects.double(), boxes.double()).cpu().nan_to_num(0) * same
     while True:
         row, column = divmod(int(overlap.argmax()), len(boxes))

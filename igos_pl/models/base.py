@@ -46,6 +46,8 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     not_settings = frozenset({"module", "weights"})  # told by their digests
     # Whether the scores of proposed targets are those of `score`, so that the explainer can compare them.
     proposes_its_scores: ClassVar[bool] = True
+    # Whether images are expected in [0, 1] and normalised here.
+    is_normalizing: bool = True
     pixel_mean: Tensor
     pixel_std: Tensor
 

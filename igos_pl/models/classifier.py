@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -49,6 +50,20 @@ class Classifier(ExplainableNetwork):
         self.output = output
         self.targets = targets
         self.top_k = top_k
+
+    def label_of(self, name: str) -> int:
+        """The label of a class name, in any case.
+
+        Raises:
+            IgosError: if there is no such class; names the ones that are close.
+        """
+        known = [one.lower() for one in self.class_names]
+        if name.lower() in known:
+            return known.index(name.lower())
+        if not known:
+            raise IgosError(f"{name!r} is no label, and {self.name} has no class_names")
+        close = difflib.get_close_matches(name.lower(), known) or known[:5]
+        raise IgosError(f"{self.name} has no class {name!r}; close ones: {', '.join(close)}")
 
     def probabilities(self, images: Tensor) -> Tensor:
         """All class scores ``(B, classes)``, in float32 at least."""

@@ -162,8 +162,9 @@ class Detector(ExplainableNetwork, ABC):
         if not wanted:
             return ["no annotated object" if self.categories is None else "no object of the categories"]
         alone = sorted(set(wanted) - set(objects))
-        foreign = [place for place in alone if known.names[place] not in self.class_names]
-        missed = [place for place in alone if known.names[place] in self.class_names]
+        own = ("", *self.class_names)
+        foreign = [place for place in alone if known.names[place] not in own]
+        missed = [place for place in alone if known.names[place] in own]
         return [
             f"{len(some)} of {len(wanted)} objects {what}: {', '.join(_named(known, one) for one in some)}"
             for some, what in ((missed, "not detected"), (foreign, f"of a class unknown to {self.name}"))
@@ -228,7 +229,7 @@ def select_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
 
 def _named(known: GroundTruth, index: int) -> str:
     number = f" (id {known.ids[index]})" if len(known.ids) else ""
-    return f"{known.names[index]}{number}"
+    return f"{known.names[index] or 'object'}{number}"
 
 
 def _as_targets(chosen: Sequence[_Choice]) -> Targets:

@@ -1,0 +1,7 @@
+"""Explanations of images in memory, by one call."""
+
+from igos_pl.api.attribution import MaskAttribution, explain_func
+from igos_pl.api.call import explain
+from igos_pl.api.result import Explanations
+
+__all__ = ["Explanations", "MaskAttribution", "explain", "explain_func"]

@@ -1,0 +1,79 @@
+"""Saliency as other libraries ask for it: Captum's ``attribute``, and Quantus' ``explain_func``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from igos_pl.api.call import explain
+from igos_pl.errors import IgosError
+
+
+class MaskAttribution:
+    """Saliency by Captum's interface: ``MaskAttribution(net).attribute(x, target=y)``.
+
+    It can be used wherever one of Captum's methods can, as in ``captum.metrics``.
+
+    Args:
+        network: see `igos_pl.explain`.
+        preset: likewise.
+        **settings: arguments of `igos_pl.explain`.
+    """
+
+    def __init__(self, network: nn.Module, preset: str = "fast", **settings: Any) -> None:
+        self.network = network
+        self.settings = {"preset": preset, **settings}
+
+    def attribute(self, inputs: Tensor | tuple[Tensor], target: Any = None) -> Any:
+        """The saliency of every input value.
+
+        Args:
+            inputs: ``(N, C, H, W)``, or a tuple with this one tensor.
+            target: a label or a function for all images, or one for each (a list, or a tensor ``(N,)``); the
+                predicted class by default.
+
+        Returns:
+            In [0, 1], of the shape and type of ``inputs``; all channels of a pixel have one value.
+
+        Raises:
+            IgosError: see `igos_pl.explain`.
+        """
+        if isinstance(inputs, tuple):
+            if len(inputs) != 1:
+                raise IgosError(f"inputs has {len(inputs)} tensors, but must have one")
+            return (self.attribute(inputs[0], target),)
+        result = explain(self.network, inputs, target, metrics=False, **self.settings)
+        if len(result) != len(inputs):
+            raise IgosError(
+                f"{len(inputs)} images have {len(result)} explanations, but attribute returns one for each:"
+                " use igos_pl.explain"
+            )
+        saliency = torch.from_numpy(np.stack(result.saliency_on_original())).to(inputs)
+        return saliency.unsqueeze(1).expand_as(inputs).clone()
+
+
+def explain_func(
+    model: nn.Module, inputs: NDArray[Any] | Tensor, targets: NDArray[Any] | Tensor, **settings: Any
+) -> NDArray[np.float32]:
+    """Saliency as Quantus asks for it: ``metric(model, x, y, explain_func=igos_pl.explain_func)``.
+
+    Args:
+        model: see `igos_pl.explain`.
+        inputs: ``(N, C, H, W)``, the model's input.
+        targets: ``(N,)`` labels.
+        **settings: arguments of `igos_pl.explain`. Quantus' ``device`` and ``channel_first`` are ignored: the
+            network stays where its weights are.
+
+    Returns:
+        ``(N, 1, H, W)`` in [0, 1], high = important.
+    """
+    own = {name: value for name, value in settings.items() if name not in ("device", "channel_first")}
+    images = torch.as_tensor(np.asarray(inputs), dtype=torch.float32)
+    labels = np.asarray(targets).reshape(-1).tolist()
+    attribution = MaskAttribution(model, **own)
+    saliency: Tensor = attribution.attribute(images, [int(label) for label in labels])
+    return np.asarray(saliency[:, :1].numpy(), np.float32)

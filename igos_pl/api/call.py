@@ -1,0 +1,111 @@
+"""One call: a network and images in, explanations out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import nn
+
+from igos_pl.api.images import Inputs, as_inputs, gathered
+from igos_pl.api.networks import Normalization, adapter_of, device_of
+from igos_pl.api.result import Explanations
+from igos_pl.api.targets import with_targets
+from igos_pl.checks import check_at_least
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.batches import ImageBatch
+from igos_pl.explainer import Explainer
+from igos_pl.run.provenance import provenance
+from igos_pl.solver.presets import preset_settings
+
+
+def explain(
+    network: nn.Module,
+    images: Any,
+    targets: Any = None,
+    preset: str = "fast",
+    *,
+    mean: Normalization = None,
+    std: Normalization = None,
+    normalized: bool = False,
+    input_size: int | tuple[int, int] | None = None,
+    class_names: list[str] | Literal["imagenet"] | None = None,
+    output: Literal["softmax", "sigmoid"] | None = None,
+    top_k: int | None = None,
+    batch_size: int = 8,
+    **settings: Any,
+) -> Explanations:
+    """Explain a network's decisions on some images by optimised masks.
+
+    The network is left exactly as it was. It works where its weights are. Without ``targets``, the predicted
+    class of each image is explained, or each detection.
+
+    Args:
+        network: one of igos_pl's networks; one of torchvision's detectors; or any module that returns logits
+            ``(N, classes)``. For a module that returns something else, give functions as ``targets``.
+        images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``, which is the network's input as it is; an array
+            likewise, or a picture with its channels last; a PIL image; a path; or a list of these. Pictures
+            are scaled to the network's input.
+        targets: one for all images, or a list with one for each image: a label; a class name; a function that
+            turns the network's output for one image (without the batch's axis) into one number, the score,
+            which should lie in [0, 1]; for detectors, boxes ``(n, 4)`` x1 y1 x2 y2 in pixels of the original,
+            or a dict of ``boxes`` and ``labels``: the detections that match them are explained.
+        preset: ``fast``, ``published``, ...; see the README.
+        mean: that the network was trained with, for values in [0, 1]; for each channel, or one for all.
+            Without it, a bare module gets tensors as they are.
+        std: likewise.
+        normalized: whether tensors are normalised already by the network's mean and std.
+        input_size: height and width, or the side of a square, to which pictures are scaled for a bare module.
+        class_names: of a bare module, in label order; ``imagenet`` for the 1000 ImageNet classes.
+        output: whether scores are the softmax (default) or the sigmoid of a bare module's logits.
+        top_k: how many predicted classes of a bare module are explained for each image; 1 by default.
+        batch_size: images that are optimised together.
+        **settings: of `Explainer`; they override the preset's. ``mask_size`` is by default not larger than
+            the images.
+
+    Returns:
+        The explanations in the order of the images.
+
+    Raises:
+        IgosError: if an argument does not fit the others; says what to do.
+    """
+    check_at_least("batch_size", batch_size, 1)
+    found = gathered(images)
+    bare = {"input_size": input_size, "class_names": class_names, "output": output, "top_k": top_k}
+    adapter = adapter_of(network, found, mean, std, **bare)
+    inputs = as_inputs(found, adapter, normalized)
+    asked, truth = with_targets(adapter, targets, len(inputs.records))
+    defaults = preset_settings(preset)
+    defaults["mask_size"] = min(defaults.get("mask_size", _MASK_SIZE), *inputs.images.shape[-2:])
+    explainer = Explainer(asked, **{**defaults, **settings})
+    results = [explainer.explain_batch(batch) for batch in _batches(inputs, truth, batch_size, network)]
+    records = [record for result in results for record in result.images]
+    for record in records:
+        if record.message:
+            warnings.warn(f"Image {record.sample_id}: {record.message}", stacklevel=2)
+    return Explanations(
+        records,
+        [result.explanations for result in results if result.explanations],
+        {**explainer.describe(), **provenance(device_of(network))},
+        inputs.originals,
+    )
+
+
+_MASK_SIZE = 28  # the explainer's default
+
+
+def _batches(inputs: Inputs, truth: Sequence[GroundTruth], size: int, network: nn.Module) -> list[ImageBatch]:
+    device = device_of(network)
+    return [
+        ImageBatch(
+            inputs.images[start : start + size].to(device),
+            [replace(record, ground_truth=known.label) for record, known in pairs],
+            [known for _, known in pairs],
+        )
+        for start in range(0, len(inputs.records), size)
+        for pairs in [
+            list(zip(inputs.records[start : start + size], truth[start : start + size], strict=True))
+        ]
+    ]

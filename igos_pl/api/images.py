@@ -1,0 +1,199 @@
+"""Images that someone has in memory: tensors are a network's input as they are, pictures are still scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from igos_pl.data.geometry import Frame
+from igos_pl.data.images import read_image
+from igos_pl.data.records import ImageRecord
+from igos_pl.errors import IgosError
+from igos_pl.models import ExplainableNetwork
+
+# What the last axis of an array has if the array is a picture: grey, RGB, RGB with transparency.
+_PICTURE_CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is not scaled yet.
+
+    Attributes:
+        image: upright RGB.
+        path: where it was read; empty for one from memory.
+    """
+
+    image: Image.Image
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images as a network takes them, before they are normalised.
+
+    Attributes:
+        images: ``(N, C, H, W)``: uint8, or float32 in which 1 stands for 255.
+        records: of the N images; their ids are the paths, or ``image 0``, ...
+        originals: the N upright pictures ``(h, w, 3)`` uint8, to draw on.
+    """
+
+    images: Tensor
+    records: Sequence[ImageRecord]
+    originals: Sequence[NDArray[np.uint8]]
+
+
+def gathered(images: Any) -> Tensor | list[Picture]:
+    """One tensor ``(N, C, H, W)``, or pictures.
+
+    Args:
+        images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``; an array likewise, or with the channels last; a
+            PIL image; a path; or a list of these, all tensors or all pictures.
+
+    Raises:
+        IgosError: if it is something else, is empty, or a path cannot be read.
+    """
+    if isinstance(images, Tensor):
+        return _batch(images)
+    if isinstance(images, np.ndarray):
+        return _from_array(images)
+    if isinstance(images, Image.Image | str | Path):
+        return [_picture(images)]
+    if not isinstance(images, list | tuple):
+        raise IgosError(
+            f"images is a {type(images).__name__}, but must be a tensor, an array, a picture, a path, or a"
+            " list of these. For a data set or a DataLoader, use"
+            " Trainer().predict(Explainer(network), DatasetDataModule(dataset))"
+        )
+    if not images:
+        raise IgosError("images is empty: give at least one")
+    return _joined([gathered(image) for image in images])
+
+
+def _joined(parts: Sequence[Tensor | list[Picture]]) -> Tensor | list[Picture]:
+    pictures = [picture for part in parts if isinstance(part, list) for picture in part]
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if pictures and tensors:
+        raise IgosError(
+            "images has tensors and pictures: tensors are taken as they are, pictures are scaled. Give one"
+            " kind"
+        )
+    if pictures:
+        return pictures
+    shapes = sorted({tuple(tensor.shape[1:]) for tensor in tensors})
+    if len(shapes) > 1:
+        raise IgosError(
+            f"images has tensors of different shapes ({shapes[0]}, {shapes[1]}): bring them to one size, or"
+            " give pictures, which are scaled"
+        )
+    return torch.cat(tensors)
+
+
+def _batch(images: Tensor) -> Tensor:
+    batch = images.unsqueeze(0) if images.ndim == 3 else images
+    if batch.ndim != 4 or not batch.numel():
+        raise IgosError(
+            f"images must have the shape (N, C, H, W) or (C, H, W), but has {tuple(images.shape)}"
+        )
+    if batch.dtype != torch.uint8 and not batch.is_floating_point():
+        raise IgosError(f"images is of {images.dtype}, but must be of uint8 or a floating-point type")
+    return batch.detach() if batch.dtype == torch.uint8 else batch.detach().float()
+
+
+def _from_array(images: NDArray[Any]) -> Tensor | list[Picture]:
+    channels_last = images.shape[-1] in _PICTURE_CHANNELS if images.ndim > 2 else images.ndim == 2
+    if images.ndim in (3, 4) and channels_last and images.shape[-3] in (1, 3):
+        raise IgosError(
+            f"images has the shape {images.shape}: its channels may come first or last. Give a tensor"
+            " (N, C, H, W)"
+        )
+    if not channels_last:
+        return _batch(torch.from_numpy(np.ascontiguousarray(images)))
+    if images.dtype == np.uint8:
+        pictures = images if images.ndim == 4 else images[None]
+        return [_picture(Image.fromarray(picture.squeeze())) for picture in pictures]
+    pixels = images if images.ndim > 2 else images[:, :, None]
+    return _batch(torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))))
+
+
+def _picture(image: Image.Image | str | Path) -> Picture:
+    if isinstance(image, Image.Image):
+        return Picture(image.convert("RGB"))
+    path = Path(image)
+    if path.is_dir():
+        raise IgosError(f"{path} is a folder: list its files, or explain it with igos-pl predict")
+    try:
+        return Picture(read_image(path), str(path.absolute()))
+    except IgosError as error:
+        raise IgosError(f"{path}: {error}") from error
+
+
+def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, normalized: bool) -> Inputs:
+    """Images as a network takes them.
+
+    Args:
+        images: see `gathered`.
+        network: whose preprocessing scales pictures.
+        normalized: whether tensors are normalised already, by the network's mean and std.
+
+    Raises:
+        IgosError: if the channels do not fit, or values lie outside of [0, 1] and are not normalised.
+    """
+    if isinstance(images, Tensor):
+        pixels = _shares(images, network, normalized)
+        height, width = pixels.shape[-2:]
+        frame = Frame.of(width, height, (height, width), "squash")
+        frames, paths = [frame] * len(pixels), [""] * len(pixels)
+        originals = [_displayed(image) for image in pixels]
+    else:
+        scaled = [network.preprocessing(picture.image) for picture in images]
+        pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
+        paths = [picture.path for picture in images]
+        originals = [np.asarray(picture.image) for picture in images]
+    names = [path or f"image {number}" for number, path in enumerate(paths)]
+    if len(set(names)) < len(names):  # a path twice
+        names = [f"{number} {name}" for number, name in enumerate(names)]
+    records = [ImageRecord(name, path, frame) for name, path, frame in zip(names, paths, frames, strict=True)]
+    return Inputs(pixels, records, originals)
+
+
+def _shares(images: Tensor, network: ExplainableNetwork, normalized: bool) -> Tensor:
+    """Tensors as shares of 255, whether they are normalised or not."""
+    if images.shape[1] != network.channels:
+        raise IgosError(
+            f"images has {images.shape[1]} channels, but {network.name} takes {network.channels} (as many as"
+            " its mean has values)"
+        )
+    if images.dtype == torch.uint8:
+        return images
+    if normalized:
+        mean, std = (values.to(images.device) for values in (network.pixel_mean, network.pixel_std))
+        return images * std + mean
+    low, high = float(images.min()), float(images.max())
+    if network.is_normalizing and not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+        raise IgosError(
+            f"images has values from {low:.3g} to {high:.3g}, but {network.name} takes values in [0, 1] and"
+            " normalises them by itself: pass normalized=True if that is done already"
+        )
+    return images
+
+
+_TOLERANCE = 1e-3  # interpolation overshoots
+
+
+def _displayed(image: Tensor) -> NDArray[np.uint8]:
+    """An image ``(C, H, W)`` as a picture ``(H, W, 3)``; values outside of [0, 1] are stretched into it."""
+    pixels = image.float().cpu() / 255 if image.dtype == torch.uint8 else image.cpu()
+    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        pixels = (pixels - low) / max(high - low, 1e-12)
+    return np.ascontiguousarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())

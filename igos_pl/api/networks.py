@@ -1,0 +1,203 @@
+"""Which adapter explains a network that someone has in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.ssd import SSD
+
+from igos_pl.api.images import Picture
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.targets import ProposedTargets, Targets, class_targets
+from igos_pl.errors import IgosError
+from igos_pl.models import Classifier, DenseDetector, ExplainableNetwork, RCNNDetector
+from igos_pl.models.base import size_of
+
+# Turns a network's output for one image into the score that is explained.
+Target = Callable[[Any], Tensor]
+
+Normalization = float | Sequence[float] | None
+
+
+def adapter_of(
+    network: nn.Module,
+    images: Tensor | list[Picture],
+    mean: Normalization,
+    std: Normalization,
+    **settings: Any,
+) -> ExplainableNetwork:
+    """A network with its adapter: an adapter itself as it is, torchvision's detectors, or a classifier.
+
+    Args:
+        network: any module.
+        images: what is explained.
+        mean: of each channel, or one for all; None if the images are the module's input as they are.
+        std: likewise.
+        **settings: other arguments of the adapter's constructor.
+
+    Raises:
+        IgosError: if something is missing, or given twice.
+    """
+    given = {"mean": mean, "std": std, **settings}
+    given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(network, ExplainableNetwork):
+        if given:
+            raise IgosError(f"{network.name} has its own {', '.join(given)}: leave them out here")
+        return network
+    _check_type(network)
+    if isinstance(network, FasterRCNN | RetinaNet | FCOS | SSD):
+        for name in ("mean", "std"):
+            if name in given:
+                raise IgosError(f"{type(network).__name__} normalises by itself: leave {name} out")
+        family = RCNNDetector if isinstance(network, FasterRCNN) else DenseDetector
+        return _placed(family(network, **_sized(given, images)))
+    if isinstance(images, list):
+        missing = [name for name in ("mean", "std", "input_size") if name not in given]
+        if missing:
+            raise IgosError(
+                f"{', '.join(missing)} must be given to explain pictures by a bare module: those that it was"
+                " trained with. Or give tensors, which are its input as they are"
+            )
+        lengths = [len(given[name]) for name in ("mean", "std") if isinstance(given[name], Sequence)]
+        return _placed(Classifier(network, **_per_channel(given, lengths[0] if lengths else 3)))
+    if images.dtype == torch.uint8 and "mean" not in given:
+        raise IgosError(
+            "images is of uint8: pass the mean and std that the network was trained with (mean=0, std=1 for a"
+            " network that takes values in [0, 1]), or its float input"
+        )
+    if ("mean" in given) != ("std" in given):
+        raise IgosError("mean and std belong together: give both, or none for images that are normalised")
+    sized = _sized(given, images)
+    if "mean" not in given:
+        return _placed(AsGiven(network, images.shape[1], **sized))
+    return _placed(Classifier(network, **_per_channel(sized, images.shape[1])))
+
+
+class AsGiven(Classifier):
+    """A classifier whose images are its normalised input already."""
+
+    unit = 1.0
+    is_normalizing = False
+
+    def __init__(self, module: nn.Module, channels: int, **classifier: Any) -> None:
+        super().__init__(module, mean=(0.0,) * channels, std=(1.0,) * channels, **classifier)
+
+
+def _check_type(network: object) -> None:
+    if not isinstance(network, nn.Module):
+        raise IgosError(
+            f"network is a {type(network).__name__}, but must be a torch.nn.Module or one of igos_pl's"
+            " networks"
+        )
+    for weight in network.parameters():
+        if weight.dtype != torch.float32 and weight.is_floating_point():
+            raise IgosError(
+                f"The network's weights are of {weight.dtype}: explain it in full precision, network.float()"
+            )
+
+
+def _sized(given: dict[str, Any], images: Tensor | list[Picture]) -> dict[str, Any]:
+    """The settings, with the images' own size where they are tensors."""
+    if isinstance(images, list):
+        return given
+    size = (images.shape[-2], images.shape[-1])
+    if size_of(given.get("input_size", size)) != size:
+        raise IgosError(
+            f"input_size is {given['input_size']}, but the images are {size[0]} x {size[1]}, and tensors are"
+            " explained as they are: leave it out, or scale the images"
+        )
+    return {**given, "input_size": size}
+
+
+def _per_channel(given: dict[str, Any], channels: int) -> dict[str, Any]:
+    """The settings, with a mean and a std for each channel."""
+    spread = {
+        name: value if isinstance(value, Sequence) else (value,) * channels
+        for name, value in given.items()
+        if name in ("mean", "std")
+    }
+    return {**given, **spread}
+
+
+def _placed(adapter: ExplainableNetwork) -> ExplainableNetwork:
+    """The adapter with its own tensors where the module's are."""
+    device = device_of(adapter)
+    adapter.pixel_mean, adapter.pixel_std = adapter.pixel_mean.to(device), adapter.pixel_std.to(device)
+    return adapter
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights are; the CPU for one without any."""
+    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+
+
+class Scored(ExplainableNetwork):
+    """A network whose output is scored by functions of the user, one for each image.
+
+    Args:
+        adapter: the network with its normalisation.
+        functions: turn the output for one image, without the batch's axis, into the score.
+    """
+
+    not_settings = frozenset({"adapter", "functions", *("class_names", "mean", "std", "input_size", "name")})
+
+    def __init__(self, adapter: ExplainableNetwork, functions: Sequence[Target]) -> None:
+        super().__init__(
+            adapter.module,
+            input_size=adapter.input_size,
+            mean=adapter.mean,
+            std=adapter.std,
+            class_names=[_name_of(function) for function in functions],
+            name=adapter.name,
+        )
+        self.pixel_mean, self.pixel_std = adapter.pixel_mean, adapter.pixel_std
+        self.preprocessing = adapter.preprocessing
+        self.is_normalizing = adapter.is_normalizing
+        self.functions = tuple(functions)
+        self._adapter = [adapter]  # in a list: it is no layer of this one
+
+    @property
+    def unit(self) -> float:
+        """As the adapter's."""
+        return self._adapter[0].unit
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        """The function of each row's image."""
+        output = self.module(images)
+        return torch.stack(
+            [
+                self._scored(function, tree_map(lambda part: part[place], output))  # noqa: B023
+                for place, function in enumerate(self.functions[label] for label in targets.label.tolist())
+            ]
+        )
+
+    def _scored(self, function: Target, output: Any) -> Tensor:
+        score = function(output)
+        if not isinstance(score, Tensor) or score.numel() != 1:
+            found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise IgosError(
+                f"The target {_name_of(function)} must return one number for one image's output, but returned"
+                f" {found}"
+            )
+        return score.reshape(())
+
+    @torch.no_grad()
+    def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
+        """One target for each image: the label is the number of its function."""
+        image = torch.arange(len(images), device=images.device)
+        label = torch.tensor([known.label for known in truth], device=images.device)
+        targets = class_targets(image, label, torch.zeros(len(images), device=images.device))
+        score = self.score(images, targets)
+        return ProposedTargets(class_targets(image, label, score.float()), [""] * len(images))
+
+
+def _name_of(function: Target) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+OutputKind = Literal["softmax", "sigmoid"]

@@ -1,0 +1,116 @@
+"""What `igos_pl.explain` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from igos_pl.data.explanation import Explanation, explanations_of
+from igos_pl.data.records import BatchResult, Columns, ImageRecord
+from igos_pl.errors import IgosError
+from igos_pl.evaluation.columns import joined
+from igos_pl.figures.overlay import figure_of
+from igos_pl.settings import Attributes
+from igos_pl.store.files import publishing
+from igos_pl.store.segments import segment_bytes
+
+
+class Explanations(Sequence[Explanation]):
+    """Explanations of some images: R rows, one for each target, in the order of the images.
+
+    Every column of `igos_pl.store.schema.EXPLANATIONS` is an attribute: ``masks`` ``(R, s, s)`` in [0, 1],
+    low = important; ``label``, ``label_name``, ``score``, ``deletion``, ``insertion`` ``(R,)``;
+    ``deletion_curve``, ``insertion_curve`` ``(R, 51)``; ... ``result[3]`` is one explanation.
+
+    Args:
+        images: the records of the N images.
+        tables: the rows of the batches.
+        attributes: the settings.
+        originals: the N pictures ``(h, w, 3)`` uint8 that are drawn on.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ImageRecord],
+        tables: Sequence[Columns],
+        attributes: Attributes,
+        originals: Sequence[NDArray[np.uint8]],
+    ) -> None:
+        self.images = images
+        self.attributes = attributes
+        self._result = BatchResult(images, joined(tables))
+        self._rows = explanations_of(self._result, attributes)
+        self._originals = originals
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Explanation: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Explanation]: ...
+    def __getitem__(self, row: int | slice) -> Explanation | Sequence[Explanation]:
+        return self._rows[row]
+
+    def __getattr__(self, name: str) -> Any:
+        # Not by self._result, which a result lacks while it is being copied or unpickled.
+        result = self.__dict__.get("_result")
+        if result is None or name.startswith("_"):
+            raise AttributeError(name)
+        if name in result.explanations:
+            return result.explanations[name]
+        if not result.explanations:
+            raise AttributeError(
+                f"there is no {name}: nothing was explained in the {len(self.images)} images"
+            )
+        raise AttributeError(
+            f"explanations have no column {name!r}; they have: {', '.join(result.explanations)}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} explanations of {len(self.images)} images>"
+
+    @property
+    def saliency(self) -> NDArray[np.float32]:
+        """``(R, s, s)`` in [0, 1], high = important."""
+        return np.asarray(1 - self.masks, np.float32)
+
+    @property
+    def image_index(self) -> NDArray[np.int64]:
+        """``(R,)`` the number of each row's image."""
+        place = {record.sample_id: number for number, record in enumerate(self.images)}
+        return np.array([place[row.sample_id] for row in self._rows], np.int64)
+
+    def saliency_on_original(self) -> list[NDArray[np.float32]]:
+        """For each row, the saliency of every pixel of its image, ``(height, width)``, high = important."""
+        return [row.saliency_on_original() for row in self._rows]
+
+    def plot(self, row: int = 0) -> Figure:
+        """Draw an explanation: the image, its saliency, and its deletion and insertion curves.
+
+        Args:
+            row: which of the R.
+
+        Returns:
+            A matplotlib figure, which a notebook shows and ``savefig`` writes.
+        """
+        return figure_of(self[row], self._originals[int(self.image_index[row])])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the explanations to an HDF5 file, which `igos_pl.MaskFile` and ``igos-pl info`` read.
+
+        Raises:
+            IgosError: if the file exists, or cannot be written.
+        """
+        path = Path(path)
+        if path.exists():
+            raise IgosError(f"{path} exists already: choose another name, or remove it")
+        content = segment_bytes([self._result], self.attributes)
+        with publishing(path) as temporary:
+            temporary.write_bytes(content)
+        return path

@@ -1,0 +1,98 @@
+"""What is to be explained in images that someone has in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from igos_pl.api.networks import Scored
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.errors import IgosError
+from igos_pl.models import Classifier, Detector, ExplainableNetwork
+
+
+def with_targets(
+    network: ExplainableNetwork, targets: Any, count: int
+) -> tuple[ExplainableNetwork, list[GroundTruth]]:
+    """A network that proposes the given targets, and the annotations from which it takes them.
+
+    Args:
+        network: is not changed.
+        targets: None for what the network proposes by itself; or, one for all images or a list with one for
+            each: labels, class names, functions of the output; for detectors, boxes or dicts of ``boxes`` and
+            ``labels``.
+        count: of the images.
+
+    Raises:
+        IgosError: if they do not fit the network or the number of images.
+    """
+    if targets is None:
+        return network, [GroundTruth()] * count
+    if isinstance(network, Detector):
+        return _asked(network), [_objects(network, one) for one in _for_each(targets, count)]
+    each = _for_each(targets, count)
+    if all(callable(one) for one in each):
+        functions = list({id(one): one for one in each}.values())
+        numbers = {id(one): number for number, one in enumerate(functions)}
+        return Scored(network, functions), [GroundTruth(numbers[id(one)]) for one in each]
+    if not isinstance(network, Classifier):
+        raise IgosError(
+            f"{type(network).__name__} chooses its targets by itself: leave targets out, or give functions of"
+            " its output"
+        )
+    return _asked(network), [GroundTruth(_label(network, one)) for one in each]
+
+
+def _asked(network: Classifier | Detector) -> ExplainableNetwork:
+    """A copy that explains what is annotated; it shares its layers with the network."""
+    asked = copy.copy(network)
+    asked.targets = "ground_truth"
+    return asked
+
+
+def _for_each(targets: Any, count: int) -> list[Any]:
+    """A target for each image."""
+    if isinstance(targets, Tensor | np.ndarray) and targets.ndim < 2:
+        targets = targets.tolist()
+    if isinstance(targets, list | tuple):
+        if len(targets) != count:
+            raise IgosError(
+                f"There are {len(targets)} targets for {count} images: give one for each, or one for all"
+            )
+        return list(targets)
+    return [targets] * count
+
+
+def _label(network: Classifier, target: Any) -> int:
+    if isinstance(target, str):
+        return network.label_of(target)
+    if isinstance(target, bool) or not isinstance(target, int | np.integer):
+        raise IgosError(
+            f"A target is {target!r}, but must be a label, a class name, or a function of the output"
+        )
+    if target < 0:
+        raise IgosError(f"A target is {target}, but labels begin at 0")
+    return int(target)
+
+
+def _objects(network: Detector, target: Any) -> GroundTruth:
+    """Objects of one image."""
+    labels = target.get("labels") if isinstance(target, dict) else None
+    boxes = target.get("boxes") if isinstance(target, dict) else target
+    try:
+        corners = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4).cpu().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise IgosError(
+            f"A target of {network.name} must be boxes (n, 4), or a dict of boxes (n, 4) and labels (n,)"
+        ) from error
+    names: Sequence[str] = [""] * len(corners)
+    if labels is not None:
+        names = [one if isinstance(one, str) else network.label_name(int(one)) for one in labels]
+    if len(names) != len(corners):
+        raise IgosError(f"A target has {len(corners)} boxes, but {len(names)} labels")
+    return GroundTruth(boxes=corners, names=tuple(names), ids=tuple(range(len(corners))))

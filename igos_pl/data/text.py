@@ -1,0 +1,20 @@
+"""Names from outside, as terminals, tables and pictures can show them."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are written out, so that a file's name cannot steer the terminal."""
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+
+
+def shortened(text: str, length: int) -> str:
+    """Text of at most ``length`` characters. The middle of a longer one becomes an ellipsis.
+
+    The beginnings and the ends of file names distinguish them.
+    """
+    if len(text) <= length:
+        return text
+    kept = max(0, length - 1)
+    end = kept // 2
+    return f"{text[: kept - end]}…{text[len(text) - end :]}"

@@ -1,0 +1,319 @@
+"""`igos_pl.explain` on images in memory, and the interfaces of Captum and Quantus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+
+import igos_pl
+from igos_pl import Classifier, Explainer, MaskAttribution, MaskFile, RCNNDetector, explain, explain_func
+from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT
+from igos_pl.demo.shapes import draw_shapes
+from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
+from igos_pl.errors import IgosError
+from igos_pl.models.weights import load_weights
+
+IDS = ["image 0", "image 1", "image 2"]
+QUICK: dict[str, Any] = {"iterations": 2, "mask_size": 6}
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def normalized(pixels: Tensor) -> Tensor:
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+    return (pixels / 255 - mean) / std
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return tiny.pictures(3)
+
+
+@pytest.fixture
+def net() -> tiny.TinyNet:
+    return tiny.TinyNet()
+
+
+def test_two_lines_explain_a_tensor(net: tiny.TinyNet, images: Tensor) -> None:
+    result = explain(net, normalized(images), iterations=2)
+    assert result.masks.shape == (3, 24, 24)  # the default of 28 is larger than the images
+    np.testing.assert_array_equal(result.saliency, 1 - result.masks)
+    assert (result.masks < 1).any((1, 2)).all()
+    assert result.label.tolist() == net(normalized(images)).argmax(1).tolist()
+    assert result.deletion_curve.shape == result.insertion_curve.shape == (3, 51)
+    assert result.image_index.tolist() == [0, 1, 2]
+    assert [heat.shape for heat in result.saliency_on_original()] == [(24, 24)] * 3
+    assert repr(result) == "<3 explanations of 3 images>"
+
+
+def test_the_callers_network_is_left_as_it_was(net: tiny.TinyNet, images: Tensor) -> None:
+    net.second.eval()
+    net.last.bias.requires_grad_(False)
+    before = {
+        name: (value.clone(), value.data_ptr(), value.stride()) for name, value in net.state_dict().items()
+    }
+    net.last.weight.grad = torch.ones_like(net.last.weight)
+    random = torch.get_rng_state()
+    explain(net, normalized(images), targets=lambda output: output[0], **QUICK)
+    explain(net, normalized(images), targets=1, **QUICK)
+    assert (net.training, net.second.training) == (True, False)
+    assert not net.last.bias.requires_grad
+    assert net.last.weight.requires_grad
+    assert torch.equal(net.last.weight.grad, torch.ones_like(net.last.weight))
+    for name, value in net.state_dict().items():
+        values, pointer, strides = before[name]
+        assert torch.equal(value, values)
+        assert (value.data_ptr(), value.stride()) == (pointer, strides)
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_it_gives_what_the_explainer_gives(net: tiny.TinyNet, images: Tensor) -> None:
+    adapter = Classifier(net, input_size=tiny.SIZE, mean=MEAN, std=STD)
+    wanted = Explainer(adapter, **QUICK).predict_step(tiny.batch_of(images, IDS)).explanations
+    result = explain(adapter, images, **QUICK)
+    np.testing.assert_array_equal(result.masks, wanted["masks"])
+    for same in (
+        explain(net, images, mean=MEAN, std=STD, **QUICK),
+        explain(adapter, images / 255, baseline="black", **QUICK),
+        explain(adapter, normalized(images), baseline="black", normalized=True, **QUICK),
+    ):
+        assert same.score == pytest.approx(wanted["score"], abs=1e-6)
+    black = explain(adapter, images, baseline="black", **QUICK)
+    given = explain(adapter, normalized(images), baseline="black", normalized=True, **QUICK)
+    np.testing.assert_allclose(given.masks, black.masks, atol=1e-4)
+
+
+def test_batches_make_no_difference(net: tiny.TinyNet, images: Tensor) -> None:
+    one, all_ = (explain(net, normalized(images), batch_size=size, **QUICK) for size in (1, 3))
+    np.testing.assert_allclose(one.masks, all_.masks, atol=1e-5)
+
+
+def test_pictures_of_any_kind_are_scaled_to_the_network(tmp_path: Path, net: tiny.TinyNet) -> None:
+    folder = tiny.write_pictures(tmp_path, ["a.png", "b.png"])
+    adapter = Classifier(net, input_size=tiny.SIZE)
+    paths = [str(folder / "a.png"), folder / "b.png"]
+    wanted = explain(adapter, paths, **QUICK)
+    pictures = [Image.open(path) for path in paths]
+    arrays = np.stack([np.asarray(picture) for picture in pictures])
+    for images in (pictures, arrays, list(arrays)):
+        np.testing.assert_array_equal(explain(adapter, images, **QUICK).score, wanted.score)
+    assert [heat.shape for heat in wanted.saliency_on_original()] == [(30, 40)] * 2
+    assert [record.path for record in wanted.images] == [str(path) for path in paths]
+    assert len(explain(adapter, paths[0], **QUICK)) == 1
+    assert len(explain(adapter, pictures[0], **QUICK)) == 1
+    assert [row.sample_id for row in explain(adapter, paths[:1] * 2, **QUICK)] == [
+        f"0 {paths[0]}",
+        f"1 {paths[0]}",
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_any_number_of_channels_and_any_size(channels: int) -> None:
+    net = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.rand(2, channels, 9, 17, generator=torch.Generator().manual_seed(0))
+    for settings in ({}, {"mean": 0.5, "std": 0.25}, {"mean": [0.5] * channels, "std": [0.25] * channels}):
+        result = explain(net, images, iterations=2, **settings)
+        assert result.masks.shape == (2, 9, 9)
+        assert result.saliency_on_original()[0].shape == (9, 17)
+    assert explain(net, images.numpy(), iterations=2).masks.shape == (2, 9, 9)
+    if channels in (1, 3):
+        last = np.ascontiguousarray(np.moveaxis(images.numpy(), 1, -1))
+        np.testing.assert_array_equal(
+            explain(net, last, iterations=2).score, explain(net, images, iterations=2).score
+        )
+
+
+def test_grey_pictures_for_a_grey_network() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    grey = tiny.pictures(1, 20)[0, 0].numpy()
+    result = explain(net, grey, mean=[0.5], std=[0.5], input_size=12, **QUICK)
+    assert result.saliency_on_original()[0].shape == (20, 20)
+
+
+def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor) -> None:
+    x = normalized(images)
+    names = ["cat", "dog", "Fire engine", "bird", "fish"]
+    assert explain(net, x, 3, **QUICK).label.tolist() == [3, 3, 3]
+    assert explain(net, x, [0, 4, 2], **QUICK).label.tolist() == [0, 4, 2]
+    assert explain(net, x, torch.tensor([0, 4, 2]), **QUICK).label.tolist() == [0, 4, 2]
+    named = explain(net, x, ["fire engine", "dog", "dog"], class_names=names, **QUICK)
+    assert named.label_name.tolist() == ["Fire engine", "dog", "dog"]
+    assert explain(net, x[0], "bird", class_names=names, **QUICK).label.tolist() == [3]
+    assert explain(net, x, top_k=2, **QUICK).image_index.tolist() == [0, 0, 1, 1, 2, 2]
+    sigmoid = explain(net, x, 1, output="sigmoid", **QUICK)
+    assert sigmoid.score == pytest.approx(net(x).sigmoid()[:, 1].detach().numpy(), abs=1e-6)
+
+
+def test_functions_score_the_output_of_one_image(images: Tensor) -> None:
+    class Both(tiny.TinyNet):
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            hidden = self.first(images).tanh()
+            return {"map": hidden, "logits": super().forward(images)}
+
+    def margin(output: dict[str, Tensor]) -> Tensor:
+        assert output["map"].shape == (6, tiny.SIZE, tiny.SIZE)
+        return output["logits"][0] - output["logits"][1]
+
+    net, x = Both(), normalized(images)
+    result = explain(net, x, margin, **QUICK)
+    logits = net(x)["logits"].detach()
+    assert result.score == pytest.approx((logits[:, 0] - logits[:, 1]).numpy(), abs=1e-5)
+    assert result.label_name.tolist() == ["margin"] * 3
+    each = explain(net, x, [margin, lambda output: output["map"].mean(), margin], **QUICK)
+    assert each.label.tolist() == [0, 1, 0]
+    assert each.score[0] == pytest.approx(result.score[0], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def maskrcnn() -> MaskRCNN:
+    module = shapes_mask_rcnn()
+    load_weights(module, CHECKPOINTS / "shapes_maskrcnn.pth", "the shapes' Mask R-CNN")
+    return module
+
+
+def test_a_bare_detector_of_torchvision(maskrcnn: MaskRCNN) -> None:
+    picture, _ = draw_shapes(1, 0)
+    image = torch.from_numpy(np.array(picture.resize((SHAPES_INPUT, SHAPES_INPUT)))).permute(2, 0, 1)
+    result = explain(maskrcnn, image, class_names=list(CATEGORIES), metrics=False, iterations=1)
+    assert len(result) > 1
+    assert set(result.label_name) <= set(CATEGORIES)
+    box = result.box[0]
+    one = explain(maskrcnn, image, box[None], class_names=list(CATEGORIES), metrics=False, iterations=1)
+    np.testing.assert_allclose(one.box, box[None], atol=1e-3)
+    target = {"boxes": box[None], "labels": [result.label_name[0]]}
+    same = explain(maskrcnn, image, target, class_names=list(CATEGORIES), metrics=False, iterations=1)
+    np.testing.assert_allclose(same.box, box[None], atol=1e-3)
+    adapter = RCNNDetector(maskrcnn, class_names=list(CATEGORIES), input_size=SHAPES_INPUT)
+    assert len(explain(adapter, picture, metrics=False, iterations=1)) >= 1
+    with pytest.warns(UserWarning, match="not detected"):
+        none = explain(adapter, image, torch.tensor([[0.0, 0, 3, 3]]), iterations=1)
+    assert len(none) == 0
+    with pytest.raises(AttributeError, match="nothing was explained in the 1 images"):
+        none.masks  # noqa: B018
+
+
+def test_results_are_saved_as_files_that_the_reader_reads(
+    tmp_path: Path, net: tiny.TinyNet, images: Tensor
+) -> None:
+    result = explain(net, normalized(images), **QUICK)
+    path = result.save(tmp_path / "some.h5")
+    with MaskFile(path) as file:
+        np.testing.assert_array_equal(file.column("masks"), result.masks)
+        assert file.attributes["mask_size"] == 6
+        assert file.attributes["igos_pl"] == igos_pl.__version__
+        assert [row.sample_id for row in file] == IDS
+    with pytest.raises(IgosError, match=r"some.h5 exists already"):
+        result.save(path)
+
+
+def test_a_result_is_drawn(tmp_path: Path, net: tiny.TinyNet, images: Tensor) -> None:
+    result = explain(net, normalized(images), class_names=["a", "b", "c", "d", "e"], **QUICK)
+    figure = result.plot(1)
+    titles = [text.get_text() for text in figure.texts]
+    assert titles[0] == f"image 1: {result.label_name[1]}, score {result.score[1]:.2f}"
+    figure.savefig(tmp_path / "a.png")
+    shown = figure.axes[0].get_images()[0].get_array()
+    assert shown.shape == (tiny.SIZE, tiny.SIZE, 3)
+    assert float(shown.max()) == 1.0  # normalised values are stretched into what can be shown
+
+
+WRONG = [
+    ({"images": 3}, "images is a int, but must be a tensor"),
+    ({"images": torch.utils.data.DataLoader([1])}, "DataLoader.*use.*Trainer.*DatasetDataModule"),
+    ({"images": []}, "images is empty"),
+    ({"images": torch.zeros(3)}, r"must have the shape \(N, C, H, W\) or \(C, H, W\), but has \(3,\)"),
+    ({"images": torch.zeros(0, 3, 8, 8)}, r"but has \(0, 3, 8, 8\)"),
+    (
+        {"images": torch.zeros(1, 3, 8, 8, dtype=torch.int64)},
+        "torch.int64, but must be of uint8",
+    ),
+    ({"images": [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)]}, "tensors of different shapes"),
+    ({"images": [torch.zeros(3, 8, 8), Image.new("RGB", (9, 9))]}, "tensors and pictures"),
+    ({"images": np.zeros((3, 8, 3), np.uint8)}, "may come first or last"),
+    ({"images": "/nowhere.png"}, "/nowhere.png: cannot be read"),
+    ({"images": "/"}, "/ is a folder"),
+    ({"images": Image.new("RGB", (9, 9))}, "mean, std, input_size must be given to explain pictures"),
+    ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images is of uint8: pass the mean and std"),
+    ({"mean": 0.5}, "mean and std belong together"),
+    ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "images has 3 channels, but TinyNet takes 2"),
+    ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
+    ({"mean": 0.5, "std": 0.5}, r"values from .* to .*but TinyNet takes values in \[0, 1\].*normalized=True"),
+    ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
+    ({"targets": [1, 2]}, "There are 2 targets for 3 images"),
+    ({"targets": 9}, "Label 9 is outside of the 5 classes"),
+    ({"targets": -1}, "labels begin at 0"),
+    ({"targets": "cat"}, "'cat' is no label, and TinyNet has no class_names"),
+    ({"targets": "cta", "class_names": ["cat", "dog"]}, "has no class 'cta'; close ones: cat"),
+    ({"targets": 1.5}, "A target is 1.5, but must be a label"),
+    (
+        {"targets": lambda output: output},
+        r"must return one number.*returned \(5,\)",
+    ),
+    ({"network": "resnet"}, "network is a str"),
+    ({"network": tiny.TinyNet().half()}, "weights are of torch.float16"),
+    (
+        {"network": tiny.tiny_classifier(), "mean": 0.5, "std": 0.5},
+        "TinyNet has its own mean, std",
+    ),
+    ({"preset": "quick"}, "preset is 'quick', but must be one of: fast"),
+    ({"batch_size": 0}, "batch_size is 0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_what_does_not_fit_is_told(arguments: dict[str, Any], message: str, images: Tensor) -> None:
+    usual = {"network": tiny.TinyNet(), "images": 4 * normalized(images), **QUICK}
+    with pytest.raises(IgosError, match=message):
+        explain(**{**usual, **arguments})
+
+
+def test_a_bare_module_for_the_explainer_is_told_the_way(net: tiny.TinyNet) -> None:
+    with pytest.raises(IgosError, match=r"network is a TinyNet.*igos_pl.Classifier.*igos_pl.explain"):
+        Explainer(net)  # type: ignore[arg-type]
+
+
+def test_captum_takes_it_for_one_of_its_methods(net: tiny.TinyNet, images: Tensor) -> None:
+    metrics = pytest.importorskip("captum.metrics")
+    x = normalized(images)
+    method = MaskAttribution(net.eval(), **QUICK)
+    saliency = method.attribute(x, target=torch.tensor([0, 1, 2]))
+    assert saliency.shape == x.shape
+    assert (saliency >= 0).all()
+    assert (saliency <= 1).all()
+    (in_tuple,) = method.attribute((x,), target=[0, 1, 2])
+    assert torch.equal(in_tuple, saliency)
+
+    def noise(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        change = 0.1 * torch.ones_like(inputs)
+        return change, inputs - change
+
+    infidelity = metrics.infidelity(net, noise, x, saliency, target=torch.tensor([0, 1, 2]))
+    assert infidelity.shape == (3,)
+    sensitivity = metrics.sensitivity_max(
+        method.attribute, x, target=torch.tensor([0, 1, 2]), n_perturb_samples=1
+    )
+    assert sensitivity.shape == (3,)
+    assert sensitivity.isfinite().all()
+
+
+def test_quantus_takes_it_for_an_explain_func(net: tiny.TinyNet, images: Tensor) -> None:
+    quantus = pytest.importorskip("quantus")
+    x, y = normalized(images).numpy(), np.array([0, 1, 2])
+    saliency = explain_func(net, x, y, **QUICK)
+    assert saliency.shape == (3, 1, tiny.SIZE, tiny.SIZE)
+    for metric in (
+        quantus.Sparseness(disable_warnings=True),
+        quantus.MaxSensitivity(nr_samples=1, disable_warnings=True),
+    ):
+        scores = metric(
+            model=net.eval(), x_batch=x, y_batch=y, explain_func=explain_func, explain_func_kwargs=QUICK
+        )
+        assert len(scores) == 3
+        assert np.isfinite(scores).all()
