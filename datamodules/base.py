@@ -105,7 +105,14 @@ class SampleDataModule(Configurable, LightningDataModule):
         preprocessing = network.preprocessing
         if self.resize != "network":
             preprocessing = Resize(network.input_size, self.resize, network.channels)
-        to_input = NetworkInput(preprocessing, network.input_size, network.mean, network.std, self.normalized)
+        to_input = NetworkInput(
+            preprocessing,
+            network.input_size,
+            network.mean,
+            network.std,
+            self.normalized,
+            network.is_normalizing,
+        )
         self.check_input(to_input)
         dataset = ImageDataset(self.pending, to_input)
         workers = min(self.num_workers, len(self.pending))

@@ -67,13 +67,15 @@ def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]
 
 
 def _table(path: Path, text: str, delimiters: str) -> Iterator[Line]:
-    first = text.partition("\n")[0]
+    first = text.lstrip().partition("\n")[0]
     reader = csv.reader(text.splitlines(), delimiter=max(delimiters, key=first.count))
-    columns, headed = (0, 1), False
+    columns, headed, first_row = (0, 1), False, True
     for row in reader:
         if not any(cell.strip() for cell in row):
             continue
-        if reader.line_num == 1 and (named := _columns(row)):
+        named = _columns(row) if first_row else None
+        first_row = False
+        if named:
             columns, headed = named, True
             continue
         cells = [row[column].strip() if column < len(row) else "" for column in columns]

@@ -30,6 +30,7 @@ class NetworkInput:
         std: of the network's normalisation, for each channel.
         normalized: whether float tensors are normalised already, by this mean and std. The normalisation is
             undone, since baselines and perturbed images are made of pixel values.
+        bounded: whether float values far outside of [0, 1] are refused.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class NetworkInput:
         mean: Sequence[float],
         std: Sequence[float],
         normalized: bool = False,
+        bounded: bool = True,
     ) -> None:
         self.preprocessing = preprocessing
         self.input_size = input_size
         self.mean = torch.tensor(mean).reshape(-1, 1, 1)
         self.std = torch.tensor(std).reshape(-1, 1, 1)
         self.normalized = normalized
+        self.bounded = bounded
 
     def __call__(self, image: Image.Image | Tensor) -> tuple[Tensor, Frame]:
         """The network's input, and the part of the image that it shows.
@@ -84,7 +87,7 @@ class NetworkInput:
         if self.normalized:
             image = image * self.std + self.mean
         low, high = image.min().item(), image.max().item()
-        if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:  # not so for NaN
+        if not self.bounded or (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # not so for NaN
             return image
         found = f"the image has values from {low:.3g} to {high:.3g}"
         if self.normalized:

@@ -55,9 +55,9 @@ class ClassLabels:
     def _advice(self, name: str) -> str:
         if not self.names:
             return ", whose class names are unknown: set --model.network.class_names, or give label numbers"
-        close = difflib.get_close_matches(_plain(name), self._labels, 1, 0.7)
+        close = difflib.get_close_matches(_plain(name), self._labels, 1)
         if close:
-            return f": did you mean {self.names[self._labels[close[0]]]!r}?"
+            return f" (did you mean {self.names[self._labels[close[0]]]!r}?)"
         shown = ", ".join(self.names[:_SHOWN])
         more = f", ... ({len(self.names)} in all)" if len(self.names) > _SHOWN else ""
         return f", whose classes are: {shown}{more}"

@@ -178,7 +178,7 @@ def test_class_names_with_mistakes_are_recorded(tmp_path: Path) -> None:
     assert truths(watch) == [1, 3, 0]
     with MaskFile(tmp_path / "run") as masks:
         assert masks.images["status"].tolist() == ["ok", "ok", "unreadable", "ok"]
-        assert masks.images["message"][2] == "'deerr' is not a class of the network: did you mean 'deer'?"
+        assert masks.images["message"][2] == "'deerr' is not a class of the network (did you mean 'deer'?)"
         assert masks.images["ground_truth"].tolist() == [1, 3, -1, 0]
 
 
