@@ -593,3 +593,47 @@ def test_help_is_instant(arguments: list[str]) -> None:
         if seconds[-1] < 1:
             break
     assert min(seconds) < 1
+
+
+def test_a_run_counts_what_the_folder_holds(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def last_line(*more: str) -> str:
+        assert main(words(photos, *more)) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    count = len(NAMES)
+    half = len(NAMES[::2])
+    assert (
+        last_line("--data.shard=0/2")
+        == f"{half} images are in run/segments; {count - half} are still missing"
+    )
+    assert last_line() == f"{count} images are in run/masks.h5"
+    assert (
+        last_line("--data.limit=2")
+        == f"{count} images are in run/masks.h5; this run was to explain 2 of them"
+    )
+    told = f"{count} images are in run/masks.h5; this run was to explain {half} of them"
+    assert last_line("--data.shard=0/2") == told
+    (photos / sorted(NAMES)[0]).unlink()
+    told = f"{count} images are in run/masks.h5; this run was to explain {count - 1} of them"
+    assert last_line() == f"{told}; 1 are no longer in the data set"
+    assert main(["status", "run"]) == 0
+    assert capsys.readouterr().out.startswith(f"{count} of {count} images are done ({count} ok)")
+    assert Path("run/samples.txt").read_text().splitlines() == sorted(NAMES)[1:]
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (
+            ["--data=DatasetDataModule"],
+            "--data.dataset is missing: set it to the import path of a map-style data",
+        ),
+        (["--data=WebDatasetDataModule"], "--data.urls is missing: set it to the tar files"),
+        (["--data=LitDataDataModule"], "--data.root is missing: set it to the folder with the images"),
+    ],
+)
+def test_what_a_data_module_needs(
+    options: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *options]) == 2
+    assert advice in capsys.readouterr().err

@@ -50,8 +50,8 @@ def _remarks(run: Run, statuses: Collection[str]) -> str:
     gone = len(set(statuses) - set(run.expected))
     left = sum(name not in statuses for name in run.expected)
     remarks = [f"; this run was to explain {len(run.assigned)} of them"] if others else []
-    remarks += [f"; {gone} of them are no longer in the data set"] if gone else []
-    remarks += [f"; {left} that another run was to explain are missing"] if left else []
+    remarks += [f"; {gone} are no longer in the data set"] if gone else []
+    remarks += [f"; {left} are still missing"] if left else []
     return "".join(remarks)
 
 

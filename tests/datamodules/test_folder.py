@@ -189,7 +189,9 @@ def test_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
     ):
         labelled(root, "folders", NAMES)
     (root / "dgo").rename(root / "xylophone")
-    with pytest.raises(IgosError, match="'xylophone' is not a class of the network, whose classes are: Egyptian"):
+    with pytest.raises(
+        IgosError, match="'xylophone' is not a class of the network, whose classes are: Egyptian"
+    ):
         labelled(root, "folders", NAMES)
     write_pictures(root, ["c.png"])
     with pytest.raises(IgosError, match=r"c\.png lies in no folder below .*photos: move it"):
