@@ -37,10 +37,11 @@ from igos_pl.callbacks import MaskWriter, OverlayWriter
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.images import read_image, to_input
+from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.preprocessing import Resize
 from igos_pl.data.targets import Targets
 from igos_pl.datamodules import ImageFolderDataModule
-from igos_pl.datamodules.base import ImageDataset, Sample
+from igos_pl.datamodules.samples import ImageDataset, Sample
 from igos_pl.demo.run import copy_photos
 from igos_pl.evaluation import columns as columns_module
 from igos_pl.explainer import Explainer
@@ -343,7 +344,8 @@ def precision(options: argparse.Namespace, explainer: Explainer, batch: ImageBat
 
 def loader(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch) -> None:
     """Print how many small JPEGs one process decodes and scales in a second."""
-    size = explainer.network.input_size
+    network = explainer.network
+    size = network.input_size
     with tempfile.TemporaryDirectory() as folder:
         copy_photos(Path(folder))
         samples = []
@@ -351,12 +353,12 @@ def loader(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch)
             small = path.with_suffix(".small.jpg")
             read_image(path).resize((500, 375), Image.Resampling.LANCZOS).save(small, quality=90)
             samples.append(Sample(small.name, small))
-        dataset = ImageDataset(samples, Resize(size))
-        photos = [read_image(sample.path) for sample in samples]
+        dataset = ImageDataset(samples, NetworkInput(Resize(size), size, network.mean, network.std))
+        photos = [read_image(Path(sample.path)) for sample in samples]
         frame = Frame.of(*photos[0].size, size, "squash")  # all photos have one size
         cpu, times = torch.device("cpu"), 20 * options.repeats
         for name, work in (
-            ("decode", lambda: [read_image(sample.path) for sample in samples]),
+            ("decode", lambda: [read_image(Path(sample.path)) for sample in samples]),
             (f"scale to {size[0]} x {size[1]}", lambda: [to_input(photo, frame) for photo in photos]),
             ("both, as a batch", lambda: dataset[range(len(samples))]),
         ):

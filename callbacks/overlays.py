@@ -13,9 +13,10 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from igos_pl.checks import check_at_least
+from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.errors import IgosError
-from igos_pl.figures.overlay import write_overlay
+from igos_pl.figures.overlay import input_on_original, write_overlay
 from igos_pl.run.run import Ending, Run
 from igos_pl.solver.presets import preset_of
 from igos_pl.store import MaskFile
@@ -61,7 +62,7 @@ class OverlayWriter(Callback):
         """Draw the batch's explanations while the number is not reached."""
         if trainer.is_global_zero and len(self._drawn) < self.count:
             settings = Run.of(trainer).configuration
-            self._draw(explanations_of(outputs, {**settings, "preset": preset_of(settings)}))
+            self._draw(explanations_of(outputs, {**settings, "preset": preset_of(settings)}), batch)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draw what is missing from the results on the disk: earlier runs may have wanted fewer pictures."""
@@ -79,8 +80,13 @@ class OverlayWriter(Callback):
                 print(f"drawing {len(rows)} more pictures in {self._folder} ...", file=sys.stderr)
                 self._draw(masks[rows])
 
-    def _draw(self, explanations: Iterable[Explanation]) -> None:
-        """Draw explanations of which there is no picture, while the number is not reached."""
+    def _draw(self, explanations: Iterable[Explanation], batch: ImageBatch | None = None) -> None:
+        """Draw explanations of which there is no picture, while the number is not reached.
+
+        Args:
+            explanations: of images that are files, or in the batch.
+            batch: what the network saw of them.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,7 +100,8 @@ class OverlayWriter(Callback):
                 continue
             try:
                 with publishing(_free_name(self._folder, explanation)) as temporary:
-                    write_overlay(explanation, temporary, {_KEYWORD: json.dumps(key)})
+                    image = None if batch is None else _original(explanation, batch)
+                    write_overlay(explanation, temporary, {_KEYWORD: json.dumps(key)}, image)
             except (IgosError, OSError) as error:  # a picture is not worth a run
                 warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
                 self._failed.add(key)
@@ -129,3 +136,11 @@ def _free_name(folder: Path, explanation: Explanation) -> Path:
         number += 1
         free = folder / f"{stem}-{number}.png"
     return free
+
+
+def _original(explanation: Explanation, batch: ImageBatch) -> Image.Image | None:
+    """The image of an explanation as the network saw it; None if it is a file, which shows more."""
+    if Path(explanation.image["path"]).is_file():
+        return None
+    place = [record.sample_id for record in batch.records].index(explanation.sample_id)
+    return input_on_original(batch.images[place].cpu().numpy(), explanation.frame)

@@ -16,7 +16,8 @@ from pycocotools import mask as coco_mask
 
 from igos_pl.data.annotations import GroundTruth, Rle
 from igos_pl.data.images import MAX_PIXELS, find_images
-from igos_pl.datamodules.base import ImageDataModule, Sample
+from igos_pl.datamodules.base import ImageDataModule
+from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
 
 # What each entry of an instances file must have.
@@ -45,7 +46,7 @@ class COCODataModule(ImageDataModule):
         root: the folder that the file names in ``annotations`` start from.
         annotations: an instances file (``instances_val2017.json``). Without one, all images in the folder and
             the folders below it are taken, and nothing is known of them.
-        **data: see `ImageDataModule`.
+        **data: see `SampleDataModule`.
     """
 
     def __init__(

@@ -1,69 +1,132 @@
-"""Any folder of pictures."""
+"""Pictures in folders, with labels from the folders' names or from a file."""
 
 from __future__ import annotations
 
+import glob
+import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.images import find_images
-from igos_pl.datamodules.base import ImageDataModule, Sample
+from igos_pl.data.labels import ClassLabels
+from igos_pl.datamodules.base import SampleDataModule, absolute
+from igos_pl.datamodules.label_files import read_labels
+from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
 
+_FOLDERS = "folders"
 
-class ImageFolderDataModule(ImageDataModule):
-    """All pictures in a folder and the folders below it.
+
+class ImageFolderDataModule(SampleDataModule):
+    """Pictures in folders, or some pictures.
 
     Args:
-        root: the folder.
-        labels: a text file of ground-truth labels, a line ``path/below/root.jpg label`` for each picture.
-        **data: see `ImageDataModule`.
+        root: a folder, with the folders below it; a single picture; a pattern such as ``photos/*.jpg``
+            (``**`` stands for any folders); or a list of these. An image's id is its path below the folder,
+            or below the deepest folder that all of them lie in.
+        labels: ``folders`` takes the name of the first folder below the root as the class, as torchvision's
+            ``ImageFolder`` does. Otherwise a file with the id and the label of each picture: a text file of
+            lines ``path label``, or a table (``.csv``, ``.tsv``) of these two columns, or with columns named
+            ``path`` and ``label``. A label is a number or a class name. By default, no labels are known.
+        **data: see `SampleDataModule`.
     """
 
     def __init__(
         self,
-        root: str,
+        root: str | list[str],
         labels: str | None = None,
         **data: Any,
     ) -> None:
-        super().__init__(root, **data)
-        self.labels = Path(labels) if labels else None
+        super().__init__(**data)
+        given = [root] if isinstance(root, str) else list(root)
+        if not given:
+            raise IgosError("root is an empty list: set --data.root to the folder with the images")
+        self._roots = [absolute(each) for each in given]
+        # A setting: where the pictures lie, as text.
+        self.root = self._roots[0] if len(given) == 1 else [str(each.resolve()) for each in self._roots]
+        self.labels = Path(labels) if labels and labels != _FOLDERS else labels
 
     def find_samples(self) -> list[Sample]:
-        """A sample for each picture; its id is its path below the root."""
-        names = [path.as_posix() for path in find_images(self.root)]
-        labels = _read_labels(self.labels, names) if self.labels else dict.fromkeys(names, -1)
-        return [Sample(name, self.root / name, GroundTruth(labels[name])) for name in names]
+        """A sample for each picture, in the order of their ids."""
+        base, paths = _find_pictures(self._roots)
+        names = sorted(path.relative_to(base).as_posix() for path in paths)
+        known: dict[str, int] = {}
+        if isinstance(self.labels, Path):
+            known = read_labels(self.labels, names, self.class_labels())
+        elif self.labels:
+            known = _folder_labels(base, names, self.class_labels())
+        return [Sample(name, base / name, GroundTruth(known.get(name, -1))) for name in names]
 
 
-# Results hold labels of so many decimal digits.
-_DIGITS = 9
+def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
+    """The deepest folder that all pictures lie in, and their absolute paths."""
+    bases: list[Path] = []
+    found: set[Path] = set()
+    for root in roots:
+        if root.is_file():
+            bases.append(root.parent)
+            found.add(root)
+        elif glob.has_magic(str(root)) and not root.exists():
+            matches = [Path(match) for match in glob.glob(str(root), recursive=True)]
+            if not matches:
+                raise IgosError(f"No file matches {root}: correct --data.root")
+            bases.append(_fixed_part(root))
+            found.update(path for path in matches if path.is_file())
+            for folder in matches if "**" not in root.parts else ():
+                if folder.is_dir():
+                    found.update(folder / path for path in find_images(folder))
+        else:
+            bases.append(root)
+            found.update(root / path for path in find_images(root))
+    return Path(os.path.commonpath(bases)), found
 
 
-def _read_labels(path: Path, names: list[str]) -> dict[str, int]:
-    """Labels by name.
+def _fixed_part(pattern: Path) -> Path:
+    """The folder in front of a pattern's first wildcard."""
+    fixed = Path(pattern.anchor)
+    for part in pattern.parts[1:-1]:
+        if glob.has_magic(part):
+            break
+        fixed /= part
+    return fixed
+
+
+def _folder_labels(base: Path, names: Sequence[str], classes: ClassLabels) -> dict[str, int]:
+    """Labels by the first folder of each name.
 
     Raises:
-        IgosError: if the file is missing, a line is malformed, or a picture has no label, or two.
+        IgosError: if a picture lies in no folder, or a folder is no class of the network.
     """
-    if not path.is_file():
-        raise IgosError(f"There is no labels file {path}")
-    labels: dict[str, int] = {}
-    for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        name, _, label = line.rpartition(" ")
-        name = name.strip()
-        if not name or not label.isdecimal() or len(label) > _DIGITS:
-            raise IgosError(f"{path}, line {number}: expected 'path label', found {line!r}")
-        if labels.setdefault(name, int(label)) != int(label):
+    folder_of = {name: name.partition("/")[0] for name in names if "/" in name}
+    for name in names:
+        if name not in folder_of:
             raise IgosError(
-                f"{path}, line {number}: {name} has the label {labels[name]} in another line, here {label}"
+                f"labels is 'folders', but {base / name} lies in no folder below {base}: move it into the"
+                " folder of its class, or give the labels in a file"
             )
-    missing = [name for name in names if name not in labels]
-    if missing:
-        raise IgosError(
-            f"{path} has labels for {len(labels)} images, but {len(missing)} of the {len(names)} images have"
-            f" none ({missing[0]}, ...)"
+    folders = sorted(set(folder_of.values()))
+    if classes.names:
+        labels = {folder: _class_of(folder, base, classes) for folder in folders}
+    else:
+        labels = {folder: place for place, folder in enumerate(folders)}
+        shown = ", ".join(f"{place} is {folder}" for folder, place in list(labels.items())[:4])
+        logging.getLogger(__name__).warning(
+            "%s: the network's class names are unknown, so labels are the places of the sorted folders: %s%s",
+            base,
+            shown,
+            ", ..." if len(folders) > 4 else "",
         )
-    return labels
+    return {name: labels[folder] for name, folder in folder_of.items()}
+
+
+def _class_of(folder: str, base: Path, classes: ClassLabels) -> int:
+    try:
+        return classes.of(folder)
+    except IgosError as error:
+        raise IgosError(
+            f"labels is 'folders', but the folder {folder} in {base}: {error}. Rename the folder, or give the"
+            " labels in a file"
+        ) from error

@@ -8,7 +8,8 @@ from typing import Any
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
 from igos_pl.data.images import find_images
-from igos_pl.datamodules.base import ImageDataModule, Sample
+from igos_pl.datamodules.base import ImageDataModule
+from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
 
 
@@ -21,7 +22,7 @@ class ImageNetDataModule(ImageDataModule):
         ground_truth: the official ``ILSVRC2012_validation_ground_truth.txt``: a number from 1 to 1000 on each
             line, for the images in the order of their names. Its numbering is not the order of the WordNet
             ids that networks use; it is translated here.
-        **data: see `ImageDataModule`.
+        **data: see `SampleDataModule`.
     """
 
     def __init__(

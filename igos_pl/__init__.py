@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
     from igos_pl.callbacks import MaskWriter, OverlayWriter
-    from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule
+    from igos_pl.datamodules import (
+        COCODataModule,
+        DatasetDataModule,
+        ImageFolderDataModule,
+        ImageNetDataModule,
+        LitDataDataModule,
+        WebDatasetDataModule,
+    )
     from igos_pl.errors import IgosError
     from igos_pl.explainer import Explainer
     from igos_pl.models import (
@@ -43,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "COCODataModule",
     "Classifier",
+    "DatasetDataModule",
     "DenseDetector",
     "EfficientNetLite0Classifier",
     "ExplainCallback",
@@ -54,6 +62,7 @@ __all__ = [
     "IgosError",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "LitDataDataModule",
     "MaskAttribution",
     "MaskFile",
     "MaskWriter",
@@ -68,6 +77,7 @@ __all__ = [
     "TorchvisionRCNNDetector",
     "TorchvisionSegmenter",
     "UltralyticsDetector",
+    "WebDatasetDataModule",
     "YOLODetector",
     "YOLOv3SPPDetector",
     "ZeroShotClassifier",

@@ -26,7 +26,7 @@ from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.cli.main import main
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult
-from igos_pl.datamodules.base import ImageDataset
+from igos_pl.datamodules.samples import ImageDataset
 from igos_pl.errors import RunError
 from igos_pl.run.coordination import Coordinator
 from igos_pl.solver.presets import preset_names
@@ -479,6 +479,8 @@ _OWN = {
     "model.network.std": "[0.3,0.2,0.1]",
     "model.network.class_names": "imagenet", "model.network.output": "sigmoid",
 }  # fmt: skip
+_DATASET = {"data": "DatasetDataModule", "data.dataset": "tiny.Items"}
+_SHARDS = {"data": "WebDatasetDataModule", "data.urls": "shards/{000..099}.tar"}
 _NOT_OF_DETECTORS = {"model.network.targets", "model.network.top_k"}
 
 
@@ -507,10 +509,12 @@ def printed(settings: dict[str, str], capsys: pytest.CaptureFixture[str]) -> dic
 
 
 @pytest.mark.parametrize(
-    "special", [_CLASSIFIER, _IMAGENET, _DETECTOR, _OWN], ids=["folder", "imagenet", "coco", "own"]
+    "special",
+    [_CLASSIFIER, _IMAGENET, _DETECTOR, _OWN, _SHARDS],
+    ids=["folder", "imagenet", "coco", "own", "shards"],
 )
 def test_options_of_the_help_are_real(special: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    without = _NOT_OF_DETECTORS if special is _DETECTOR else set()
+    without = _NOT_OF_DETECTORS if special is _DETECTOR else {"data.root"} if special is _SHARDS else set()
     settings = {key: value for key, value in {**_ANY, **special}.items() if key not in without}
     found = printed(settings, capsys)
     for key, value in settings.items():
@@ -526,7 +530,7 @@ def test_help_names_the_options_that_are_tried_here() -> None:
         "help",
     }
     named = {"trainer.devices" if key == "trainer.KEY" else key for key in named if key != "KEY"}
-    tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR, **_OWN}
+    tried = {**_ANY, **_CLASSIFIER, **_IMAGENET, **_DETECTOR, **_OWN, **_DATASET, **_SHARDS}
     assert named <= set(tried)
     assert set(tried) <= named
     (named_presets,) = re.findall(r"--preset NAME  +(.*?);", PREDICT_HELP, re.DOTALL)
@@ -634,3 +638,47 @@ def test_help_is_instant(arguments: list[str]) -> None:
         if seconds[-1] < 1:
             break
     assert min(seconds) < 1
+
+
+def test_a_run_counts_what_the_folder_holds(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def last_line(*more: str) -> str:
+        assert main(words(photos, *more)) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    count = len(NAMES)
+    half = len(NAMES[::2])
+    assert (
+        last_line("--data.shard=0/2")
+        == f"{half} images are in run/segments; {count - half} are still missing"
+    )
+    assert last_line() == f"{count} images are in run/masks.h5"
+    assert (
+        last_line("--data.limit=2")
+        == f"{count} images are in run/masks.h5; this run was to explain 2 of them"
+    )
+    told = f"{count} images are in run/masks.h5; this run was to explain {half} of them"
+    assert last_line("--data.shard=0/2") == told
+    (photos / sorted(NAMES)[0]).unlink()
+    told = f"{count} images are in run/masks.h5; this run was to explain {count - 1} of them"
+    assert last_line() == f"{told}; 1 are no longer in the data set"
+    assert main(["status", "run"]) == 0
+    assert capsys.readouterr().out.startswith(f"{count} of {count} images are done ({count} ok)")
+    assert Path("run/samples.txt").read_text().splitlines() == sorted(NAMES)[1:]
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (
+            ["--data=DatasetDataModule"],
+            "--data.dataset is missing: set it to the import path of a map-style data",
+        ),
+        (["--data=WebDatasetDataModule"], "--data.urls is missing: set it to the tar files"),
+        (["--data=LitDataDataModule"], "--data.root is missing: set it to the folder with the images"),
+    ],
+)
+def test_what_a_data_module_needs(
+    options: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *options]) == 2
+    assert advice in capsys.readouterr().err

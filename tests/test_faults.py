@@ -583,7 +583,7 @@ def test_overlays_do_not_end_a_run(photos: Path) -> None:
 
 
 def test_an_overlay_is_complete_or_absent(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(explanation: Any, path: Path, metadata: Any) -> None:
+    def half(explanation: Any, path: Path, *options: Any) -> None:
         path.write_bytes(b"half a picture")
         raise OSError(errno.ENOSPC, "No space left on device")
 

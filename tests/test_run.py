@@ -156,8 +156,10 @@ def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.C
 def test_other_data_are_refused_in_a_sentence(tmp_path: Path, photos: Path) -> None:
     loader: DataLoader[Any] = DataLoader([tiny.batch_of(tiny.pictures(1))], batch_size=None)  # type: ignore[arg-type]
     trainer = tiny.quiet_trainer(tmp_path / "run")
-    with pytest.raises(IgosError, match=r"no data module of igos_pl: pass ImageFolderDataModule\(folder\)"):
+    with pytest.raises(IgosError, match=r"no data module.*pass igos_pl\.DatasetDataModule\(loader\.dataset"):
         trainer.predict(explainer(), loader)
+    with pytest.raises(IgosError, match=r"pass igos_pl\.DatasetDataModule"):
+        trainer.predict(explainer(), tiny.Items(3))  # type: ignore[arg-type]
     trainer.predict(explainer(), data_of(photos), return_predictions=False)
     with pytest.raises(IgosError, match="no data module of igos_pl"):
         trainer.predict(explainer(), loader)

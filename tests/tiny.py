@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
@@ -154,6 +155,42 @@ def quiet_trainer(folder: Path, **options: Any) -> Trainer:
         "enable_progress_bar": False,
     }
     return Trainer(default_root_dir=folder, accelerator="cpu", **{**quiet, **options})
+
+
+class Items(Dataset[Any]):
+    """A map-style data set of the pictures of `pictures`.
+
+    Args:
+        number: of items.
+        kind: ``tensor`` (float in [0, 1]), ``uint8``, ``pil``, ``dict``, or ``boxes``.
+        size: of the pictures.
+        broken: items at which it raises.
+    """
+
+    def __init__(
+        self, number: int, kind: str = "tensor", size: int = SIZE, broken: list[int] | None = None
+    ) -> None:
+        self.pixels = pictures(number, size)
+        self.kind = kind
+        self.broken = broken or []
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.broken:
+            raise KeyError(f"nothing at {index}")
+        pixels, label = self.pixels[index], index % CLASSES
+        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        boxes = {"boxes": torch.tensor([[1.0, 2, 9, 12]]), "labels": torch.tensor([label])}
+        items = {
+            "tensor": (pixels.float() / 255, label),
+            "uint8": (pixels, label),
+            "pil": (picture, label),
+            "dict": {"image": picture, "label": label, "image_id": index},
+            "boxes": (pixels.float() / 255, boxes),
+        }
+        return items[self.kind]
 
 
 class GoldenClassifier:

@@ -10,12 +10,19 @@ continues where it stopped. Defaults are in brackets.
 
 data
   --data CLASS                  [ImageFolderDataModule], ImageNetDataModule,
-                                COCODataModule
-  --data.root FOLDER            the images
+                                COCODataModule, DatasetDataModule,
+                                WebDatasetDataModule, LitDataDataModule
+                                (docs/data.md)
+  --data.root FOLDER            the images; for ImageFolderDataModule also a
+                                file, or 'photos/*.jpg'
+  --data.labels FILE            lines "path label", or a .csv; folders: each
+                                folder is a class
   --data.ground_truth FILE      ImageNet's official labels file, if all images
                                 are in one flat folder
-  --data.labels FILE            lines "path label", for any folder
   --data.annotations FILE       COCO's instances JSON
+  --data.dataset CLASS          import path of any map-style data set; its
+                                arguments follow likewise
+  --data.urls FILES             WebDataset's tar files: 'shards/{000..099}.tar'
   --data.resize MODE            [network] (as the network wants it), squash (the
                                 whole image), crop (as in ImageNet's evaluation)
   --data.batch_size N           images that are optimised together [8]

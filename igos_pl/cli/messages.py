@@ -17,7 +17,7 @@ from typing import Any
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from igos_pl.checks import closest, suggestion
-from igos_pl.datamodules.base import ImageDataModule
+from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.models import ExplainableNetwork
 from igos_pl.settings import Configurable, parameters_of
@@ -39,7 +39,14 @@ _TYPES = {
 _CLASSES = {
     "model.network": ExplainableNetwork,
     "model.optimizer": MaskOptimizer,
-    "data": ImageDataModule,
+    "data": SampleDataModule,
+}
+
+# What a data module cannot do without.
+_NEEDED = {
+    "root": "the folder with the images",
+    "dataset": "the import path of a map-style data set, such as torchvision.datasets.CIFAR10",
+    "urls": "the tar files, such as 'shards/{000..099}.tar'",
 }
 
 
@@ -99,8 +106,9 @@ def explained(message: str, options: Collection[str] = ()) -> str:
         message: of jsonargparse.
         options: that the parser knows, as in ``--model.seed``.
     """
-    if "required: root" in message:
-        return "--data.root is missing: set it to the folder with the images"
+    missing = re.search(r"required: (\w+)$", message, re.MULTILINE)
+    if missing and missing[1] in _NEEDED:
+        return f"--data.{missing[1]} is missing: set it to {_NEEDED[missing[1]]}"
     setting = "--" + ".".join(re.findall(r'Parser key "([^"]+)"', message))
     inner = re.sub(r"\.* Got value: Namespace\(.*", "", message, flags=re.DOTALL)
     inner = re.sub(r"Type collections\.abc\..* expects a function or a callable class: ", "", inner)

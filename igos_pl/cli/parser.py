@@ -10,10 +10,10 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+import igos_pl.datamodules  # noqa: F401  its classes go by their short names
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
-from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.run.run import Run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
@@ -45,6 +46,17 @@ def predict(words: list[str]) -> int:
     return 0 if cli.dry_run else _report(run)
 
 
+def _differences(run: Run, statuses: Collection[str]) -> str:
+    """How the images of the folder differ from those that this run was to explain, and from the data set."""
+    others = len(set(statuses) - set(run.assigned))
+    gone = len(set(statuses) - set(run.expected))
+    left = sum(name not in statuses for name in run.expected)
+    remarks = [f"; this run was to explain {len(run.assigned)} of them"] if others else []
+    remarks += [f"; {gone} are no longer in the data set"] if gone else []
+    remarks += [f"; {left} are still missing"] if left else []
+    return "".join(remarks)
+
+
 def _report(run: Run) -> int:
     """Print what came out, what went wrong, and where everything is; returns the exit code."""
     statuses = run.folder.statuses()
@@ -59,7 +71,8 @@ def _report(run: Run) -> int:
     merged = run.folder.is_merged()
     where = run.folder.merged if merged else run.folder.segments_path
     verb = "is" if len(statuses) == 1 else "are"
-    print(f"{counted(len(statuses), 'image')} {verb} in {where}: {statuses_in_words(statuses.values())}")
+    found = f"{statuses_in_words(statuses.values())}{_differences(run, statuses)}"
+    print(f"{counted(len(statuses), 'image')} {verb} in {where}: {found}")
     failed = any(statuses[name] in FAILED for name in run.assigned)
     with MaskFile(where if merged else run.folder.path) as masks:
         print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")

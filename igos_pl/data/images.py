@@ -33,8 +33,7 @@ def find_images(root: Path) -> list[Path]:
         raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
     if not root.is_dir():
         raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
-    readable = _formats()
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in readable}
+    endings = picture_endings()
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in endings]
     if not images:
@@ -67,6 +66,13 @@ def _formats() -> tuple[str, ...]:
     Image.preinit()  # the usual ones first
     Image.init()
     return tuple(name for name in Image.ID if name not in _NOT_READ)
+
+
+@cache
+def picture_endings() -> frozenset[str]:
+    """The endings of file names that pictures have, such as ``.jpg``."""
+    readable = _formats()
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -121,7 +127,36 @@ def read_image(path: Path) -> Image.Image:
         UnreadError: if the file cannot be read now. It may be readable later.
         IgosError: saying what is wrong with the file's content (no image, cut off, empty, too large, ...).
     """
-    content = _content(path)
+    return decode_image(_content(path))
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file."""
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadError("cannot be read: it is no file, but a folder, a pipe or a device")
+        if state.st_size > MAX_BYTES:
+            raise IgosError(
+                f"the file has {state.st_size:,} bytes, but at most {MAX_BYTES:,} are read: compress it, or"
+                " scale the image down"
+            )
+        content = path.read_bytes()
+    except (OSError, MemoryError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "too little memory"
+        raise UnreadError(f"cannot be read: {reason or error}") from error
+    return content
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """Decode the content of a picture file; see `read_image`.
+
+    Raises:
+        UnreadError: if memory is too small.
+        IgosError: saying what is wrong with the content.
+    """
+    if not content:
+        raise IgosError("the file is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
@@ -143,26 +178,6 @@ def read_image(path: Path) -> Image.Image:
         raise IgosError(f"damaged: {error}") from error
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of a file."""
-    try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise UnreadError("cannot be read: it is no file, but a folder, a pipe or a device")
-        if state.st_size > MAX_BYTES:
-            raise IgosError(
-                f"the file has {state.st_size:,} bytes, but at most {MAX_BYTES:,} are read: compress it, or"
-                " scale the image down"
-            )
-        content = path.read_bytes()
-    except (OSError, MemoryError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "too little memory"
-        raise UnreadError(f"cannot be read: {reason or error}") from error
-    if not content:
-        raise IgosError("the file is empty (0 bytes)")
-    return content
-
-
 def _check_header(image: Image.Image) -> None:
     """Raise before an image is decoded that cannot be used, or would need too much memory."""
     width, height = image.size
@@ -178,6 +193,17 @@ def too_large(size: str) -> IgosError:
         f"the image has {size}, but at most {MAX_PIXELS:,} are read, and {MAX_SIDE:,} along a side: scale it"
         " down, or cut it into parts"
     )
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as `read_image` returns it.
+
+    Raises:
+        IgosError: if its pixels have no standard range.
+    """
+    _check_header(image)
+    image.load()
+    return _as_rgb(ImageOps.exif_transpose(image))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.geometry import Frame
 from igos_pl.data.images import read_image
 from igos_pl.data.text import printable, shortened
 from igos_pl.errors import IgosError
@@ -40,21 +41,47 @@ _AXIS = 0.7  # the labels of the curves' and of the colour bar's axes
 _LETTERS = 10  # of the title, in an inch
 
 
-def write_overlay(explanation: Explanation, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+def write_overlay(
+    explanation: Explanation,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    image: Image.Image | None = None,
+) -> None:
     """Draw an explanation next to its image and save it.
 
     Args:
-        explanation: of an image that is still where it was read.
+        explanation: what is drawn.
         path: of the PNG.
         metadata: texts that the PNG is to hold, by keyword.
+        image: the upright original; by default, it is read again from where it was read.
 
     Raises:
         IgosError: if the image cannot be read any more, or has another size now.
     """
-    figure = figure_of(explanation, read_image(Path(explanation.image["path"])))
+    figure = figure_of(explanation, image or read_image(Path(explanation.image["path"])))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the name is in the file's name, too
         figure.savefig(path, dpi=90, format="png", metadata=dict(metadata or {}))
+
+
+def input_on_original(pixels: NDArray[Any], frame: Frame) -> Image.Image:
+    """What the network saw of an image, at its place in the original; white around it.
+
+    It stands for an original that is not kept in a file.
+
+    Args:
+        pixels: ``(C, H, W)``: uint8, or float in which 1 stands for 255. The mean is shown if C is not 3.
+        frame: where they lie in the original.
+    """
+    if pixels.dtype != np.uint8:
+        pixels = (pixels * 255).clip(0, 255).round().astype(np.uint8)
+    if len(pixels) != 3:
+        pixels = np.repeat(pixels.mean(0, keepdims=True), 3, 0).astype(np.uint8)
+    left, top, right, bottom = map(round, frame.box)
+    size = (max(1, right - left), max(1, bottom - top))
+    whole = Image.new("RGB", (frame.width, frame.height), "white")
+    whole.paste(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize(size), (left, top))
+    return whole
 
 
 def figure_of(explanation: Explanation, image: Image.Image | NDArray[np.uint8]) -> Figure:

@@ -32,8 +32,9 @@ class Run:
         folder: where results are written.
         coordinator: of the run's processes.
         configuration: everything that decides the results, of the explainer and of the data.
-        expected: the ids of all images of the data set.
-        assigned: the ids of this run's images, in the order of its queue: all or a shard of the expected.
+        expected: the ids of the images of the data set that this run or an earlier one in the folder was
+            asked for. Without a limit, all images of the data set.
+        assigned: the ids of this run's images, in the order of its queue: all of the expected, or some.
         pending: the assigned images that this run still has to explain, as of its start.
 
     Attributes:
@@ -73,7 +74,8 @@ class Run:
         cls,
         trainer: Trainer,
         data: Configurable,
-        expected: Sequence[str],
+        names: Sequence[str],
+        asked: Sequence[str],
         assigned: Sequence[str],
         retry_failed: bool = False,
     ) -> Run:
@@ -82,7 +84,8 @@ class Run:
         Args:
             trainer: whose ``predict`` has begun.
             data: describes how images are read.
-            expected: see `Run`.
+            names: the ids of all images of the data set.
+            asked: the ids of those that this run asks for, with all its shards.
             assigned: see `Run`.
             retry_failed: explain again the images that are published without an explanation because they
                 were unreadable or failed.
@@ -115,6 +118,9 @@ class Run:
         # The first rank's view counts: others publish into the same folder meanwhile.
         places, explained, damaged = on_first_rank(trainer, view)
         pending = [assigned[place] for place in places]
+        # A limited run does not shrink what a longer one asked for. Images that are gone are left out.
+        wanted = {*asked, *folder.expected()}
+        expected = [name for name in names if name in wanted]
         run = cls(folder, coordinator, configuration, expected, assigned, pending)
         run.explained_before, run.damaged = explained, damaged
         _RUNS[trainer] = run
@@ -199,9 +205,10 @@ class Run:
 def other_data() -> IgosError:
     """What to say of a trainer that was given data without a run."""
     return IgosError(
-        "Trainer.predict has no data module of igos_pl: pass ImageFolderDataModule(folder),"
-        " ImageNetDataModule or COCODataModule as its datamodule. A plain DataLoader cannot be resumed or"
-        " shared between processes"
+        "Trainer.predict has no data module of igos_pl, so the run could not be resumed or shared between"
+        " processes. In place of a DataLoader or a data set, pass"
+        " igos_pl.DatasetDataModule(loader.dataset, batch_size=8), or ImageFolderDataModule(folder) for"
+        " pictures in a folder"
     )
 
 

@@ -157,6 +157,12 @@ class RunFolder:
         with publishing(self.expected_path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
+    def expected(self) -> list[str]:
+        """The ids of the images that the runs so far were to explain; none before the first run."""
+        if not self.expected_path.is_file():
+            return []
+        return self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+
     def missing(self, published: Published | None = None) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.
 

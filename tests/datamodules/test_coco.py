@@ -19,7 +19,7 @@ from tiny import quiet_trainer, tiny_classifier
 
 from igos_pl.data.batches import ImageBatch
 from igos_pl.datamodules import COCODataModule
-from igos_pl.datamodules.base import _check_ids
+from igos_pl.datamodules.samples import check_samples
 from igos_pl.demo.shapes import CATEGORY_IDS, write_shapes_dataset
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.localization import box_region, mask_region
@@ -414,7 +414,7 @@ def test_every_odd_value_is_accepted_left_out_or_refused(data_of: Writer, caplog
             caplog.clear()
             try:
                 samples = data_of(changed).find_samples()
-                _check_ids(samples)
+                check_samples(samples)
             except IgosError as error:
                 assert str(error)
                 outcomes["refused"] += 1

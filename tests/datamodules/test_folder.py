@@ -15,10 +15,12 @@ from tiny import SIZE, quiet_trainer, tiny_classifier, write_pictures
 from igos_pl.callbacks import MaskWriter
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
+from igos_pl.data.imagenet import class_names
 from igos_pl.data.images import read_image, to_input
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
+from igos_pl.figures.overlay import write_overlay
 from igos_pl.run.progress import OPTIMISING, BatchProgress
 from igos_pl.run.run import Run
 from igos_pl.store import MaskFile, RunFolder
@@ -68,9 +70,9 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
     [
         ("a.png 1\n", r"labels for 1 images, but 2 of the 3 images have none \(b\.png"),
         ("a.png 1\nb.png\nc.png 2\n", r"labels\.txt, line 2: expected 'path label', found 'b\.png'"),
-        ("a.png 1\nb.png x\nc.png 2\n", "line 2: expected 'path label'"),
-        ("a.png 1\nb.png -1\nc.png 2\n", "line 2: expected 'path label'"),
-        ("a.png 1\nb.png ²\nc.png 2\n", "line 2: expected 'path label'"),
+        ("a.png 1\nb.png x\nc.png 2\n", "line 2: 'x' is not a class of the network, whose class names are"),
+        ("a.png 1\nb.png -1\nc.png 2\n", "line 2: '-1' is not a class"),
+        ("a.png 1\nb.png ²\nc.png 2\n", "line 2: '²' is not a class"),
         ("a.png 1\nb.png 2\nc.png 2\na.png 5\n", r"line 4: a\.png has the label 1 in another line, here 5"),
     ],
 )
@@ -98,7 +100,7 @@ def test_names_that_results_cannot_hold(tmp_path: Path, name: bytes, problem: st
 def test_binary_and_missing_label_files_are_named(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "photos", ["a.png"])
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80 junk\n")
-    with pytest.raises(IgosError, match="binary, line 1: expected 'path label'"):
+    with pytest.raises(IgosError, match="binary, line 1: 'junk' is not a class"):
         samples_of(root, labels=str(tmp_path / "binary"))
     with pytest.raises(IgosError, match="There is no labels file .*nowhere.txt"):
         samples_of(root, labels=str(tmp_path / "nowhere.txt"))
@@ -150,10 +152,173 @@ def test_folder_of_nothing_but_unreadable_images(tmp_path: Path) -> None:
         assert masks.images["status"].tolist() == ["unreadable"] * 3
 
 
-def assert_run(data: ImageFolderDataModule, expected: list[str], pending: list[str]) -> None:
+NAMES = ["Egyptian cat", "fire_truck, fire engine", "dog", "lake", "dogs"]
+
+
+def labelled(root: Path, labels: str, names: list[str] | None = None) -> dict[str, int]:
+    """The labels that a run finds."""
+    data = ImageFolderDataModule(str(root), labels=labels, num_workers=0)
+    explainer = Explainer(tiny_classifier(class_names=names), mask_size=4, iterations=1, path_steps=1)
+    data.trainer = quiet_trainer(root)
+    data.trainer.strategy.connect(explainer)
+    return {sample.id: sample.truth.label for sample in data.find_samples()}
+
+
+def test_folders_are_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from torchvision.datasets import ImageFolder
+
+    paths = ["lake/a.png", "Dog/b.png", "Dog/deep/c.png", "fire engine/d.png", "egyptian-cat/e.png"]
+    root = write_pictures(tmp_path / "photos", paths)
+    found = labelled(root, "folders", NAMES)
+    assert found == dict(zip(sorted(paths), [2, 2, 0, 1, 3], strict=True))
+    assert "class names" not in caplog.text
+    theirs = {Path(path).relative_to(root).as_posix(): label for path, label in ImageFolder(root).samples}
+    assert labelled(root, "folders") == theirs
+    assert "labels are the places of the sorted folders: 0 is Dog, 1 is egyptian-cat" in caplog.text
+
+
+def test_wordnet_ids_are_classes_of_imagenet(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", ["n02124075/a.png", "tabby/b.png"])
+    names = list(class_names())
+    assert labelled(root, "folders", names) == {"n02124075/a.png": 285, "tabby/b.png": 281}
+
+
+def test_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", ["dgo/a.png", "dog/b.png"])
+    with pytest.raises(
+        IgosError, match="the folder dgo in .*photos: 'dgo' is not a class.*mean 'dog'.*Rename"
+    ):
+        labelled(root, "folders", NAMES)
+    (root / "dgo").rename(root / "xylophone")
+    with pytest.raises(
+        IgosError, match="'xylophone' is not a class of the network, whose classes are: Egyptian"
+    ):
+        labelled(root, "folders", NAMES)
+    write_pictures(root, ["c.png"])
+    with pytest.raises(IgosError, match=r"c\.png lies in no folder below .*photos: move it"):
+        labelled(root, "folders", NAMES)
+
+
+def test_labels_of_folders_are_explained(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", ["dog/a.png", "lake/b.png"])
+    data = ImageFolderDataModule(str(root), labels="folders", num_workers=0)
+    network = tiny_classifier(class_names=NAMES, targets="ground_truth")
+    trainer = quiet_trainer(tmp_path / "run")
+    trainer.predict(Explainer(network, mask_size=4, iterations=1, path_steps=1), data)
+    with MaskFile(tmp_path / "run") as masks:
+        assert masks.column("label_name").tolist() == ["dog", "lake"]
+        assert masks.attributes["data.labels"] == "folders"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "a.png,3\nwith space.png,2\n"),
+        ("a.csv", "\npath,label\na.png,lake\nwith space.png,dog\n"),
+        ("a.csv", 'width;Class;FileName\n3;lake;a.png\n4;"dog";"with space.png"\n'),
+        ("a.tsv", "a.png\t3\n\nwith space.png\tDog\n"),
+        ("a.txt", "a.png lake\nwith space.png dog\n"),
+        ("a.txt", "a.png 3\nnot there.png 4\nwith space.png 2\n"),
+    ],
+)
+def test_tables_and_class_names(tmp_path: Path, name: str, text: str) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png", "with space.png"])
+    (tmp_path / name).write_text(text)
+    assert labelled(root, str(tmp_path / name), NAMES) == {"a.png": 3, "with space.png": 2}
+
+
+def test_class_names_of_several_words_in_text(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png", "a.png b.png"])
+    (tmp_path / "a.txt").write_text("a.png Egyptian cat\na.png b.png fire truck\n")
+    assert labelled(root, str(tmp_path / "a.txt"), NAMES) == {"a.png": 0, "a.png b.png": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.csv",
+            "a.png,lake,3\n",
+            r"a\.csv, line 1: expected a path and a label.*begin with a line of their",
+        ),
+        ("a.csv", "path,label\na.png\n", r"line 2: expected a path and a label, found \['a.png'\]"),
+        ("a.csv", "a.png,laek\n", "line 1: 'laek' is not a class of the network .did you mean 'lake'"),
+        ("a.csv", "a.png,-1\n", "line 1: '-1' is not a class of the network, whose classes are"),
+        ("a.csv", "path,label\n", "labels for 0 images, but 1 of the 1 images have none"),
+        ("a.txt", "a.png Egyptian dog\n", "line 1: 'Egyptian dog' is not a class"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png"])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(IgosError, match=message):
+        labelled(root, str(tmp_path / name), NAMES)
+
+
+def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path, ["a/1.png", "a/b/2.png", "a/c/3.png", "a/[x]/4.png", "d/5.png"])
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    for roots, expected in (
+        ("a/1.png", ["1.png"]),
+        ("a/*.png", ["1.png"]),
+        ("a/**/*.png", ["1.png", "[x]/4.png", "b/2.png", "c/3.png"]),
+        ("a/[bc]", ["b/2.png", "c/3.png"]),
+        ("a/[x]", ["4.png"]),
+        ("a/?/[0-9].png", ["b/2.png", "c/3.png"]),
+        ("a/*", ["1.png", "[x]/4.png", "b/2.png", "c/3.png", "notes.txt"]),
+        (["a/b/2.png", "d"], ["a/b/2.png", "d/5.png"]),
+        (["a/b", "a/b/*.png", "a/b/2.png"], ["2.png"]),
+    ):
+        data = ImageFolderDataModule(roots)
+        assert [sample.id for sample in data.find_samples()] == expected, roots
+        assert all(Path(sample.path).is_absolute() for sample in data.find_samples())
+    for bad, message in (
+        ([], "root is an empty list"),
+        ("", "root is empty"),
+        ([""], "root is empty"),
+        ("a/*.jpg", r"No file matches .*a/\*\.jpg"),
+        ("e", "There is no folder .*e: set --data.root"),
+    ):
+        with pytest.raises(IgosError, match=message):
+            ImageFolderDataModule(bad).find_samples()
+
+
+def test_a_list_is_a_setting(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", ["a.png", "b.png"])
+    files = [str(root / "a.png"), str(root / "b.png")]
+
+    def explain(roots: list[str]) -> None:
+        explainer = Explainer(tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
+        data = ImageFolderDataModule(roots, num_workers=0)
+        quiet_trainer(tmp_path / "run").predict(explainer, data)
+
+    explain(files)
+    explain(files)
+    with pytest.raises(IgosError, match=r"data.root: there '\[.*b.png.*, now "):
+        explain(files[:1])
+
+
+def test_pictures_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "photos", ["a.png"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run(Path("photos"), Path("run"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with MaskFile("../run/masks.h5") as masks:
+        write_overlay(masks[0], Path("a.png"))
+        assert masks.images["path"].tolist() == [str(tmp_path / "photos" / "a.png")]
+    assert Path("a.png").stat().st_size > 1000
+    run(Path("../photos"), Path("../run"))  # the same configuration
+
+
+def assert_run(
+    data: ImageFolderDataModule, expected: list[str], pending: list[str], assigned: list[str] | None = None
+) -> None:
     assert data.trainer is not None
     run = Run.of(data.trainer)
-    assert list(run.expected) == list(run.assigned) == expected
+    assert list(run.expected) == run.folder.expected() == expected
+    assert list(run.assigned) == expected if assigned is None else assigned
     assert list(run.pending) == pending
 
 
@@ -171,6 +336,33 @@ def test_only_what_is_missing_is_explained_again(tmp_path: Path) -> None:
     assert_run(data, expected=names, pending=[])
     with MaskFile(RunFolder(tmp_path / "run").merged) as masks:
         assert masks.column("sample_id").tolist() == names
+    data, batches = run(root, tmp_path / "run", limit=2)
+    assert_run(data, expected=names, pending=[], assigned=names[:2])
+    data, batches = run(root, tmp_path / "run", shard="1/2")
+    assert_run(data, expected=names, pending=[], assigned=names[1::2])
+    (root / "1.png").unlink()
+    write_pictures(root, ["5.png"])
+    data, batches = run(root, tmp_path / "run", limit=1)
+    assert_run(data, expected=["0.png", *names[2:]], pending=[], assigned=names[:1])
+    data, batches = run(root, tmp_path / "run")
+    assert_run(data, expected=["0.png", *names[2:], "5.png"], pending=["5.png"])
+    with MaskFile(RunFolder(tmp_path / "run").merged) as masks:
+        assert masks.column("sample_id").tolist() == [*names, "5.png"]
+
+
+def test_a_limited_run_does_not_merge_the_rest_of_a_longer_one(tmp_path: Path) -> None:
+    """The longer run asked for more, and nobody said that it is not wanted any more."""
+    root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(4)])
+    run(root, tmp_path / "run", shard="0/2")
+    folder = RunFolder(tmp_path / "run")
+    assert (folder.missing(), folder.merged.exists()) == (["1.png", "3.png"], False)
+    run(root, tmp_path / "run", limit=1)
+    assert (folder.missing(), folder.merged.exists()) == (["1.png", "3.png"], False)
+    run(root, tmp_path / "run", limit=2)
+    assert (folder.missing(), folder.merged.exists()) == (["3.png"], False)
+    (root / "3.png").unlink()  # it cannot be explained any more
+    run(root, tmp_path / "run", limit=2)
+    assert (folder.missing(), folder.merged.exists()) == ([], True)
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])

@@ -1,0 +1,95 @@
+"""Label files: text of lines "path label", or tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+
+from igos_pl.data.labels import ClassLabels
+from igos_pl.errors import IgosError
+
+# Names of the columns of tables, in lower case.
+_PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "name", "id")
+_LABELS = ("label", "class", "target", "category", "class_name", "ground_truth")
+_TABLES = {".csv": ",;\t", ".tsv": "\t"}
+
+Line = tuple[int, str, str]
+
+
+def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[str, int]:
+    """Labels by the names of the pictures.
+
+    Args:
+        path: of the file.
+        names: of the pictures.
+        classes: the network's.
+
+    Raises:
+        IgosError: if the file is missing, a line is malformed, or a picture has no label, or two.
+    """
+    if not path.is_file():
+        raise IgosError(f"There is no labels file {path}")
+    text = path.read_text("utf-8-sig", errors="replace")
+    ending = path.suffix.lower()
+    lines = _table(path, text, _TABLES[ending]) if ending in _TABLES else _plain_lines(path, text, set(names))
+    labels: dict[str, int] = {}
+    for number, name, word in lines:
+        try:
+            label = int(word) if word.isdecimal() else classes.of(word)
+        except IgosError as error:
+            raise IgosError(f"{path}, line {number}: {error}") from error
+        if labels.setdefault(name, label) != label:
+            raise IgosError(
+                f"{path}, line {number}: {name} has the label {labels[name]} in another line, here {label}"
+            )
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise IgosError(
+            f"{path} has labels for {len(labels)} images, but {len(missing)} of the {len(names)} images have"
+            f" none ({missing[0]}, ...)"
+        )
+    return labels
+
+
+def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]:
+    """The lines of a text file. Paths and class names may have spaces: a path is one that is known."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        spaces = [place for place, mark in enumerate(line) if mark.isspace()]
+        known = [place for place in spaces if line[:place].strip() in names]
+        place = known[-1] if known else spaces[-1] if spaces else 0
+        name, label = line[:place].strip(), line[place:].strip()
+        if not name or not label:
+            raise IgosError(f"{path}, line {number}: expected 'path label', found {line!r}")
+        yield number, name, label
+
+
+def _table(path: Path, text: str, delimiters: str) -> Iterator[Line]:
+    first = text.lstrip().partition("\n")[0]
+    reader = csv.reader(text.splitlines(), delimiter=max(delimiters, key=first.count))
+    columns, headed, first_row = (0, 1), False, True
+    for row in reader:
+        if not any(cell.strip() for cell in row):
+            continue
+        named = _columns(row) if first_row else None
+        first_row = False
+        if named:
+            columns, headed = named, True
+            continue
+        cells = [row[column].strip() if column < len(row) else "" for column in columns]
+        if not all(cells) or not (headed or len(row) == 2):
+            raise IgosError(
+                f"{path}, line {reader.line_num}: expected a path and a label, found {row}. A table with"
+                " other columns must begin with a line of their names, 'path' and 'label' among them"
+            )
+        yield reader.line_num, cells[0], cells[1]
+
+
+def _columns(header: Sequence[str]) -> tuple[int, int] | None:
+    """The columns of paths and labels; None if the row is no header."""
+    cells = [cell.strip().lower() for cell in header]
+    paths = [cells.index(name) for name in _PATHS if name in cells]
+    labels = [cells.index(name) for name in _LABELS if name in cells]
+    return (paths[0], labels[0]) if paths and labels else None

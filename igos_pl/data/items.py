@@ -1,0 +1,153 @@
+"""Items of anyone's data set: which part is the image, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.images import decode_image, upright_rgb
+from igos_pl.data.labels import ClassLabels
+from igos_pl.errors import IgosError
+
+# Keys of labels in items that are dicts.
+_LABELS = ("label", "labels", "target", "cls")
+
+
+class ItemReader:
+    """Takes items apart.
+
+    An item is an image; a tuple of an image and what is known of it; or a dict with an image under any key.
+    An image is a PIL image, an array, a tensor, or the bytes of a picture file. What is known is a label (a
+    number), a class name, or objects as torchvision's detectors take them: ``{"boxes": (n, 4) x1 y1 x2 y2 in
+    pixels of the image, "labels": (n,)}``.
+
+    Args:
+        classes: of the network.
+        image_key: the image's key in dicts; needed only if a dict has several images.
+        label_key: the label's key in dicts; ``label``, ``labels``, ``target`` or ``cls`` by default.
+    """
+
+    def __init__(
+        self, classes: ClassLabels, image_key: str | None = None, label_key: str | None = None
+    ) -> None:
+        self.classes = classes
+        self.image_key = image_key
+        self.label_key = label_key
+
+    def read(self, item: Any) -> tuple[Image.Image | Tensor, GroundTruth]:
+        """The item's image, and what is known of it.
+
+        Returns:
+            Upright 8-bit RGB, or a tensor as it is.
+
+        Raises:
+            IgosError: if the item has no image, several, or a label that the network does not have.
+        """
+        image, known = self._parts(item)
+        return _image(image), self._truth(known)
+
+    def unused(self, item: Any) -> str | None:
+        """The type of what an item says of its image, if that is neither a label nor objects."""
+        known = self._parts(item)[1]
+        usable = known is None or _objects(known) or isinstance(known, str) or _number(known) is not None
+        return None if usable else type(known).__name__
+
+    def _parts(self, item: Any) -> tuple[Any, Any]:
+        """The image, and what is known of it, None for nothing."""
+        if isinstance(item, Mapping):
+            return self._entries(item)
+        if isinstance(item, Sequence) and not isinstance(item, str | bytes):
+            if not item:
+                raise IgosError("the item is empty")
+            return item[0], item[1] if len(item) > 1 else None
+        return item, None
+
+    def _entries(self, item: Mapping[Any, Any]) -> tuple[Any, Any]:
+        images = [key for key, value in item.items() if _is_image(value)]
+        key = self.image_key
+        if key is None:
+            if len(images) != 1:
+                found = f"images under {', '.join(map(repr, images))}" if images else "no image"
+                raise IgosError(
+                    f"the item is a dict with {found} (its keys: {', '.join(map(repr, item))}): name the"
+                    " image's key with image_key"
+                )
+            key = images[0]
+        for wanted in (key, self.label_key):
+            if wanted is not None and wanted not in item:
+                raise IgosError(
+                    f"the item is a dict without {wanted!r}; its keys: {', '.join(map(repr, item))}"
+                )
+        if self.label_key is not None:
+            return item[key], item[self.label_key]
+        if _objects(item):
+            return item[key], item
+        return item[key], next((item[name] for name in _LABELS if name in item and name != key), None)
+
+    def _truth(self, known: Any) -> GroundTruth:
+        if isinstance(known, str):
+            return GroundTruth(self.classes.of(known))
+        if _objects(known):
+            boxes = np.asarray(known["boxes"], np.float32).reshape(-1, 4)
+            labels = np.asarray(known["labels"]).reshape(-1).tolist()
+            if len(labels) != len(boxes):
+                raise IgosError(f"the item has {len(boxes)} boxes, but {len(labels)} labels")
+            names = tuple(self._name(label) for label in labels)
+            return GroundTruth(
+                boxes=boxes, names=names, ids=tuple(range(len(boxes))), instance_masks=(None,) * len(boxes)
+            )
+        number = _number(known)
+        return GroundTruth(-1 if number is None else number)
+
+    def _name(self, label: Any) -> str:
+        if isinstance(label, str):
+            return label
+        return self.classes.names[label] if 0 <= label < len(self.classes.names) else str(label)
+
+
+def _is_image(value: Any) -> bool:
+    """Whether a dict's entry is an image, and no label, box or mask of numbers."""
+    if isinstance(value, np.ndarray | Tensor):
+        return value.ndim == 3 or (value.ndim == 2 and value.dtype in (np.uint8, torch.uint8))
+    return isinstance(value, Image.Image | bytes)
+
+
+def _image(value: Any) -> Image.Image | Tensor:
+    if isinstance(value, Image.Image):
+        return upright_rgb(value)
+    if isinstance(value, bytes):
+        return decode_image(value)
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if not isinstance(value, np.ndarray):
+        raise IgosError(
+            f"the image is a {type(value).__name__}, but must be a tensor (C, H, W), a PIL image, a NumPy"
+            " array or the bytes of a picture file"
+        )
+    if value.dtype != np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    pixels = value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
+        return upright_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+    raise IgosError(
+        f"the image is an array of the shape {value.shape}, but uint8 arrays must be (H, W), or (H, W, C)"
+        " with 1, 3 or 4 channels; give other channels as a tensor (C, H, W)"
+    )
+
+
+def _objects(known: Any) -> bool:
+    return isinstance(known, Mapping) and "boxes" in known and "labels" in known
+
+
+def _number(known: Any) -> int | None:
+    """A label as a number; None if it is none."""
+    if isinstance(known, np.ndarray | np.generic | Tensor):
+        values = known.reshape(-1).tolist()
+        known = values[0] if len(values) == 1 else None
+    return known if isinstance(known, int) and not isinstance(known, bool) else None
