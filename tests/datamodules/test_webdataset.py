@@ -135,14 +135,14 @@ def test_the_picture_is_named_if_there_are_several(tmp_path: Path) -> None:
 def test_keys_that_occur_in_several_shards(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 2, 2, restart=True)
     urls = [str(tmp_path / "shards" / name) for name in ("001.tar", "000.tar")]
-    with pytest.raises(IgosError, match=r"2 keys occur more than once \(sample0000, ...\).*shard/key"):
+    with pytest.raises(IgosError, match=r"2 keys occur more than once \(sample0000, ...\).*shard_ids=True"):
         run(urls, tmp_path / "run")
-    batches = run(urls, tmp_path / "run", ids="shard/key")
+    batches = run(urls, tmp_path / "run", shard_ids=True)
     assert ids(batches) == [
         ["001.tar/sample0000", "001.tar/sample0001"], ["000.tar/sample0000", "000.tar/sample0001"],
     ]  # fmt: skip
     with pytest.raises(IgosError, match="Two images have the id"):
-        run([urls[0], urls[0]], tmp_path / "twice", ids="shard/key")
+        run([urls[0], urls[0]], tmp_path / "twice", shard_ids=True)
 
 
 @pytest.mark.parametrize(
