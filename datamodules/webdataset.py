@@ -14,7 +14,6 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from igos_pl.checks import check_choice
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.images import decode_image, picture_endings
 from igos_pl.data.labels import ClassLabels
@@ -83,7 +82,8 @@ class WebDatasetDataModule(SampleDataModule):
         urls: the shards, on a file system that all processes see: a path with braces
             (``shards/{000..099}.tar``) or wildcards (``shards/*.tar``), or a list. Not compressed.
         image: the picture's ending, needed only if samples have several pictures.
-        ids: ``key`` (WebDataset's ``__key__``), or ``shard/key`` if keys occur in more than one shard.
+        shard_ids: whether an id is ``shard.tar/key`` instead of the key (WebDataset's ``__key__``): needed if
+            keys occur in more than one shard.
         **data: see `SampleDataModule`.
     """
 
@@ -91,11 +91,10 @@ class WebDatasetDataModule(SampleDataModule):
         self,
         urls: str | list[str],
         image: str | None = None,
-        ids: str = "key",
+        shard_ids: bool = False,
         **data: Any,
     ) -> None:
         super().__init__(**data)
-        check_choice("ids", ids, ("key", "shard/key"))
         given = [urls] if isinstance(urls, str) else list(urls)
         if not any(given):
             raise IgosError("urls is empty: set --data.urls to the tar files")
@@ -108,7 +107,7 @@ class WebDatasetDataModule(SampleDataModule):
         self._given = [str(Path(url.removeprefix("file://")).absolute()) for url in given]
         self.urls = self._given[0] if len(given) == 1 else self._given
         self.image = image
-        self.ids = ids
+        self.shard_ids = shard_ids
 
     def find_samples(self) -> list[Sample]:
         """A sample for each key, in the order of the shards and of their members."""
@@ -120,16 +119,16 @@ class WebDatasetDataModule(SampleDataModule):
             found = f"{len(samples)} samples, but none of them has a picture" if samples else "no samples"
             raise IgosError(f"{self.urls} has {found}: there is nothing to explain")
         twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]
-        if twice and self.ids == "key":
+        if twice and not self.shard_ids:
             raise IgosError(
                 f"{len(twice)} keys occur more than once ({twice[0]}, ...), so they do not identify the"
-                " results: set ids='shard/key' (--data.ids shard/key)"
+                " results: set shard_ids=True (--data.shard_ids true)"
             )
         return samples
 
     def _samples_of(self, shard: Path, classes: ClassLabels) -> Iterator[TarSample]:
         for key, members in _grouped(shard):
-            name = f"{shard.name}/{key}" if self.ids == "shard/key" else key
+            name = f"{shard.name}/{key}" if self.shard_ids else key
             image, problem = self._picture(shard, key, members)
             label = next((members[ending] for ending in _LABELS if ending in members), None)
             yield TarSample(

@@ -17,12 +17,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from tiny import SIZE, TinyNet, tiny_classifier
+from tiny import SIZE, Items, TinyNet, tiny_classifier
 from torch import nn
 
 from igos_pl import datamodules, models
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.datamodules import COCODataModule, ImageFolderDataModule, ImageNetDataModule
+from igos_pl.datamodules import (
+    COCODataModule,
+    DatasetDataModule,
+    ImageFolderDataModule,
+    ImageNetDataModule,
+    LitDataDataModule,
+    WebDatasetDataModule,
+)
 from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_faster_rcnn, shapes_mask_rcnn, shapes_retinanet
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -56,6 +63,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 NOT_SETTINGS = {
     *("module", "weights", "weight_folder", "batch_norm_eps", "auxiliary", "optimizer"),
     *("micro_batch_size", "batch_size", "num_workers", "limit", "shard", "retry_unreadable"),
+    *("dataset", "ids"),
 }
 
 
@@ -81,6 +89,8 @@ MAKERS: dict[type[Configurable], Callable[..., Configurable]] = {
     COCODataModule: partial(COCODataModule, root="photos"),
     ImageFolderDataModule: partial(ImageFolderDataModule, root="photos"),
     ImageNetDataModule: partial(ImageNetDataModule, root="photos"),
+    DatasetDataModule: partial(DatasetDataModule, dataset=Items(2)),
+    WebDatasetDataModule: partial(WebDatasetDataModule, urls="a.tar"),
     Explainer: lambda **options: Explainer(
         **{"network": tiny_classifier(), "mask_size": 8, "iterations": 3, **options}
     ),
@@ -121,7 +131,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type], Configura
         torch.save(module.state_dict(), folder / "lraspp.pth")
         return TorchvisionSegmenter(name, str(folder / "lraspp.pth"))
 
+    def litdata() -> Configurable:
+        writer = pytest.importorskip("litdata.streaming.writer").BinaryWriter(
+            str(folder / "data"), chunk_size=2
+        )
+        writer[0] = Items(1)[0][0]
+        writer.done()
+        writer.merge()
+        return LitDataDataModule(str(folder / "data"))
+
     makers = MAKERS | {
+        LitDataDataModule: litdata,
         TorchvisionClassifier: partial(TorchvisionClassifier, "squeezenet1_1", squeeze),
         TorchvisionRCNNDetector: partial(
             by_name, TorchvisionRCNNDetector, shapes_faster_rcnn, "shapes_fasterrcnn.pth"
@@ -214,6 +234,8 @@ OTHERS: dict[str, Any] = {
     "score_threshold": 0.3, "categories": ["disc"], "max_per_image": 7, "nms_iou": 0.3,
     # data
     "root": "others", "resize": "crop", "annotations": "a.json", "labels": "l.txt", "ground_truth": "g.txt",
+    "normalized": True, "image_key": "img", "label_key": "kind",
+    "urls": "b.tar", "image": "jpg", "shard_ids": True,
     # the explainer
     "network": tiny_classifier(TinyNet(seed=1)), "method": "igos++", "mask_size": 6, "iterations": 4,
     "path_steps": 5, "path": "scaled", "average": False, "l1": 0.5, "l2": 0.5, "noise": 0.2,

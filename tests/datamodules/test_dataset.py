@@ -308,7 +308,7 @@ def test_overlays_show_what_has_no_file(tmp_path: Path) -> None:
     data = DatasetDataModule(Items(2, "pil", 40), num_workers=0, resize="crop")
     trainer = quiet_trainer(tmp_path, callbacks=[MaskWriter(), OverlayWriter(2)])
     trainer.predict(explainer(), data, return_predictions=False)
-    assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == ["0-0.png", "1-0.png"]
+    assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == ["0.png", "1.png"]
 
 
 def test_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +363,7 @@ def test_two_ranks_and_shards_explain_each_item_once(tmp_path: Path, server: Ser
         assert masks.images["sample_id"].tolist() == ["1", "4", "7"]
     both = server.start([*WORDS, "--trainer.devices=2"], 2, tmp_path)
     assert both.wait() == [0, 0], both.output.read_text()
-    assert "9 images to explain (3 were done before)" in both.output.read_text()
+    assert "6 of 9 images to explain: 3 were explained before" in both.output.read_text()
     with MaskFile(tmp_path / "run" / "masks.h5") as masks:
         assert masks.images["sample_id"].tolist() == [str(index) for index in range(9)]
     assert len(list((tmp_path / "run" / "segments").glob("*.h5"))) == 3  # one of each process

@@ -87,7 +87,7 @@ def test_keys_pictures_and_labels_are_those_of_webdataset(tmp_path: Path) -> Non
     assert torch.equal(torch.cat([batch.images for batch in batches]), pictures(7))
     labels = [int(sample["cls"]) for sample in theirs]
     assert [truth.label for batch in batches for truth in batch.truth] == labels
-    assert [path.name for path in (tmp_path / "run0" / "overlays").iterdir()] == ["sample0000-0.png"]
+    assert [path.name for path in (tmp_path / "run0" / "overlays").iterdir()] == ["sample0000.png"]
     with MaskFile(tmp_path / "run0") as masks:
         assert masks.images["path"][0] == str(tmp_path / "shards" / "000.tar" / "sample0000.png")
         assert masks.images["ground_truth"].tolist() == labels
@@ -108,7 +108,7 @@ def test_names_of_members(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(value)
             archive.addfile(info, io.BytesIO(value))
-    batches = run(str(tmp_path / "a.tar"), tmp_path / "run", names=["a", "House Cat", "b"])
+    batches = run(str(tmp_path / "a.tar"), tmp_path / "run", names=["a", "House Cat", "b", "c", "d"])
     keys = ["a/b.c/x", "y", "long" * 60]
     assert [name for batch in ids(batches) for name in batch] == keys
     assert [truth.label for batch in batches for truth in batch.truth] == [2, 1, -1]
@@ -135,14 +135,14 @@ def test_the_picture_is_named_if_there_are_several(tmp_path: Path) -> None:
 def test_keys_that_occur_in_several_shards(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 2, 2, restart=True)
     urls = [str(tmp_path / "shards" / name) for name in ("001.tar", "000.tar")]
-    with pytest.raises(IgosError, match=r"2 keys occur more than once \(sample0000, ...\).*shard/key"):
+    with pytest.raises(IgosError, match=r"2 keys occur more than once \(sample0000, ...\).*shard_ids=True"):
         run(urls, tmp_path / "run")
-    batches = run(urls, tmp_path / "run", ids="shard/key")
+    batches = run(urls, tmp_path / "run", shard_ids=True)
     assert ids(batches) == [
         ["001.tar/sample0000", "001.tar/sample0001"], ["000.tar/sample0000", "000.tar/sample0001"],
     ]  # fmt: skip
     with pytest.raises(IgosError, match="Two images have the id"):
-        run([urls[0], urls[0]], tmp_path / "twice", ids="shard/key")
+        run([urls[0], urls[0]], tmp_path / "twice", shard_ids=True)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_killed_ranks_lose_nothing_that_was_published(tmp_path: Path, server: Se
     assert 3 <= len(before) < 12
     both = server.start([*WORDS, "--trainer.devices=2"], 2, tmp_path)
     assert both.wait() == [0, 0], both.output.read_text()
-    assert f"({len(before)} were done before)" in both.output.read_text()
+    assert f"{len(before)} were explained before" in both.output.read_text()
     with MaskFile(tmp_path / "run" / "masks.h5") as masks:
         assert masks.images["sample_id"].tolist() == keys
     counts = []
