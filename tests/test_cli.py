@@ -657,7 +657,7 @@ def test_a_run_counts_what_the_folder_holds(photos: Path, capsys: pytest.Capture
     told = f"{whole}; this run was to explain {count - 1} of them; 1 no longer in the data set"
     assert counted() == told
     assert main(["status", "run"]) == 0
-    assert capsys.readouterr().out.startswith(f"{count} of {count} images are done ({count} ok)")
+    assert capsys.readouterr().out.startswith(f"{count} of {count} images are written ({count} ok)")
     assert Path("run/samples.txt").read_text().splitlines() == sorted(NAMES)[1:]
 
 

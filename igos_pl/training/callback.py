@@ -34,7 +34,7 @@ _GROUP = "explanations"
 _OWN = ("predicted", "label")
 
 # A side in pixels that is larger than any mask.
-_LARGE = 1 << 20
+_LARGE = 1 << 14
 
 # The check before the first epoch: everything that an explanation does, quickly.
 _CHECK: dict[str, Any] = {"iterations": 1, "metrics": False}
