@@ -134,7 +134,8 @@ class RunFolder:
     def damaged(self) -> list[Path]:
         """The damaged result files."""
         files = self.files()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Some threads digest, others wait for the file system.
+        with ThreadPoolExecutor(max(8, os.cpu_count() or 1)) as pool:
             return [path for path, whole in zip(files, pool.map(_is_whole, files), strict=True) if not whole]
 
     def set_aside(self, damaged: Sequence[Path]) -> list[Path]:
@@ -317,10 +318,12 @@ def _is_whole(path: Path) -> bool:
     if path.is_symlink():
         return False
     try:
-        if path.exists():  # or another run was quicker
-            check_seal(path)
+        check_seal(path)
     except DamagedFileError:
         return False
+    except IgosError:
+        if path.exists():  # or else another run has moved it
+            raise
     return True
 
 
