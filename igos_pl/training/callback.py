@@ -33,8 +33,8 @@ _GROUP = "explanations"
 # What samples are explained by themselves.
 _OWN = ("predicted", "label")
 
-# A side in pixels that is larger than any mask.
-_LARGE = 1 << 20
+# The largest side of an input in pixels: no mask is larger.
+_LARGE = 1 << 14
 
 # The check before the first epoch: everything that an explanation does, quickly.
 _CHECK: dict[str, Any] = {"iterations": 1, "metrics": False}
