@@ -23,5 +23,6 @@ def provenance(settings: Attributes, device: torch.device) -> Attributes:
         "igos_pl": igos_pl.__version__,
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
+        "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }

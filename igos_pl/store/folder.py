@@ -161,7 +161,7 @@ class RunFolder:
         """The ids of the images that the runs so far were to explain; none before the first run."""
         if not self.expected_path.is_file():
             return []
-        return self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+        return self.expected_path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
     def missing(self, published: Published | None = None) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.

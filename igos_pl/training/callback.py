@@ -33,7 +33,7 @@ _GROUP = "explanations"
 # What samples are explained by themselves.
 _OWN = ("predicted", "label")
 
-# The largest side of an input in pixels: no mask is larger.
+# A side in pixels that is larger than any mask.
 _LARGE = 1 << 14
 
 # The check before the first epoch: everything that an explanation does, quickly.
