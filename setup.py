@@ -78,6 +78,7 @@ setup(
             *chain.from_iterable((*ADAPTERS.values(), *DATA.values())),
             "captum>=0.9",
             "datasets>=5.2",
+            "grad-cam>=1.5.7",
             "pandas>=2.2",
             "quantus>=0.6",
             "tensorboard",
