@@ -640,6 +640,24 @@ def test_help_is_instant(arguments: list[str]) -> None:
     assert min(seconds) < 1
 
 
+def test_a_shard_without_images_ends_well(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    count = len(NAMES)
+    assert main(words(photos, f"--data.shard={count}/{count + 1}")) == 0
+    assert f"0 images are in run/segments; {count} still missing" in capsys.readouterr().out
+
+
+def test_info_shows_the_results_so_far(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(photos, "--data.limit=1")) == 0
+    assert main(words(photos, "--data.shard=1/2")) == 0  # not merged again: images are missing
+    assert main(["info", "run"]) == 0
+    assert capsys.readouterr().out.count(" ok\n") >= 1
+    with MaskFile("run") as masks:
+        number = len(masks)
+    capsys.readouterr()
+    assert main(["info", "run"]) == 0
+    assert f"{number} explanations: " in capsys.readouterr().out
+
+
 def test_a_run_counts_what_the_folder_holds(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def counted(*more: str) -> str:
         assert main(words(photos, *more)) == 0

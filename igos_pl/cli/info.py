@@ -18,7 +18,7 @@ from rich.table import Table
 
 from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.text import printable, shortened
-from igos_pl.store import MaskFile, RunFolder
+from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
 
 _BLOCK = 1024  # rows of the CSV that are read at once
@@ -40,7 +40,7 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
     def say(text: str = "") -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    with MaskFile(_result(path)) as masks:
+    with MaskFile(path) as masks:
         images = masks.images["status"].tolist()
         say(f"{counted(len(images), 'image')}: {statuses_in_words(images)}")
         say(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
@@ -71,7 +71,7 @@ def write_csv(path: Path, target: Path | None) -> None:
     Raises:
         IgosError: if the result cannot be read, or the file cannot be written.
     """
-    with MaskFile(_result(path)) as masks:
+    with MaskFile(path) as masks:
         if target is None:
             _write_rows(masks, sys.stdout)
             return
@@ -93,11 +93,6 @@ def _cells(column: NDArray[Any]) -> list[str]:
     """A column as text. Numbers that are not known are empty cells."""
     texts = [str(value) for value in column]
     return texts if column.dtype.kind != "f" else ["" if text == "nan" else text for text in texts]
-
-
-def _result(path: Path) -> Path:
-    merged = RunFolder(path).merged
-    return merged if path.is_dir() and merged.exists() else path
 
 
 def _network(masks: MaskFile) -> str:

@@ -71,8 +71,10 @@ def _report(run: Run) -> int:
     merged = run.folder.is_merged()
     where = run.folder.merged if merged else run.folder.segments_path
     verb = "is" if len(statuses) == 1 else "are"
-    found = f"{statuses_in_words(statuses.values())}{_differences(run, statuses)}"
-    print(f"{counted(len(statuses), 'image')} {verb} in {where}: {found}")
+    kinds = f": {statuses_in_words(statuses.values())}" if statuses else ""
+    print(f"{counted(len(statuses), 'image')} {verb} in {where}{kinds}{_differences(run, statuses)}")
+    if not statuses:  # an empty shard of an array
+        return 0
     failed = any(statuses[name] in FAILED for name in run.assigned)
     with MaskFile(where if merged else run.folder.path) as masks:
         print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import Tensor, nn
-
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, input_size_of
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.pretrained import (
+    ChannelsReversed,
     config_digest,
     pretrained_model,
     pretrained_part,
@@ -16,22 +15,6 @@ from igos_pl.models.pretrained import (
     transformers_for,
 )
 from igos_pl.settings import Attributes
-
-
-class ChannelsReversed(nn.Module):
-    """Gives a network that was trained with blue, green, red what it knows.
-
-    Args:
-        network: the network.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Any:
-        """The network's output for images ``(B, 3, H, W)`` of red, green, blue."""
-        return self.network(images.flip(1))
 
 
 class HuggingFaceClassifier(Classifier):

@@ -63,6 +63,8 @@ class HuggingFaceDetector(Detector):
         **detector: Any,
     ) -> None:
         loaded = pretrained_dense("AutoModelForObjectDetection", name, input_size, "HuggingFaceDetector")
+        if loaded.preprocessing.reverses:
+            raise IgosError(f"{name} takes blue, green, red, which is not supported for detectors")
         family = loaded.module.config.model_type
         if family not in (*_SOFTMAX, *_SIGMOID):
             raise IgosError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
 from igos_pl.models.optional import imported
@@ -103,3 +104,19 @@ def _fetched(load: Callable[[], _T], name: str) -> _T:
                 " --local-dir FOLDER), copy it here, and set name to the folder"
             )
         raise IgosError(f"{name} cannot be loaded ({type(error).__name__}: {reason}). {hint}") from error
+
+
+class ChannelsReversed(nn.Module):
+    """Gives a network that was trained with blue, green, red what it knows.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's output for images ``(B, 3, H, W)`` of red, green, blue."""
+        return self.network(images.flip(1))

@@ -18,7 +18,7 @@ from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.models.detector import check_categories
-from igos_pl.models.pretrained import shown_name
+from igos_pl.models.pretrained import ChannelsReversed, shown_name
 from igos_pl.models.pretrained_dense import pretrained_dense
 from igos_pl.models.weights import fetch_weights, load_weights
 from igos_pl.settings import Attributes
@@ -249,7 +249,7 @@ class HuggingFaceSegmenter(Segmenter):
             "AutoModelForSemanticSegmentation", name, input_size, "HuggingFaceSegmenter"
         )
         super().__init__(
-            loaded.module,
+            ChannelsReversed(loaded.module) if loaded.preprocessing.reverses else loaded.module,
             input_size=loaded.input_size,
             class_names=class_names or loaded.class_names,
             name=shown_name(name),
