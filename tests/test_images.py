@@ -224,7 +224,7 @@ def test_no_other_program_decodes_an_image(
     buffer = io.BytesIO()
     halves(RED, GREEN).save(buffer, "EPS")
     (tmp_path / name).write_bytes(buffer.getvalue())
-    with pytest.raises(IgosError, match="no image, or in a format that cannot be read here"):
+    with pytest.raises(IgosError, match="not an image, or in a format that cannot be read here"):
         read_image(tmp_path / name)
     found = [path.name for path in find_images(tmp_path)]
     assert found == (["b.png"] if name == "a.eps" else ["a.png", "b.png"])

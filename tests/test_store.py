@@ -587,7 +587,7 @@ def test_rows_are_selected_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 np.testing.assert_array_equal(masks[[6, 1, 4]].column(name), masks.column(name)[[6, 1, 4]])
             with pytest.raises(KeyError, match="no explanation of 'bad'"):
                 masks["bad"]
-            with pytest.raises(IndexError, match="row 8 of 8"):
+            with pytest.raises(IndexError, match="row 8 does not exist: there are 8 rows"):
                 masks[8]
             assert repr(masks) == "<8 explanations>"
     read: list[str] = []
