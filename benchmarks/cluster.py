@@ -178,7 +178,7 @@ def coco_like_counts(images: int, seed: int = 0) -> NDArray[np.int64]:
 
     A negative binomial distribution with r = 1 (geometric, from 0 on) and the data set's mean of 7.27: its
     standard deviation is 7.8, its median 5, and 1.5% of its values are above 30. Values are clipped to 63,
-    the largest in the data set. Single images then get or lose an object until the mean is that of the data set.
+    the largest in the data set. Single images then get or lose an object until the mean fits the data set.
     """
     generator = np.random.default_rng(seed)
     mean = COCO_OBJECTS / COCO_IMAGES
