@@ -170,7 +170,7 @@ def decode_image(content: bytes) -> Image.Image:
     except MemoryError as error:
         raise UnreadError("cannot be decoded: too little memory") from error
     except UnidentifiedImageError as error:
-        raise IgosError("not an image, or in a format that cannot be read here") from error
+        raise IgosError("no image, or in a format that cannot be read here") from error
     except Image.DecompressionBombError as error:
         count = re.search(r"\d+", str(error))
         raise too_large(f"{int(count[0]):,} pixels" if count else str(error)) from error

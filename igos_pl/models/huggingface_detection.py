@@ -35,8 +35,8 @@ class HuggingFaceDetector(Detector):
     number of a query identifies it. RT-DETR, RT-DETRv2, D-FINE and two-stage Deformable DETR choose the
     places of the feature maps with the best encoder scores as queries, so the n-th query of a perturbed image
     may be another place. With these networks, a target keeps the place and the number that its query had
-    in the unmasked image: `score` puts this place at this number, and leaves the choice and order of all other
-    queries to the network. On the unmasked image nothing changes, so the score is that of the detection.
+    in the unmasked image: `score` puts this place at this number, and leaves the choice and order of all
+    other queries to the network. On the unmasked image nothing changes, so the score is the detection's.
 
     These networks cut the gradient at the queries that they choose and at the boxes that they refine, which
     makes training more stable. `score` does not cut it, so the gradient is that of the score.
