@@ -8,21 +8,26 @@ BIN := $(VENV)/bin
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(VENV)/installed: setup.py pyproject.toml igos_pl/__init__.py
+$(VENV)/demo: setup.py pyproject.toml igos_pl/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one by: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "Python cannot make environments here; on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	@touch $@
+
+# The tests need many other libraries.
+$(VENV)/installed: $(VENV)/demo
 	$(BIN)/pip install --quiet --editable '.[demo,test,dev]'
 	@touch $@
 
-install: $(VENV)/installed  ## make the environment and install igos_pl into it
+install: $(VENV)/installed  ## make the environment and install igos_pl into it, with all that the tests need
 
-demo: install  ## explain eight real photos; see runs/demo
+demo: $(VENV)/demo  ## explain eight real photos; see runs/demo
 	$(BIN)/igos-pl demo --output runs/demo
 
-demo-detector: install  ## explain the objects of generated pictures; see runs/demo-detector
+demo-detector: $(VENV)/demo  ## explain the objects of generated pictures; see runs/demo-detector
 	$(BIN)/igos-pl demo --detector --output runs/demo-detector
 
 test: install  ## the tests that take minutes in all

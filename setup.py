@@ -5,6 +5,7 @@
 in `configs/presets/` are part of the package, too.
 """
 
+from itertools import chain
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -12,13 +13,15 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = (ROOT / "igos_pl" / "__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
 
+# The lower bounds without a reason are the oldest versions that were tested.
 ADAPTERS = {
-    "timm": ["timm>=1.0.19"],  # the first that was tested with folders (local-dir:)
+    "timm": ["timm>=1.0.19"],
     # 5.4 is the first with image_processing_backends
     "huggingface": ["transformers>=5.4", "safetensors>=0.4.3"],
-    "openclip": ["open_clip_torch>=3.0"],  # the oldest that was tested
+    "openclip": ["open_clip_torch>=3.0"],
     "ultralytics": ["ultralytics>=8.4.190"],  # the first whose loader refuses code
 }
+DATA = {"webdataset": ["webdataset>=1.0.2"], "litdata": ["litdata>=0.2.76"]}
 
 setup(
     name="igos_pl",
@@ -66,12 +69,16 @@ setup(
         ],
         # Networks of other libraries; see docs/networks.md.
         **ADAPTERS,
+        # Data sets; see docs/data.md.
+        **DATA,
         "pandas": ["pandas>=2.2"],  # built for NumPy 2; MaskFile.to_dataframe
         # Tests of the adapters and of the interfaces to other libraries are skipped where these are missing.
         "test": [
             "pytest>=8.0",
-            *(requirement for requirements in ADAPTERS.values() for requirement in requirements),
+            *chain.from_iterable((*ADAPTERS.values(), *DATA.values())),
             "captum>=0.9",
+            "datasets>=5.2",
+            "grad-cam>=1.5.7",
             "pandas>=2.2",
             "quantus>=0.6",
             "tensorboard",

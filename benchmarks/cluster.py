@@ -628,7 +628,11 @@ def files(options: argparse.Namespace) -> None:
         begun = max(place for place, each in enumerate(first) if each[3].endswith("config.yaml")) + 1
         row("the first rank's start", first[:begun])
         row("another rank, without segments", [e for e in found if e[0] == e[1] != process.pid])
-        row("a segment", [each for each in found if each[0] != each[1]], parts=len(run.segments()))
+        # Other threads read the segments at the end.
+        publishing = {thread for _, thread, call, _ in found if call == "rename"} - {
+            each[0] for each in found
+        }
+        row("a segment", [each for each in found if each[1] in publishing], parts=len(run.segments()))
         shutil.rmtree(run.path)
 
         program = (

@@ -12,6 +12,7 @@ from igos_pl.errors import IgosError
 # Names of the columns of tables, in lower case.
 _PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "name", "id")
 _LABELS = ("label", "class", "target", "category", "class_name", "ground_truth")
+_INT32 = 1 << 31  # results hold labels as 32-bit integers
 _TABLES = {".csv": ",;\t", ".tsv": "\t"}
 
 Line = tuple[int, str, str]
@@ -39,6 +40,8 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
             label = int(word) if word.isdecimal() else classes.of(word)
         except IgosError as error:
             raise IgosError(f"{path}, line {number}: {error}") from error
+        if label >= _INT32:
+            raise IgosError(f"{path}, line {number}: the label {word[:20]} is too large; labels count from 0")
         if labels.setdefault(name, label) != label:
             raise IgosError(
                 f"{path}, line {number}: {name} has the label {labels[name]} in an earlier line, but {label}"

@@ -28,14 +28,14 @@ def timm_weights(folder: Path, name: str = "test_resnet", **options: Any) -> str
     return str(folder / f"{name}.pth")
 
 
-def vit_folder(folder: Path) -> str:
-    """An image classifier of transformers."""
+def vit_folder(folder: Path, size: int = 48) -> str:
+    """An image classifier of transformers, for images of `size` pixels."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(**SMALL, image_size=48, patch_size=8, id2label=CLASSES)
+    config = transformers.ViTConfig(**SMALL, image_size=size, patch_size=8, id2label=CLASSES)
     model = transformers.ViTForImageClassification(config)
     spread(model)
     model.eval().save_pretrained(folder)
-    transformers.ViTImageProcessor(size={"height": 48, "width": 48}).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
     return str(folder)
 
 

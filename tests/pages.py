@@ -15,6 +15,10 @@ def blocks(page: str, language: str = "python") -> list[str]:
         page: its path below the repository.
         language: what stands behind the blocks' opening marks.
     """
-    text = (ROOT / page).read_text("utf-8")
+    return blocks_of((ROOT / page).read_text("utf-8"), language)
+
+
+def blocks_of(text: str, language: str = "python") -> list[str]:
+    """The code blocks of a text, from top to bottom."""
     found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return found

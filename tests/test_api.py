@@ -253,7 +253,7 @@ WRONG = [
     ({"mean": 0.5}, "mean and std belong together"),
     ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "images has 3 channels, but TinyNet takes 2"),
     ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
-    ({"mean": 0.5, "std": 0.5}, r"values from .* to .*but TinyNet takes values in \[0, 1\].*normalized=True"),
+    ({"mean": 0.5, "std": 0.5}, "values from -10 to 10, but 0 to 1 is expected: set normalized=True"),
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
     ({"targets": [1, 2]}, "There are 2 targets for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),

@@ -641,28 +641,23 @@ def test_help_is_instant(arguments: list[str]) -> None:
 
 
 def test_a_run_counts_what_the_folder_holds(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def last_line(*more: str) -> str:
+    def counted(*more: str) -> str:
         assert main(words(photos, *more)) == 0
-        return capsys.readouterr().out.splitlines()[-1]
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if " images are in run/" in line)
+        return line
 
-    count = len(NAMES)
-    half = len(NAMES[::2])
-    assert (
-        last_line("--data.shard=0/2")
-        == f"{half} images are in run/segments; {count - half} are still missing"
-    )
-    assert last_line() == f"{count} images are in run/masks.h5"
-    assert (
-        last_line("--data.limit=2")
-        == f"{count} images are in run/masks.h5; this run was to explain 2 of them"
-    )
-    told = f"{count} images are in run/masks.h5; this run was to explain {half} of them"
-    assert last_line("--data.shard=0/2") == told
+    count, half = len(NAMES), len(NAMES[::2])
+    left = f"{half} images are in run/segments: {half} ok; {count - half} still missing"
+    assert counted("--data.shard=0/2") == left
+    whole = f"{count} images are in run/masks.h5: {count} ok"
+    assert counted() == whole
+    assert counted("--data.limit=2") == f"{whole}; this run was to explain 2 of them"
+    assert counted("--data.shard=0/2") == f"{whole}; this run was to explain {half} of them"
     (photos / sorted(NAMES)[0]).unlink()
-    told = f"{count} images are in run/masks.h5; this run was to explain {count - 1} of them"
-    assert last_line() == f"{told}; 1 are no longer in the data set"
+    told = f"{whole}; this run was to explain {count - 1} of them; 1 no longer in the data set"
+    assert counted() == told
     assert main(["status", "run"]) == 0
-    assert capsys.readouterr().out.startswith(f"{count} of {count} images are done ({count} ok)")
+    assert capsys.readouterr().out.startswith(f"{count} of {count} images are written ({count} ok)")
     assert Path("run/samples.txt").read_text().splitlines() == sorted(NAMES)[1:]
 
 

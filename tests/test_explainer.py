@@ -330,7 +330,7 @@ def test_given_labels_and_ground_truth() -> None:
     truth = explainer_of(tiny_classifier(targets="ground_truth"))
     known = truth.predict_step(batch_of(images, label=1))
     assert known.explanations["label"].tolist() == [1, 1]
-    with pytest.raises(IgosError, match="'ground_truth', but the data have no labels.*--data.labels"):
+    with pytest.raises(IgosError, match="'ground_truth', but 2 of 2 images have no labels.*--data.labels"):
         truth.predict_step(batch_of(images))
     with pytest.raises(IgosError, match=r"Label 5 is outside of the 5 classes of TinyNet \(0 to 4\)"):
         explainer_of(tiny_classifier(targets=[0, 5])).predict_step(batch_of(images))

@@ -135,14 +135,14 @@ def test_an_image_that_kills_its_reader_is_named_and_then_left_out(
     """As the kernel does when memory runs out: the third start gets past the image."""
     one_by_one = ["--data.num_workers=2", "--data.batch_size=1"]
     with monkeypatch.context() as deadly:
-        deadly.setattr("igos_pl.datamodules.base.read_image", kills_its_reader)
+        deadly.setattr("igos_pl.datamodules.samples.read_image", kills_its_reader)
         for _ in range(2):
             caplog.clear()
             assert predict(*one_by_one) == 1
             assert "A process that reads images died (DataLoader worker" in capsys.readouterr().err
             assert caplog.messages == [
-                "photos/c.png: the process that was reading it died. If that happens again, the next run"
-                " records the image as unreadable and goes on without it"
+                f"{Path('photos/c.png').absolute()}: the process that was reading it died. If that happens"
+                " again, the next run records the image as unreadable and goes on without it"
             ]
         assert predict(*one_by_one) == 0
     assert " ok, 1 unreadable\n" in capsys.readouterr().out
@@ -852,7 +852,7 @@ def zeroed(logits: Tensor, images: Tensor) -> Tensor:
         (without_gradient, "no gradient with respect to the image"),
         (
             lambda logits, images: logits.long(),
-            "dense and floating-point, but returned a tensor of torch.int64",
+            "dense and floating-point .*, but returned a tensor of torch.int64",
         ),
         (lambda logits, images: logits > 0, "returned a tensor of torch.bool"),
         (lambda logits, images: torch.complex(logits, logits), "returned a tensor of torch.complex64"),
@@ -862,8 +862,8 @@ def zeroed(logits: Tensor, images: Tensor) -> Tensor:
         (lambda logits, images: logits[:1], r"returned the shape \(1, 5\) for 2 images"),
         (lambda logits, images: torch.cat((logits, logits)), r"returned the shape \(4, 5\) for 2 images"),
         (lambda logits, images: logits[:, None], r"returned the shape \(2, 1, 5\) for 2 images"),
-        (lambda logits, images: (logits,), "returned tuple: wrap it in a module"),
-        (lambda logits, images: None, "returned NoneType"),
+        (lambda logits, images: ({"scores": logits},), "returned a tuple"),
+        (lambda logits, images: None, "returned a NoneType"),
         (zeroed, "The network changes its input, .* in place: use x = x"),
     ],
     ids=[
@@ -951,7 +951,7 @@ SETTINGS = {
     "--data=ImageFolder": "there is no class ImageFolder: did you mean ImageFolderDataModule",
     "--data.rot=photos": "ImageFolderDataModule has no setting 'rot': did you mean root",
     "--data.shard=\u00b2/3": "shard is '\u00b2/3', but must be i/n",
-    f"--data.root={'x' * 5000}": "File name too long: x+[.][.][.]",
+    f"--data.root={'x' * 5000}": "File name too long: /.*x+[.][.][.]",
     f"--output={'x' * 300}": "File name too long: x+[.][.][.]",
     f"--data.labels={'x' * 5000}": "File name too long",
     "--preset=fst": "preset is 'fst', but must be one of: .* did you mean fast",
@@ -1012,7 +1012,7 @@ def test_labels_are_checked_before_the_first_image(photos: Path, capsys: Any, mo
     assert seen == [1]
     Path("labels.txt").write_text("".join(f"{name} {'9' * 20}\n" for name in NAMES))
     assert predict("--data.labels=labels.txt") == 2
-    assert "labels.txt, line 1: expected 'path label'" in capsys.readouterr().err
+    assert f"labels.txt, line 1: the label {'9' * 20} is too large" in capsys.readouterr().err
 
 
 def test_what_a_detector_is_to_find_is_checked() -> None:
@@ -1037,18 +1037,21 @@ def test_what_a_detector_is_to_find_is_checked() -> None:
 # Files whose digest is right, but not their content
 
 
-def rewritten(change: Any) -> None:
-    for path in RunFolder("run").files():
-        with h5py.File(path, "r+") as file:
-            change(file)
-        seal(path)
+def versioned(version: Any) -> Any:
+    def change(path: Path) -> None:
+        seal(path, {**read_head(path), "schema_version": version})
+
+    return change
 
 
 def shorter(group: str, name: str) -> Any:
-    def change(file: h5py.File) -> None:
-        values = file[group][name][:-1]
-        del file[group][name]
-        file[group].create_dataset(name, data=values)
+    def change(path: Path) -> None:
+        head = read_head(path)
+        with h5py.File(path, "r+") as file:
+            values = file[group][name][:-1]
+            del file[group][name]
+            file[group].create_dataset(name, data=values)
+        seal(path, head)
 
     return change
 
@@ -1056,12 +1059,9 @@ def shorter(group: str, name: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda file: file.attrs.__setitem__("schema_version", "two"),
-            "schema_version is 'two', but must be",
-        ),
-        (lambda file: file.attrs.__setitem__("schema_version", np.nan), "but must be a whole number"),
-        (lambda file: file.attrs.__setitem__("schema_version", [1, 2]), "but must be a whole number"),
+        (versioned("two"), "schema_version is 'two', but must be"),
+        (versioned(2.5), "schema_version is 2.5, but must be a whole number"),
+        (versioned([1, 2]), "schema_version is [1, 2], but must be a whole number"),
         (shorter("/", "label"), "the columns of / differ in length: 4, 5"),
         (shorter("images", "targets"), "the columns of images differ in length: 4, 5"),
     ],
@@ -1069,8 +1069,10 @@ def shorter(group: str, name: str) -> Any:
 )
 def test_a_well_sealed_file_of_odd_content(photos: Path, change: Any, message: str, capsys: Any) -> None:
     assert predict() == 0
-    rewritten(change)
-    for command in ("info", "status", "verify", "merge"):
+    for path in RunFolder("run").files():
+        change(path)
+    # `status` reads the heads alone; `merge` moves files with odd heads to damaged/.
+    for command in ("info", "verify", "status" if "schema_version" in message else "merge"):
         capsys.readouterr()
         assert main([command, "run"]) in (1, 2)
         output = capsys.readouterr()

@@ -87,6 +87,7 @@ def test_python(block: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_command_line(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "path", [str(workplace), *sys.path])
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)  # of the other page
     monkeypatch.setitem(sys.modules, "test_networks_detectors_page", sys.modules[__name__])
     program, *words = shlex.split(command.replace("\\\n", " "))
     assert program == "igos-pl"

@@ -67,6 +67,7 @@ def test_python(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_line(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "path", [str(workplace), *sys.path])
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)  # of the other page
     program, *words = shlex.split(command.replace("\\\n", " "))
     assert program == "igos-pl"
     quick = [f"--model.{key}={value}" for key, value in QUICK.items()]

@@ -219,9 +219,10 @@ def test_merge_without_doubles_says_nothing(tmp_path: Path, caplog: pytest.LogCa
 def files_at_once(number: int) -> Iterator[None]:
     """Lower the process's limit, so that at most so many more files can be open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)  # the lowest number; a new file gets one below the limit
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + number, before[1]))
+    used = {int(name) for name in os.listdir("/proc/self/fd") if Path(f"/proc/self/fd/{name}").exists()}
+    # A new file gets a number below the limit.
+    free = [place for place in range(len(used) + number + 1) if place not in used]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[number], before[1]))
     try:
         yield
     finally:

@@ -475,7 +475,7 @@ class Broken(Trained):
 
     def forward(self, images: Tensor) -> Any:
         logits = super().forward(images)
-        return logits if self.training or self.current_epoch < self.epoch else {"logits": logits}
+        return logits if self.training or self.current_epoch < self.epoch else {"scores": logits}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.log("val_loss", F.cross_entropy(self.backbone(batch[0]), batch[1]))
@@ -492,7 +492,8 @@ def test_a_failed_explanation_ends_no_training(tmp_path: Path) -> None:
     assert trainer.current_epoch == 4
     told = [str(warning.message) for warning in caught if "ExplainCallback" in str(warning.message)]
     assert len(told) == 1
-    assert "BrokenLater must return logits of shape (B, classes), but returned dict" in told[0]
+    assert "BrokenLater must return logits of shape (B, classes)" in told[0]
+    assert "returned a dict" in told[0]
     assert len(rows_of(tmp_path / "explanations" / "metrics.csv")) == 1
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from igos_pl.data.geometry import Frame
 from igos_pl.data.images import read_image
+from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.models import ExplainableNetwork
@@ -147,17 +147,27 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
     Raises:
         IgosError: if the channels do not fit, or values lie outside of [0, 1] and are not normalised.
     """
+    size = network.input_size
     if isinstance(images, Tensor):
-        pixels = _shares(images, network, normalized)
-        height, width = pixels.shape[-2:]
-        frame = Frame.of(width, height, (height, width), "squash")
-        frames, paths = [frame] * len(pixels), [""] * len(pixels)
-        originals = [_displayed(image) for image in pixels]
-    else:
-        scaled = [network.preprocessing(picture.image) for picture in images]
-        pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
-        paths = [picture.path for picture in images]
-        originals = [np.asarray(picture.image) for picture in images]
+        size = (images.shape[-2], images.shape[-1])
+        if images.shape[1] != network.channels:
+            raise IgosError(
+                f"images has {images.shape[1]} channels, but {network.name} takes {network.channels} (as many"
+                " as its mean has values)"
+            )
+    to_input = NetworkInput(
+        network.preprocessing, size, network.mean, network.std, normalized, network.is_normalizing
+    )
+    given: list[Any] = (
+        list(images.cpu()) if isinstance(images, Tensor) else [picture.image for picture in images]
+    )
+    scaled = [to_input(image) for image in given]
+    pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
+    paths = [picture.path if isinstance(picture, Picture) else "" for picture in images]
+    originals = [
+        _displayed(pixels) if isinstance(image, Tensor) else np.asarray(image)
+        for image, (pixels, _) in zip(given, scaled, strict=True)
+    ]
     names = [path or f"image {number}" for number, path in enumerate(paths)]
     if len(set(names)) < len(names):  # the same path was given twice
         names = [f"{number} {name}" for number, name in enumerate(names)]
@@ -165,35 +175,11 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
     return Inputs(pixels, records, originals)
 
 
-def _shares(images: Tensor, network: ExplainableNetwork, normalized: bool) -> Tensor:
-    """Tensors as uint8, or float in which 1 stands for 255; a normalisation is undone."""
-    if images.shape[1] != network.channels:
-        raise IgosError(
-            f"images has {images.shape[1]} channels, but {network.name} takes {network.channels} (as many as"
-            " its mean has values)"
-        )
-    if images.dtype == torch.uint8:
-        return images
-    if normalized:
-        mean, std = (values.to(images.device) for values in (network.pixel_mean, network.pixel_std))
-        return images * std + mean
-    low, high = float(images.min()), float(images.max())
-    if network.is_normalizing and not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
-        raise IgosError(
-            f"images has values from {low:.3g} to {high:.3g}, but {network.name} takes values in [0, 1] and"
-            " normalises them by itself: pass normalized=True if they are normalised already"
-        )
-    return images
-
-
-_TOLERANCE = 1e-3  # interpolation overshoots
-
-
 def _displayed(image: Tensor) -> NDArray[np.uint8]:
     """An image ``(C, H, W)`` as a picture ``(H, W, 3)``; values that leave [0, 1] are rescaled."""
     pixels = image.float().cpu() / 255 if image.dtype == torch.uint8 else image.cpu()
     pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     low, high = float(pixels.min()), float(pixels.max())
-    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+    if low < 0 or high > 1:
         pixels = (pixels - low) / max(high - low, 1e-12)
     return np.ascontiguousarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())

@@ -35,10 +35,13 @@ data
 
 network
   --model.network CLASS         [EfficientNetLite0Classifier], Classifier,
-                                TorchvisionClassifier
-  --model.network.name NAME     for TorchvisionClassifier: vgg19, resnet50, ...
-  --model.network.weights W     a .pth file, or a weights enum of torchvision
-                                (IMAGENET1K_V1)
+                                TorchvisionClassifier, TimmClassifier,
+                                HuggingFaceClassifier, ZeroShotClassifier,
+                                OpenCLIPClassifier (docs/networks.md)
+  --model.network.name NAME     of torchvision or timm: resnet50, ...; a folder
+                                or hub name of Hugging Face
+  --model.network.weights W     a file (.pth, .ckpt, .safetensors), or a weights
+                                enum of torchvision (IMAGENET1K_V1)
   --model.network.targets T     [predicted], ground_truth, or a list of labels
                                 in square brackets
   --model.network.top_k N       how many predicted classes [1]

@@ -218,7 +218,7 @@ def _names(base: type) -> list[str]:
     found = [base]
     for cls in found:
         found.extend(cls.__subclasses__())
-    ours = {cls for cls in found if cls.__module__.startswith("igos_pl.")}
+    ours = {cls for cls in found if cls.__module__.startswith("igos_pl.") and ".api." not in cls.__module__}
     return sorted(cls.__name__ for cls in ours if not inspect.isabstract(cls) and cls is not base)
 
 

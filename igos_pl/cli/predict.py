@@ -52,8 +52,8 @@ def _differences(run: Run, statuses: Collection[str]) -> str:
     gone = len(set(statuses) - set(run.expected))
     left = sum(name not in statuses for name in run.expected)
     remarks = [f"; this run was to explain {len(run.assigned)} of them"] if others else []
-    remarks += [f"; {gone} are no longer in the data set"] if gone else []
-    remarks += [f"; {left} are still missing"] if left else []
+    remarks += [f"; {gone} no longer in the data set"] if gone else []
+    remarks += [f"; {left} still missing"] if left else []
     return "".join(remarks)
 
 

@@ -103,6 +103,9 @@ def _raise_unlisted(error: OSError) -> None:
     ) from error
 
 
+# Kept here, because other libraries replace Image.open by functions that install packages.
+_open = Image.open
+
 # What is read at most. Reading takes the size of the file and, as tests/test_images.py measures, at most 13
 # bytes a pixel for PNG, JPEG and TIFF (2.1 GB), 25 for WebP and JPEG 2000 (4 GB), whose decoders keep copies.
 MAX_PIXELS = 160_000_000
@@ -160,7 +163,7 @@ def decode_image(content: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
-            with Image.open(BytesIO(content), formats=_formats()) as image:
+            with _open(BytesIO(content), formats=_formats()) as image:
                 _check_header(image)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
@@ -169,7 +172,7 @@ def decode_image(content: bytes) -> Image.Image:
         raise
     except MemoryError as error:
         raise UnreadError("cannot be decoded: too little memory") from error
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, ImportError) as error:  # a plugin for its format may be missing
         raise IgosError("no image, or in a format that cannot be read here") from error
     except Image.DecompressionBombError as error:
         count = re.search(r"\d+", str(error))

@@ -70,14 +70,14 @@ class Classifier(ExplainableNetwork):
         """The scores of all classes ``(B, classes)``, in float32 or more precise."""
         output = self.module(images)
         logits: Tensor = _logits_of(output)
-        self._check_logits(logits, images)
+        self._check_logits(logits, output, images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
 
-    def _check_logits(self, logits: object, images: Tensor) -> None:
+    def _check_logits(self, logits: object, output: object, images: Tensor) -> None:
         """Raise unless the module returned logits. The check does not wait for the device."""
         if not isinstance(logits, Tensor):
-            found = type(logits).__name__
+            found = f"a {type(output).__name__}"
         elif logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
             found = f"the shape {tuple(logits.shape)} for {len(images)} images"
         elif (

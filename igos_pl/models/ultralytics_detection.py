@@ -188,14 +188,29 @@ def _as_in_prediction(head: Any, nms: bool) -> Iterator[None]:
         vars(head).update(before)
 
 
+def _library() -> tuple[Any, Any]:
+    """The package, and its module that reads weights.
+
+    Importing it replaces ``torch.save``, and replaces ``PIL.Image.open`` by a function that installs a package
+    when a picture cannot be read. Both are restored.
+    """
+    functions = Image.open, torch.save
+    try:
+        return (
+            imported("ultralytics", "ultralytics", "UltralyticsDetector"),
+            imported("ultralytics.nn.tasks", "ultralytics", "UltralyticsDetector"),
+        )
+    finally:
+        Image.open, torch.save = functions
+
+
 def _load(weights: str | nn.Module) -> tuple[Any, str | None]:
     """A module in float32 and its file's SHA-256, or a given module as it is and None.
 
     Raises:
         IgosError: if the package is missing or too old, or the file is missing, damaged or refused.
     """
-    library = imported("ultralytics", "ultralytics", "UltralyticsDetector")
-    tasks = imported("ultralytics.nn.tasks", "ultralytics", "UltralyticsDetector")
+    library, tasks = _library()
     if isinstance(weights, nn.Module):
         return (weights.model if isinstance(weights, library.YOLO) else weights), None
     sha256 = file_sha256(Path(weights))

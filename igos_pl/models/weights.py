@@ -108,8 +108,13 @@ def _kind(tensor: Tensor) -> str:
 # Attributes that every module has, whatever its settings.
 _COMMON_TO_MODULES = frozenset(vars(nn.Module()))
 
-# What torchvision's detectors store during a forward pass; see also `_is_setting`.
-_STORED_IN_FORWARD = {"MultiScaleRoIAlign": ("scales", "map_levels")}
+# What detectors of torchvision and ultralytics store during a forward pass; see also `_is_setting`.
+_ANCHORS = ("anchors", "strides")
+_STORED_IN_FORWARD = {
+    "MultiScaleRoIAlign": ("scales", "map_levels"),
+    "Detect": _ANCHORS,
+    "v10Detect": _ANCHORS,
+}
 
 # Attributes of transformers' networks about their files and warnings.
 _NO_SETTINGS = frozenset({"name_or_path", "warnings_issued"})

@@ -11,7 +11,7 @@ from igos_pl.solver.presets import preset_of
 
 
 def provenance(settings: Attributes, device: torch.device) -> Attributes:
-    """The preset, the software versions and the device. These may differ between the parts of a run.
+    """The preset, software versions, threads and device, which may differ between the parts of a run.
 
     Args:
         settings: the explainer's settings.
@@ -23,5 +23,6 @@ def provenance(settings: Attributes, device: torch.device) -> Attributes:
         "igos_pl": igos_pl.__version__,
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
+        "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }

@@ -134,7 +134,8 @@ class RunFolder:
     def damaged(self) -> list[Path]:
         """The damaged result files."""
         files = self.files()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Some threads digest, others wait for the file system.
+        with ThreadPoolExecutor(max(8, os.cpu_count() or 1)) as pool:
             return [path for path, whole in zip(files, pool.map(_is_whole, files), strict=True) if not whole]
 
     def set_aside(self, damaged: Sequence[Path]) -> list[Path]:
@@ -161,7 +162,7 @@ class RunFolder:
         """The ids of the images that earlier runs were to explain; none before the first run."""
         if not self.expected_path.is_file():
             return []
-        return self.expected_path.read_text(encoding="utf-8").split("\n")[:-1]
+        return self.expected_path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
     def missing(self, published: Published | None = None) -> list[str]:
         """The ids of the images that the run is to explain and has not published yet.
@@ -317,10 +318,12 @@ def _is_whole(path: Path) -> bool:
     if path.is_symlink():
         return False
     try:
-        if path.exists():  # otherwise another run has moved it
-            check_seal(path)
+        check_seal(path)
     except DamagedFileError:
         return False
+    except IgosError:
+        if path.exists():  # otherwise another run has moved it
+            raise
     return True
 
 

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 3
 MERGED, SEGMENTS = "masks.h5", "segments"
 
 # Attributes that may differ between parts of one run; all others are its configuration.
-PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "device", "preset")
+PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "threads", "device", "preset")
 
 _TEXT = h5py.string_dtype()
 

@@ -33,8 +33,8 @@ _GROUP = "explanations"
 # The values of ``targets`` that are text.
 _OWN = ("predicted", "label")
 
-# A side in pixels that is larger than any mask.
-_LARGE = 1 << 20
+# The largest side of an input in pixels, which no mask exceeds.
+_LARGE = 1 << 14
 
 # Settings of the check before the first epoch: a quick explanation.
 _CHECK: dict[str, Any] = {"iterations": 1, "metrics": False}

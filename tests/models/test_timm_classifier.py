@@ -189,7 +189,7 @@ def test_it_runs_and_its_settings_identify_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet51"}, "timm has no model 'resnet51' among its .*resnet50"),
+        ({"name": "resnet51"}, "timm has no model 'resnet51': did you mean .*resnet50"),
         ({"name": "resnet50.a9_in1k"}, r"no weights 'a9_in1k' of resnet50, but: .*resnet50\.a1_in1k"),
         (
             {"name": "resnet50", "num_classes": 7},
