@@ -191,7 +191,7 @@ def _as_in_prediction(head: Any, nms: bool) -> Iterator[None]:
 def _library() -> tuple[Any, Any]:
     """The package, and its module that reads weights.
 
-    Importing it replaces ``torch.save``, and replaces ``PIL.Image.open`` by a function that installs a package
+    Importing it replaces ``torch.save``, and ``PIL.Image.open`` by a function that installs a package
     when a picture cannot be read. Both are restored.
     """
     functions = Image.open, torch.save
