@@ -495,7 +495,7 @@ def test_reading_rows(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(row.saliency, 1 - row.mask)
                 assert row.image["path"] == f"/photos/{row.sample_id}"
             for outside in (6, -7):
-                with pytest.raises(IndexError, match=f"row {outside} of 6"):
+                with pytest.raises(IndexError, match=f"row {outside} does not exist: there are 6 rows"):
                     masks[outside]
             assert masks.where(sample_id="b").tolist() == [2, 3]
             assert masks.where(sample_id="b", target=1).tolist() == [3]
