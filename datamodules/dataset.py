@@ -1,4 +1,4 @@
-"""Anyone's map-style data set."""
+"""The data module for any map-style data set."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class DatasetSample(Sample):
     """An item of a data set.
 
     Attributes:
-        dataset: that has the item.
-        index: of the item.
-        reader: takes the item apart.
+        dataset: the data set that has the item.
+        index: the item's index.
+        reader: splits the item into the image and what is known of it.
     """
 
     dataset: Any = field(kw_only=True)
@@ -37,7 +37,7 @@ class DatasetSample(Sample):
     reader: ItemReader = field(kw_only=True)
 
     def load(self) -> tuple[Image.Image | Tensor, GroundTruth]:
-        """See `Sample.load`. An exception of the data set at an item is the item's failure."""
+        """See `Sample.load`. If the data set raises an exception, only this item fails."""
         return self.reader.read(self.item())
 
     def item(self) -> Any:
@@ -57,9 +57,9 @@ class DatasetSample(Sample):
 class DatasetDataModule(SampleDataModule):
     """Any map-style data set: one with ``dataset[index]`` and ``len(dataset)``.
 
-    Pictures (PIL images, uint8 arrays, bytes) are preprocessed as the network wants it. Tensors are the
-    network's input already: of its size, float from 0 to 1 or uint8 from 0 to 255. See
-    `igos_pl.data.items.ItemReader` for the forms of items.
+    Pictures (PIL images, uint8 arrays, bytes) are preprocessed as the network needs it. Tensors must
+    be the network's input already: of its size, float from 0 to 1 or uint8 from 0 to 255. Only uint8 tensors
+    of another size are preprocessed like pictures. `igos_pl.data.items.ItemReader` lists the forms of items.
 
     An item at which the data set raises an exception is recorded as unreadable, with the reason. If the
     exception says that a file or a server could not be reached, the next run tries the item again.
@@ -68,9 +68,9 @@ class DatasetDataModule(SampleDataModule):
         dataset: the data set.
         ids: a name for each item, which identifies its results: a list, or a function of the index. By
             default, the index.
-        normalized: whether float tensors are normalised already, by the network's mean and std.
+        normalized: whether float tensors are already normalised by the network's mean and std.
         image_key: the image's key, if items are dicts with several images.
-        label_key: the label's key, if items are dicts that keep it elsewhere than under ``label``,
+        label_key: the label's key, if items are dicts that have it under another key than ``label``,
             ``labels``, ``target`` or ``cls``.
         **data: see `SampleDataModule`.
 
@@ -78,7 +78,7 @@ class DatasetDataModule(SampleDataModule):
     folder of another data set is refused.
     """
 
-    not_settings = frozenset({"dataset", "ids"})  # told by the facts
+    not_settings = frozenset({"dataset", "ids"})  # `facts` describes them
 
     def __init__(
         self,
@@ -120,9 +120,9 @@ class DatasetDataModule(SampleDataModule):
         readable = hasattr(self.dataset, "__getitem__") and hasattr(self.dataset, "__len__")
         if isinstance(self.dataset, IterableDataset) or not readable:
             raise IgosError(
-                f"{name} has no dataset[index] and len(dataset), so its images could not be shared between"
-                " processes or resumed: use WebDatasetDataModule for tar files, LitDataDataModule for folders"
-                " of LitData, or put the items into a list"
+                f"{name} has no dataset[index] and len(dataset), so its images cannot be shared between"
+                " processes, and a run cannot be resumed: use WebDatasetDataModule for tar files,"
+                " LitDataDataModule for folders of LitData, or put the items into a list"
             )
         length = len(self.dataset)  # type: ignore[arg-type]
         if not length:
@@ -140,11 +140,11 @@ class DatasetDataModule(SampleDataModule):
         return [str(name) for name in self.ids]
 
     def facts(self) -> Attributes:
-        """What tells this data set from others.
+        """What identifies this data set.
 
         Raises:
             UnreadError: if its first or last item cannot be read now.
-            IgosError: if it gives another image each time.
+            IgosError: if an item has another image each time it is read.
         """
         samples = self._samples or self.find_samples()
         names = [sample.id for sample in samples]
@@ -163,7 +163,7 @@ class DatasetDataModule(SampleDataModule):
             try:
                 item = sample.item()
             except IgosError:
-                return  # this item's own failure
+                return  # only this item fails
             try:
                 to_input(sample.reader.read(item)[0])
                 unused = sample.reader.unused(item)
@@ -187,8 +187,8 @@ def _content(sample: Sample) -> str:
         return digest(str(error).partition(":")[0])
     if first != second:
         raise IgosError(
-            f"{sample.path} is another image each time it is read, so nobody could look at what was"
-            " explained: remove the random transforms from the data set"
+            f"{sample.path} is another image each time it is read, so the results would not show"
+            " what was explained: remove the random transforms from the data set"
         )
     return first
 
@@ -204,6 +204,6 @@ def _may_pass(error: Exception) -> bool:
     """Whether an exception says that something could not be reached, not that it is damaged."""
     if isinstance(error, MemoryError):
         return True
-    # Pillow raises OSErrors without a number of the system for damaged pictures.
+    # For damaged pictures, Pillow raises an OSError without an errno.
     damaged = type(error) is OSError and error.errno is None
     return isinstance(error, OSError) and not damaged and not isinstance(error, UnidentifiedImageError)

@@ -21,14 +21,14 @@ _FOLDERS = "folders"
 
 
 class ImageFolderDataModule(SampleDataModule):
-    """Pictures in folders, or some pictures.
+    """Pictures in folders, or single pictures.
 
     Args:
         root: a folder, with the folders below it; a single picture; a pattern such as ``photos/*.jpg``
             (``**`` stands for any folders); or a list of these. An image's id is its path below the folder,
             or below the deepest folder that all of them lie in.
         labels: ``folders`` takes the name of the first folder below the root as the class, as torchvision's
-            ``ImageFolder`` does. Otherwise a file with the id and the label of each picture: a text file of
+            ``ImageFolder`` does. Otherwise a file that gives the label of each picture's id: a text file of
             lines ``path label``, or a table (``.csv``, ``.tsv``) of these two columns, or with columns named
             ``path`` and ``label``. A label is a number or a class name. By default, no labels are known.
         **data: see `SampleDataModule`.
@@ -45,7 +45,7 @@ class ImageFolderDataModule(SampleDataModule):
         if not given:
             raise IgosError("root is an empty list: set --data.root to the folder with the images")
         self._roots = [absolute(each) for each in given]
-        # A setting: where the pictures lie, as text.
+        # A setting of the run: where the pictures lie.
         self.root = self._roots[0] if len(given) == 1 else [str(each.resolve()) for each in self._roots]
         self.labels = Path(labels) if labels and labels != _FOLDERS else labels
 
@@ -114,7 +114,7 @@ def _folder_labels(base: Path, names: Sequence[str], classes: ClassLabels) -> di
         labels = {folder: place for place, folder in enumerate(folders)}
         shown = ", ".join(f"{place} is {folder}" for folder, place in list(labels.items())[:4])
         logging.getLogger(__name__).warning(
-            "%s: the network's class names are unknown, so labels are the places of the sorted folders: %s%s",
+            "%s: the network's class names are unknown, so the sorted folders are numbered from 0: %s%s",
             base,
             shown,
             ", ..." if len(folders) > 4 else "",

@@ -1,4 +1,4 @@
-"""What is explained: samples, which are read only when they are needed, and the batches that they make."""
+"""The samples that are explained, each read only when it is needed, and their batches."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class ImageDataset(Dataset[ImageBatch]):
     """Reads and scales samples, a batch at a time. An unreadable image becomes a record that says why.
 
     Args:
-        samples: the queue.
+        samples: the samples of the queue.
         to_input: how images become the network's input.
-        readers: are told which image is being read.
+        readers: note which image is being read.
         fatal: ids of images that are not read, because they kill the process that reads them.
     """
 
@@ -79,7 +79,7 @@ class ImageDataset(Dataset[ImageBatch]):
         return len(self.samples)
 
     def __getitem__(self, numbers: Sequence[int]) -> ImageBatch:
-        """The samples of some numbers: readable images as one tensor, the others as failures."""
+        """The batch of samples with these numbers: a tensor of the readable images, records of the others."""
         items = [self._read(number) for number in numbers]
         lost = [record for image, record, _ in items if image is None]
         readable = [(image, record, truth) for image, record, truth in items if image is not None]
@@ -127,10 +127,10 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
 
 
 def check_samples(samples: Sequence[Sample]) -> None:
-    """Raise if two samples have one id, or results could not hold what is known of one.
+    """Raise if two samples have the same id, or a name or number of a sample cannot be stored in results.
 
     Raises:
-        IgosError: naming the sample.
+        IgosError: the message names the sample.
     """
     paths: dict[str, Path | str] = {}
     for sample in samples:
@@ -154,7 +154,7 @@ def _check_text(sample: Sample) -> None:
         problem = "an object whose id has more than 64 bits"
     else:
         return
-    raise IgosError(f"The image {str(sample.path)!r} (id {sample.id!r}) has {problem}: change that")
+    raise IgosError(f"The image {str(sample.path)!r} (id {sample.id!r}) has {problem}: correct it")
 
 
 def _is_utf8(text: str) -> bool:

@@ -244,8 +244,8 @@ WRONG = [
         "torch.int64, but must be of uint8",
     ),
     ({"images": [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)]}, "tensors of different shapes"),
-    ({"images": [torch.zeros(3, 8, 8), Image.new("RGB", (9, 9))]}, "tensors and pictures"),
-    ({"images": np.zeros((3, 8, 3), np.uint8)}, "may come first or last"),
+    ({"images": [torch.zeros(3, 8, 8), Image.new("RGB", (9, 9))]}, "mixes tensors"),
+    ({"images": np.zeros((3, 8, 3), np.uint8)}, "could be the first or the last axis"),
     ({"images": "/nowhere.png"}, "/nowhere.png: cannot be read"),
     ({"images": "/"}, "/ is a folder"),
     ({"images": Image.new("RGB", (9, 9))}, "mean, std, input_size must be given to explain pictures"),
@@ -258,7 +258,7 @@ WRONG = [
     ({"targets": [1, 2]}, "There are 2 targets for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": -1}, "labels begin at 0"),
-    ({"targets": "cat"}, "'cat' is no label, and TinyNet has no class_names"),
+    ({"targets": "cat"}, "'cat' is not a label: TinyNet has no class_names"),
     ({"targets": "cta", "class_names": ["cat", "dog"]}, "has no class 'cta': did you mean cat"),
     ({"targets": 1.5}, "A target is 1.5, but must be a label"),
     (
@@ -267,7 +267,7 @@ WRONG = [
     ),
     ({"network": "resnet"}, "There is no network 'resnet'"),
     ({"network": 3}, "network is a int, but must be a torch.nn.Module"),
-    ({"network": tiny.TinyNet().half()}, "weights are of torch.float16"),
+    ({"network": tiny.TinyNet().half()}, "weights are torch.float16"),
     (
         {"network": tiny.tiny_classifier(), "mean": 0.5, "std": 0.5},
         "TinyNet has its own mean, std",

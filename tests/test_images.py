@@ -205,7 +205,7 @@ def test_a_file_that_is_too_large_or_no_file(tmp_path: Path) -> None:
     with pytest.raises(IgosError, match=r"has 1,073,741,825 bytes, but at most 1,073,741,824 are read"):
         read_image(tmp_path / "large.png")
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UnreadError, match="no file, but a folder, a pipe or a device"):
+    with pytest.raises(UnreadError, match="not a file, but a folder, a pipe or a device"):
         read_image(tmp_path / "pipe.png")
 
 

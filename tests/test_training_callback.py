@@ -608,7 +608,7 @@ def test_remote_folders_get_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     module, callback = Trained(), ExplainCallback(samples=1, **QUICK)
     trainer = quiet_trainer(tmp_path, callbacks=[callback], max_epochs=1)
     trainer._default_root_dir = "s3://bucket/runs"
-    with pytest.warns(UserWarning, match="s3://bucket/runs is no folder of a file system"):
+    with pytest.warns(UserWarning, match="s3://bucket/runs is not a folder of a file system"):
         trainer.fit(module, DataLoader(data(8, 1), 4), DataLoader(data(8, 2), 4))
     assert not list(tmp_path.iterdir())
 

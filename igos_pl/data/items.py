@@ -1,4 +1,4 @@
-"""Items of anyone's data set: which part is the image, and what is known of it."""
+"""Splits the items of a data set into the image and what is known of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LABELS = ("label", "labels", "target", "cls")
 
 
 class ItemReader:
-    """Takes items apart.
+    """Splits items into the image and what is known of it.
 
     An item is an image; a tuple of an image and what is known of it; or a dict with an image under any key.
     An image is a PIL image, an array, a tensor, or the bytes of a picture file. What is known is a label (a
@@ -28,7 +28,7 @@ class ItemReader:
     pixels of the image, "labels": (n,)}``.
 
     Args:
-        classes: of the network.
+        classes: the network's classes.
         image_key: the image's key in dicts; needed only if a dict has several images.
         label_key: the label's key in dicts; ``label``, ``labels``, ``target`` or ``cls`` by default.
     """
@@ -59,7 +59,7 @@ class ItemReader:
         return None if usable else type(known).__name__
 
     def _parts(self, item: Any) -> tuple[Any, Any]:
-        """The image, and what is known of it, None for nothing."""
+        """The image, and what is known of it; None if nothing is."""
         if isinstance(item, Mapping):
             return self._entries(item)
         if isinstance(item, Sequence) and not isinstance(item, str | bytes):
@@ -112,7 +112,7 @@ class ItemReader:
 
 
 def _is_image(value: Any) -> bool:
-    """Whether a dict's entry is an image, and no label, box or mask of numbers."""
+    """Whether a dict's entry is an image, not a label, boxes or a mask."""
     if isinstance(value, np.ndarray | Tensor):
         return value.ndim == 3 or (value.ndim == 2 and value.dtype in (np.uint8, torch.uint8))
     return isinstance(value, Image.Image | bytes)
@@ -146,7 +146,7 @@ def _objects(known: Any) -> bool:
 
 
 def _number(known: Any) -> int | None:
-    """A label as a number; None if it is none."""
+    """A label as an int; None if it is not a number."""
     if isinstance(known, np.ndarray | np.generic | Tensor):
         values = known.reshape(-1).tolist()
         known = values[0] if len(values) == 1 else None

@@ -23,8 +23,8 @@ class HuggingFaceClassifier(Classifier):
     Args:
         name: a folder that ``save_pretrained`` wrote, with the image processor in it; or a name on the hub.
         class_names: in label order, or ``imagenet``; by default the model's ``id2label``.
-        output: whether scores are the softmax or the sigmoid of the logits; by default as transformers'
-            pipeline: the sigmoid for multi-label models and for those with a single class.
+        output: whether scores are the softmax or the sigmoid of the logits; by default as in
+            transformers' pipeline: the sigmoid for multi-label models and for those with a single class.
         **classifier: see `Classifier`.
     """
 
@@ -56,5 +56,5 @@ class HuggingFaceClassifier(Classifier):
         self._config = config_digest(config)
 
     def facts(self) -> Attributes:
-        """What all networks say, and a digest of the model's configuration."""
+        """The facts of all networks, and a digest of the model's configuration."""
         return {**super().facts(), "config": self._config}

@@ -73,7 +73,10 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
         ("a.png 1\nb.png x\nc.png 2\n", "line 2: 'x' is not a class of the network, whose class names are"),
         ("a.png 1\nb.png -1\nc.png 2\n", "line 2: '-1' is not a class"),
         ("a.png 1\nb.png ²\nc.png 2\n", "line 2: '²' is not a class"),
-        ("a.png 1\nb.png 2\nc.png 2\na.png 5\n", r"line 4: a\.png has the label 1 in another line, here 5"),
+        (
+            "a.png 1\nb.png 2\nc.png 2\na.png 5\n",
+            r"line 4: a\.png has the label 1 in an earlier line, but 5 here",
+        ),
     ],
 )
 def test_bad_label_files_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -91,7 +94,7 @@ def test_names_that_results_cannot_hold(tmp_path: Path, name: bytes, problem: st
     root = write_pictures(tmp_path / "photos", ["a.png"])
     bad = root / os.fsdecode(name)
     (root / "a.png").rename(bad)
-    with pytest.raises(IgosError, match=f"{problem}.*change that") as caught:
+    with pytest.raises(IgosError, match=f"{problem}.*correct it") as caught:
         run(root, tmp_path / "run")
     assert repr(str(bad)) in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -174,7 +177,7 @@ def test_folders_are_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "class names" not in caplog.text
     theirs = {Path(path).relative_to(root).as_posix(): label for path, label in ImageFolder(root).samples}
     assert labelled(root, "folders") == theirs
-    assert "labels are the places of the sorted folders: 0 is Dog, 1 is egyptian-cat" in caplog.text
+    assert "the sorted folders are numbered from 0: 0 is Dog, 1 is egyptian-cat" in caplog.text
 
 
 def test_wordnet_ids_are_classes_of_imagenet(tmp_path: Path) -> None:

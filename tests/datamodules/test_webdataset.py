@@ -150,13 +150,16 @@ def test_keys_that_occur_in_several_shards(tmp_path: Path) -> None:
     [
         ("", "urls is empty"),
         ([], "urls is empty"),
-        ("http://host/{000..099}.tar", r"http://host/\{000..099\}.tar is no path.*copy the shards to a disk"),
-        ("pipe:curl -s http://host/a.tar", "is no path"),
-        ("s3://bucket/a.tar", "is no path"),
+        (
+            "http://host/{000..099}.tar",
+            r"http://host/\{000..099\}.tar is not a path.*copy the shards to a disk",
+        ),
+        ("pipe:curl -s http://host/a.tar", "is not a path"),
+        ("s3://bucket/a.tar", "is not a path"),
         ("nowhere/*.tar", "No file matches .*nowhere/.*tar"),
         ("nowhere.tar", "Cannot read the shard .*nowhere.tar: No such file"),
         ("a.tar.gz", "a.tar.gz is compressed.*decompress it"),
-        ("words.tar", "words.tar is no tar file"),
+        ("words.tar", "words.tar is not a tar file"),
         ("empty.tar", "has no samples"),
     ],
 )
@@ -199,7 +202,7 @@ def test_damage_in_a_shard_is_recorded(tmp_path: Path) -> None:
     assert messages.pop(f"000.tar@{lost}") == f"{path} is damaged at byte {lost}: what was there is lost"
     assert "no image" in messages.pop("sample0000")
     assert messages.pop("sample0001").startswith("'x' is not a class of the network, whose class names are")
-    assert messages.pop("sample0002") == "the sample has no picture, but cls"
+    assert messages.pop("sample0002") == "the sample has no picture; its members: cls"
     assert messages.pop("sample0006") == f"sample0006.png is cut off after 20 of {last.size:,} bytes"
     assert set(messages.values()) == {""}
 
