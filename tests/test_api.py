@@ -15,6 +15,7 @@ from torchvision.models.detection import MaskRCNN
 
 import igos_pl
 from igos_pl import Classifier, Explainer, MaskAttribution, MaskFile, RCNNDetector, explain, explain_func
+from igos_pl.api.images import Picture, gathered
 from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT
 from igos_pl.demo.shapes import draw_shapes
 from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
@@ -112,6 +113,20 @@ def test_pictures_of_any_kind_are_scaled_to_the_network(tmp_path: Path, net: tin
         f"0 {paths[0]}",
         f"1 {paths[0]}",
     ]
+
+
+def test_a_picture_in_memory_is_read_as_its_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(rng.integers(0, 256, (20, 30, 4), np.uint8)).save(tmp_path / "transparent.png")
+    Image.fromarray(rng.integers(0, 1 << 16, (20, 30), np.uint16)).save(tmp_path / "deep.png")
+    for name in ("turned.jpg", "transparent.png", "deep.png"):
+        (of_file,), (of_picture,) = gathered(tmp_path / name), gathered(Image.open(tmp_path / name))
+        assert isinstance(of_file, Picture)
+        assert isinstance(of_picture, Picture)
+        np.testing.assert_array_equal(np.asarray(of_picture.image), np.asarray(of_file.image))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from igos_pl.data.images import read_image
+from igos_pl.data.images import read_image, upright_rgb
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError
@@ -126,7 +126,7 @@ def _from_array(images: NDArray[Any]) -> Tensor | list[Picture]:
 
 def _picture(image: Image.Image | str | Path) -> Picture:
     if isinstance(image, Image.Image):
-        return Picture(image.convert("RGB"))
+        return Picture(upright_rgb(image))
     path = Path(image)
     if path.is_dir():
         raise IgosError(f"{path} is a folder: list its files, or explain it with igos-pl predict")
