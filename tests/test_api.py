@@ -287,6 +287,14 @@ WRONG = [
         {"network": tiny.tiny_classifier(), "mean": 0.5, "std": 0.5},
         "TinyNet has its own mean, std",
     ),
+    ({"network": "EfficientNetLite0Classifier", "mean": 0.5}, "has its own mean and std: leave mean out"),
+    (
+        {"network": "TorchvisionDenseDetector", "top_k": 2},
+        "TorchvisionDenseDetector has no argument 'top_k'",
+    ),
+    ({"iteratons": 3}, "explain has no argument 'iteratons': did you mean iterations"),
+    ({"topk": 3}, "explain has no argument 'topk': did you mean top_k"),
+    ({"mean": "grey", "std": 0.5}, "mean is 'grey', but must be a number"),
     ({"preset": "quick"}, "preset is 'quick', but must be one of: fast"),
     ({"batch_size": 0}, "batch_size is 0"),
 ]
@@ -297,6 +305,18 @@ def test_what_does_not_fit_is_told(arguments: dict[str, Any], message: str, imag
     usual = {"network": tiny.TinyNet(), "images": 4 * normalized(images), **QUICK}
     with pytest.raises(IgosError, match=message):
         explain(**{**usual, **arguments})
+
+
+def test_a_detector_takes_no_top_k(maskrcnn: MaskRCNN, images: Tensor) -> None:
+    with pytest.raises(IgosError, match="A MaskRCNN has no argument 'top_k': there are"):
+        explain(maskrcnn, images, top_k=2)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda values: np.reshape(values, (3, 1, 1))])
+def test_mean_and_std_are_lists_arrays_or_tensors(kind: Any, net: tiny.TinyNet, images: Tensor) -> None:
+    wanted = explain(net, images, mean=list(MEAN), std=list(STD), **QUICK)
+    given = explain(net, images, mean=kind(MEAN), std=kind(STD), **QUICK)
+    np.testing.assert_allclose(given.score, wanted.score, atol=1e-6)
 
 
 def test_a_bare_module_for_the_explainer_is_told_the_way(net: tiny.TinyNet) -> None:
