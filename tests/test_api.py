@@ -348,6 +348,15 @@ def test_captum_takes_it_for_one_of_its_methods(net: tiny.TinyNet, images: Tenso
     assert sensitivity.isfinite().all()
 
 
+def test_attributions_of_uint8_images_are_no_integers(net: tiny.TinyNet, images: Tensor) -> None:
+    saliency = MaskAttribution(net, mean=MEAN, std=STD, **QUICK).attribute(images)
+    assert images.dtype == torch.uint8
+    assert saliency.dtype == torch.float32
+    assert ((saliency > 0) & (saliency < 1)).any()
+    wide = MaskAttribution(net, **QUICK).attribute(normalized(images).double())
+    assert wide.dtype == torch.float64
+
+
 def test_quantus_takes_it_for_an_explain_func(net: tiny.TinyNet, images: Tensor) -> None:
     quantus = pytest.importorskip("quantus")
     x, y = normalized(images).numpy(), np.array([0, 1, 2])
