@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from igos_pl.data.images import read_image
+from igos_pl.data.images import displayed, read_image
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import image_of
 from igos_pl.data.records import ImageRecord
@@ -147,7 +147,7 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
     pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
     paths = [picture.path if isinstance(picture, Picture) else "" for picture in images]
     originals = [
-        _displayed(pixels) if isinstance(image, Tensor) else np.asarray(image)
+        displayed(pixels.numpy()) if isinstance(image, Tensor) else np.asarray(image)
         for image, (pixels, _) in zip(given, scaled, strict=True)
     ]
     names = [path or f"image {number}" for number, path in enumerate(paths)]
@@ -155,13 +155,3 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
         names = [f"{number} {name}" for number, name in enumerate(names)]
     records = [ImageRecord(name, path, frame) for name, path, frame in zip(names, paths, frames, strict=True)]
     return Inputs(pixels, records, originals)
-
-
-def _displayed(image: Tensor) -> NDArray[np.uint8]:
-    """An image ``(C, H, W)`` as a picture ``(H, W, 3)``; values outside of [0, 1] are stretched into it."""
-    pixels = image.float().cpu() / 255 if image.dtype == torch.uint8 else image.cpu()
-    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 1:
-        pixels = (pixels - low) / max(high - low, 1e-12)
-    return np.ascontiguousarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())

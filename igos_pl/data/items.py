@@ -27,7 +27,8 @@ class ItemReader:
 
     An item is an image; a tuple of an image and what is known of it; or a dict with an image under any key.
     An image is what `image_of` takes. What is known is a label (a number), a class name, or objects as
-    torchvision's detectors take them: ``{"boxes": (n, 4) x1 y1 x2 y2 in pixels of the image, "labels": (n,)}``.
+    torchvision's detectors take them: ``{"boxes": (n, 4) x1 y1 x2 y2 in pixels of the image, "labels":
+    (n,)}``.
 
     Args:
         classes: of the network.
