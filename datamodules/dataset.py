@@ -57,9 +57,10 @@ class DatasetSample(Sample):
 class DatasetDataModule(SampleDataModule):
     """Any map-style data set: one with ``dataset[index]`` and ``len(dataset)``.
 
-    Pictures (PIL images, uint8 arrays, bytes) are preprocessed as the network needs it. Tensors must
-    be the network's input already: of its size, float from 0 to 1 or uint8 from 0 to 255. Only uint8 tensors
-    of another size are preprocessed like pictures. `igos_pl.data.items.ItemReader` lists the forms of items.
+    Pictures (PIL images, uint8 arrays, bytes) are preprocessed as the network needs it. Tensors and float
+    arrays must be the network's input already: of its size, float from 0 to 1 or uint8 from 0 to 255. Only
+    uint8 tensors of another size are preprocessed like pictures. `igos_pl.data.items` lists the forms of
+    items and images.
 
     An item at which the data set raises an exception is recorded as unreadable, with the reason. If the
     exception says that a file or a server could not be reached, the next run tries the item again.

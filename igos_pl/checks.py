@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from igos_pl.errors import IgosError
@@ -84,6 +84,22 @@ def suggestion(name: str, known: Collection[str]) -> str:
     shown = list(known)[:_SHOWN]
     more = f", ... ({len(known)} in all)" if len(known) > len(shown) else ""
     return f"there are {', '.join(shown)}{more}"
+
+
+def check_arguments(owner: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise if an argument is given that there is not.
+
+    Args:
+        owner: the class or function, as the message names it.
+        given: the names of the arguments.
+        known: those that there are.
+
+    Raises:
+        IgosError: naming the closest ones.
+    """
+    for name in given:
+        if name not in known:
+            raise IgosError(f"{owner} has no argument {name!r}: {suggestion(name, known)}")
 
 
 def check_share(name: str, value: float) -> None:

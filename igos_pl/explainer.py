@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from igos_pl.callbacks import MaskWriter, RunCallback
-from igos_pl.checks import check_at_least, check_choice
+from igos_pl.checks import check_arguments, check_at_least, check_choice
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.targets import Targets
@@ -38,7 +38,7 @@ from igos_pl.models.base import ExplainableNetwork
 from igos_pl.randomness import key_of
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
 from igos_pl.run.run import Run
-from igos_pl.settings import Attributes, Configurable
+from igos_pl.settings import Attributes, Configurable, parameters_of
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import method_named
 from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
@@ -166,8 +166,9 @@ class Explainer(Configurable, LightningModule):
             **settings: arguments of the constructor; they override those of the preset.
 
         Raises:
-            IgosError: if there is no such preset. The message names all.
+            IgosError: if there is no such preset or argument. The message names all, or similar ones.
         """
+        check_arguments(cls.__name__, settings, parameters_of(cls))
         return cls(network, **{**preset_settings(preset), **settings})
 
     def facts(self) -> Attributes:

@@ -15,6 +15,7 @@ from torchvision.models.detection import MaskRCNN
 
 import igos_pl
 from igos_pl import Classifier, Explainer, MaskAttribution, MaskFile, RCNNDetector, explain, explain_func
+from igos_pl.api.images import Picture, gathered
 from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT
 from igos_pl.demo.shapes import draw_shapes
 from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
@@ -112,6 +113,20 @@ def test_pictures_of_any_kind_are_scaled_to_the_network(tmp_path: Path, net: tin
         f"0 {paths[0]}",
         f"1 {paths[0]}",
     ]
+
+
+def test_a_picture_in_memory_is_read_as_its_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(rng.integers(0, 256, (20, 30, 4), np.uint8)).save(tmp_path / "transparent.png")
+    Image.fromarray(rng.integers(0, 1 << 16, (20, 30), np.uint16)).save(tmp_path / "deep.png")
+    for name in ("turned.jpg", "transparent.png", "deep.png"):
+        (of_file,), (of_picture,) = gathered(tmp_path / name), gathered(Image.open(tmp_path / name))
+        assert isinstance(of_file, Picture)
+        assert isinstance(of_picture, Picture)
+        np.testing.assert_array_equal(np.asarray(of_picture.image), np.asarray(of_file.image))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
@@ -272,6 +287,14 @@ WRONG = [
         {"network": tiny.tiny_classifier(), "mean": 0.5, "std": 0.5},
         "TinyNet has its own mean, std",
     ),
+    ({"network": "EfficientNetLite0Classifier", "mean": 0.5}, "has its own mean and std: leave mean out"),
+    (
+        {"network": "TorchvisionDenseDetector", "top_k": 2},
+        "TorchvisionDenseDetector has no argument 'top_k'",
+    ),
+    ({"iteratons": 3}, "explain has no argument 'iteratons': did you mean iterations"),
+    ({"topk": 3}, "explain has no argument 'topk': did you mean top_k"),
+    ({"mean": "grey", "std": 0.5}, "mean is 'grey', but must be a number"),
     ({"preset": "quick"}, "preset is 'quick', but must be one of: fast"),
     ({"batch_size": 0}, "batch_size is 0"),
 ]
@@ -282,6 +305,18 @@ def test_what_does_not_fit_is_told(arguments: dict[str, Any], message: str, imag
     usual = {"network": tiny.TinyNet(), "images": 4 * normalized(images), **QUICK}
     with pytest.raises(IgosError, match=message):
         explain(**{**usual, **arguments})
+
+
+def test_a_detector_takes_no_top_k(maskrcnn: MaskRCNN, images: Tensor) -> None:
+    with pytest.raises(IgosError, match="A MaskRCNN has no argument 'top_k': there are"):
+        explain(maskrcnn, images, top_k=2)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda values: np.reshape(values, (3, 1, 1))])
+def test_mean_and_std_are_lists_arrays_or_tensors(kind: Any, net: tiny.TinyNet, images: Tensor) -> None:
+    wanted = explain(net, images, mean=list(MEAN), std=list(STD), **QUICK)
+    given = explain(net, images, mean=kind(MEAN), std=kind(STD), **QUICK)
+    np.testing.assert_allclose(given.score, wanted.score, atol=1e-6)
 
 
 def test_a_bare_module_for_the_explainer_is_told_the_way(net: tiny.TinyNet) -> None:
@@ -311,6 +346,15 @@ def test_captum_takes_it_for_one_of_its_methods(net: tiny.TinyNet, images: Tenso
     )
     assert sensitivity.shape == (3,)
     assert sensitivity.isfinite().all()
+
+
+def test_attributions_of_uint8_images_are_no_integers(net: tiny.TinyNet, images: Tensor) -> None:
+    saliency = MaskAttribution(net, mean=MEAN, std=STD, **QUICK).attribute(images)
+    assert images.dtype == torch.uint8
+    assert saliency.dtype == torch.float32
+    assert ((saliency > 0) & (saliency < 1)).any()
+    wide = MaskAttribution(net, **QUICK).attribute(normalized(images).double())
+    assert wide.dtype == torch.float64
 
 
 def test_quantus_takes_it_for_an_explain_func(net: tiny.TinyNet, images: Tensor) -> None:

@@ -488,6 +488,8 @@ def test_defaults_are_the_preset_fast() -> None:
     network = tiny_classifier(input_size=32)
     assert Explainer(network).describe() == Explainer.from_preset(network, "fast").describe()
     assert Explainer(network).describe() == Explainer.from_preset(network).describe()
+    with pytest.raises(IgosError, match="Explainer has no argument 'iteratons': did you mean iterations"):
+        Explainer.from_preset(network, iteratons=3)
 
 
 @pytest.mark.parametrize("preset", preset_names())

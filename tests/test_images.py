@@ -19,7 +19,7 @@ from PIL import Image, features
 
 from igos_pl.data import images
 from igos_pl.data.geometry import Frame
-from igos_pl.data.images import MAX_BYTES, find_images, read_image, to_input
+from igos_pl.data.images import MAX_BYTES, displayed, find_images, read_image, to_input
 from igos_pl.errors import IgosError, UnreadError
 
 ROOT = str(Path(images.__file__).resolve().parents[2])
@@ -434,3 +434,18 @@ def test_grey_networks_get_grey_values() -> None:
     assert to_input(picture, frame, 3).shape == (3, 3, 4)
     with pytest.raises(IgosError, match="takes 5 channels, but picture files have 1 or 3"):
         to_input(picture, frame, 5)
+
+
+def test_inputs_are_displayed_as_pictures() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
+    np.testing.assert_array_equal(displayed(pixels), pixels.transpose(1, 2, 0))
+    shares = pixels.astype(np.float32) / 255
+    np.testing.assert_array_equal(displayed(shares), pixels.transpose(1, 2, 0))
+    shares[0, 0, 0], shares[0, 0, 1] = -0.1, 1.1  # of bicubic scaling: the others stay as they are
+    clipped = displayed(shares)
+    assert (clipped[0, 0, 0], clipped[0, 1, 0]) == (0, 255)
+    np.testing.assert_array_equal(clipped[1:], pixels.transpose(1, 2, 0)[1:])
+    normalized = displayed(4 * shares - 2)
+    assert (normalized.min(), normalized.max()) == (0, 255)
+    two = np.stack([np.full((4, 5), 0.2, np.float32), np.full((4, 5), 0.6, np.float32)])
+    np.testing.assert_array_equal(displayed(two), np.full((4, 5, 3), 102, np.uint8))

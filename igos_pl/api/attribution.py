@@ -37,8 +37,8 @@ class MaskAttribution:
                 predicted class by default.
 
         Returns:
-            Saliency in [0, 1], high = important, of the shape and type of ``inputs``. All channels of a pixel
-            have the same value.
+            Saliency in [0, 1], high = important, of the shape of ``inputs`` and on its device; of its type if
+            that is a floating-point type, else float32. All channels of a pixel have the same value.
 
         Raises:
             IgosError: see `igos_pl.explain`.
@@ -53,7 +53,8 @@ class MaskAttribution:
                 f"There are {len(result)} explanations for {len(inputs)} images, but attribute needs one"
                 " for each: use igos_pl.explain"
             )
-        saliency = torch.from_numpy(np.stack(result.saliency_on_original())).to(inputs)
+        dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
+        saliency = torch.from_numpy(np.stack(result.saliency_on_original())).to(inputs.device, dtype)
         return saliency.unsqueeze(1).expand_as(inputs).clone()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,11 +15,12 @@ from igos_pl.api.images import Inputs, as_inputs, gathered
 from igos_pl.api.networks import Normalization, adapter_of, device_of
 from igos_pl.api.result import Explanations
 from igos_pl.api.targets import with_targets
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_arguments, check_at_least
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
 from igos_pl.explainer import Explainer
 from igos_pl.run.provenance import provenance
+from igos_pl.settings import parameters_of
 from igos_pl.solver.presets import preset_settings
 
 
@@ -75,6 +77,7 @@ def explain(
         IgosError: if the arguments do not fit together. The message says what to do.
     """
     check_at_least("batch_size", batch_size, 1)
+    check_arguments("explain", settings, [*inspect.signature(explain).parameters, *parameters_of(Explainer)])
     found = gathered(images)
     bare = {"input_size": input_size, "class_names": class_names, "output": output, "top_k": top_k}
     adapter = adapter_of(network, found, mean, std, **bare)

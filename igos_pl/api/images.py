@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from igos_pl.data.images import read_image
+from igos_pl.data.images import displayed, read_image
 from igos_pl.data.inputs import NetworkInput
+from igos_pl.data.items import image_of
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.models import ExplainableNetwork
-
-# Lengths of the last axis of an array that is a picture: grey, RGB, RGB with transparency.
-_PICTURE_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,20 @@ def gathered(images: Any) -> Tensor | list[Picture]:
 
     Args:
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``; an array likewise, or with the channels last; a
-            PIL image; a path; or a list of these, all tensors or all pictures.
+            PIL image; a path; the bytes of a picture file; or a list of these, all tensors or all pictures.
 
     Raises:
         IgosError: if they are something else or empty, or a path cannot be read.
     """
     if isinstance(images, Tensor):
         return _batch(images)
-    if isinstance(images, np.ndarray):
-        return _from_array(images)
-    if isinstance(images, Image.Image | str | Path):
-        return [_picture(images)]
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        images = list(images)
+    if isinstance(images, Image.Image | np.ndarray | bytes):
+        image = image_of(images)
+        return _batch(image) if isinstance(image, Tensor) else [Picture(image)]
+    if isinstance(images, str | Path):
+        return [_read(Path(images))]
     if not isinstance(images, list | tuple):
         raise IgosError(
             f"images is a {type(images).__name__}, but must be a tensor, an array, a picture, a path, or a"
@@ -108,26 +109,7 @@ def _batch(images: Tensor) -> Tensor:
     return batch.detach() if batch.dtype == torch.uint8 else batch.detach().float()
 
 
-def _from_array(images: NDArray[Any]) -> Tensor | list[Picture]:
-    channels_last = images.shape[-1] in _PICTURE_CHANNELS if images.ndim > 2 else images.ndim == 2
-    if images.ndim in (3, 4) and channels_last and images.shape[-3] in (1, 3):
-        raise IgosError(
-            f"images has the shape {images.shape}: its channels could be the first or the last axis."
-            " Give a tensor (N, C, H, W)"
-        )
-    if not channels_last:
-        return _batch(torch.from_numpy(np.ascontiguousarray(images)))
-    if images.dtype == np.uint8:
-        pictures = images if images.ndim == 4 else images[None]
-        return [_picture(Image.fromarray(picture.squeeze())) for picture in pictures]
-    pixels = images if images.ndim > 2 else images[:, :, None]
-    return _batch(torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))))
-
-
-def _picture(image: Image.Image | str | Path) -> Picture:
-    if isinstance(image, Image.Image):
-        return Picture(image.convert("RGB"))
-    path = Path(image)
+def _read(path: Path) -> Picture:
     if path.is_dir():
         raise IgosError(f"{path} is a folder: list its files, or explain it with igos-pl predict")
     try:
@@ -165,7 +147,7 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
     pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
     paths = [picture.path if isinstance(picture, Picture) else "" for picture in images]
     originals = [
-        _displayed(pixels) if isinstance(image, Tensor) else np.asarray(image)
+        displayed(pixels.numpy()) if isinstance(image, Tensor) else np.asarray(image)
         for image, (pixels, _) in zip(given, scaled, strict=True)
     ]
     names = [path or f"image {number}" for number, path in enumerate(paths)]
@@ -173,13 +155,3 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
         names = [f"{number} {name}" for number, name in enumerate(names)]
     records = [ImageRecord(name, path, frame) for name, path, frame in zip(names, paths, frames, strict=True)]
     return Inputs(pixels, records, originals)
-
-
-def _displayed(image: Tensor) -> NDArray[np.uint8]:
-    """An image ``(C, H, W)`` as a picture ``(H, W, 3)``; values that leave [0, 1] are rescaled."""
-    pixels = image.float().cpu() / 255 if image.dtype == torch.uint8 else image.cpu()
-    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 1:
-        pixels = (pixels - low) / max(high - low, 1e-12)
-    return np.ascontiguousarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())

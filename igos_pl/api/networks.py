@@ -6,23 +6,26 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from igos_pl.api.images import Picture
+from igos_pl.checks import check_arguments
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, DenseDetector, ExplainableNetwork, RCNNDetector
 from igos_pl.models.base import size_of
 from igos_pl.models.names import network_named
+from igos_pl.settings import parameters_of
 
 # Turns a network's output for one image into the score that is explained.
 Target = Callable[[Any], Tensor]
 
-Normalization = float | Sequence[float] | None
+Normalization = float | Sequence[float] | NDArray[Any] | Tensor | None
 
 
 def adapter_of(
@@ -47,7 +50,7 @@ def adapter_of(
     Raises:
         IgosError: if a setting is missing, or is given although the network has it already.
     """
-    given = {"mean": mean, "std": std, **settings}
+    given = {"mean": _numbers("mean", mean), "std": _numbers("std", std), **settings}
     given = {name: value for name, value in given.items() if value is not None}
     if isinstance(network, str):
         return network_named(network, **given)
@@ -61,6 +64,7 @@ def adapter_of(
             if name in given:
                 raise IgosError(f"{type(network).__name__} normalises by itself: leave {name} out")
         family = RCNNDetector if isinstance(network, FasterRCNN) else DenseDetector
+        check_arguments(f"A {type(network).__name__}", given, parameters_of(family)[1:])
         return family(network, **_sized(given, images))
     if isinstance(images, list):
         missing = [name for name in ("mean", "std", "input_size") if name not in given]
@@ -94,6 +98,17 @@ class AsGiven(Classifier):
 
     def __init__(self, module: nn.Module, channels: int, **classifier: Any) -> None:
         super().__init__(module, mean=(0.0,) * channels, std=(1.0,) * channels, **classifier)
+
+
+def _numbers(name: str, values: Normalization) -> float | list[float] | None:
+    """A mean or a std as plain numbers: one, or one for each channel."""
+    if values is None:
+        return None
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise IgosError(f"{name} is {values!r}, but must be a number, or one for each channel") from error
+    return numbers.flatten().tolist() if numbers.ndim else numbers.item()
 
 
 def _check_type(network: object) -> None:

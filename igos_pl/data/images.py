@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,9 @@ _open = Image.open
 MAX_PIXELS = 160_000_000
 MAX_SIDE = 1_000_000
 MAX_BYTES = 1 << 30
+
+# How far float values may lie outside of [0, 1]: bicubic scaling overshoots at edges.
+OVERSHOOT = 0.25
 
 # If scaling the width first would make more pixels than this, the height is scaled first.
 _WIDENED_PIXELS = 1 << 27
@@ -276,3 +280,19 @@ def channels_first(image: Image.Image, channels: int = 3) -> NDArray[np.uint8]:
         )
     pixels = np.atleast_3d(np.array(image.convert(_MODES[channels])))  # a writable copy
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def displayed(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """A network's input as a picture to look at, ``(H, W, 3)``.
+
+    Args:
+        pixels: ``(C, H, W)``: uint8, or float in which 1 stands for 255. The mean is shown if C is not 3. If
+            float values lie far outside of [0, 1], as normalised ones do, all are stretched into it.
+    """
+    shares = pixels / 255 if pixels.dtype == np.uint8 else pixels
+    if len(shares) != 3:
+        shares = np.repeat(shares.mean(0, keepdims=True), 3, 0)
+    low, high = float(shares.min()), float(shares.max())
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        shares = (shares - low) / max(high - low, 1e-12)
+    return np.ascontiguousarray((shares.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0))

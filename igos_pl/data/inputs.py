@@ -10,11 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from igos_pl.data.geometry import Frame
+from igos_pl.data.images import OVERSHOOT
 from igos_pl.data.preprocessing import Preprocessing
 from igos_pl.errors import IgosError
-
-# How far float values may lie outside of [0, 1]: bicubic scaling overshoots at edges.
-_OVERSHOOT = 0.25
 
 
 class NetworkInput:
@@ -87,7 +85,7 @@ class NetworkInput:
         if self.normalized:
             image = image * self.std + self.mean
         low, high = image.min().item(), image.max().item()
-        if not self.bounded or (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # false for NaN
+        if not self.bounded or (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # false for NaN
             return image
         found = f"the image has values from {low:.3g} to {high:.3g}"
         if self.normalized:

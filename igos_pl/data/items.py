@@ -18,14 +18,17 @@ from igos_pl.errors import IgosError
 # Keys of labels in items that are dicts.
 _LABELS = ("label", "labels", "target", "cls")
 
+# What the last axis of an array has if the array is a picture: grey, RGB, RGB with transparency.
+_PICTURE_CHANNELS = (1, 3, 4)
+
 
 class ItemReader:
     """Splits items into the image and what is known of it.
 
     An item is an image; a tuple of an image and what is known of it; or a dict with an image under any key.
-    An image is a PIL image, an array, a tensor, or the bytes of a picture file. What is known is a label (a
-    number), a class name, or objects as torchvision's detectors take them: ``{"boxes": (n, 4) x1 y1 x2 y2 in
-    pixels of the image, "labels": (n,)}``.
+    An image is what `image_of` takes. What is known is a label (a number), a class name, or objects as
+    torchvision's detectors take them: ``{"boxes": (n, 4) x1 y1 x2 y2 in pixels of the image, "labels":
+    (n,)}``.
 
     Args:
         classes: the network's classes.
@@ -50,7 +53,7 @@ class ItemReader:
             IgosError: if the item has no image, several, or a label that the network does not have.
         """
         image, known = self._parts(item)
-        return _image(image), self._truth(known)
+        return image_of(image), self._truth(known)
 
     def unused(self, item: Any) -> str | None:
         """The type of what an item says of its image, if that is neither a label nor objects."""
@@ -118,7 +121,20 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, Image.Image | bytes)
 
 
-def _image(value: Any) -> Image.Image | Tensor:
+def image_of(value: Any) -> Image.Image | Tensor:
+    """An image that someone has in memory.
+
+    Args:
+        value: a PIL image; the bytes of a picture file; a tensor; or an array ``(H, W)``, ``(C, H, W)``, or
+            ``(H, W, C)`` with 1, 3 or 4 channels.
+
+    Returns:
+        Upright 8-bit RGB for pictures: PIL images, bytes, and uint8 arrays ``(H, W)`` or with the channels
+        last. Otherwise a tensor, with the channels first if it was an array.
+
+    Raises:
+        IgosError: if it is none of these, or cannot be decoded.
+    """
     if isinstance(value, Image.Image):
         return upright_rgb(value)
     if isinstance(value, bytes):
@@ -130,15 +146,23 @@ def _image(value: Any) -> Image.Image | Tensor:
             f"the image is a {type(value).__name__}, but must be a tensor (C, H, W), a PIL image, a NumPy"
             " array or the bytes of a picture file"
         )
-    if value.dtype != np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(value))
-    pixels = value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value
-    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
-        return upright_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
-    raise IgosError(
-        f"the image is an array of the shape {value.shape}, but uint8 arrays must be (H, W), or (H, W, C)"
-        " with 1, 3 or 4 channels; give other channels as a tensor (C, H, W)"
-    )
+    pixels = value[..., None] if value.ndim == 2 else value
+    if pixels.ndim != 3:
+        raise IgosError(
+            f"the image is an array of the shape {value.shape}, but must be (H, W), (H, W, C) or (C, H, W)"
+        )
+    if pixels.shape[2] not in _PICTURE_CHANNELS:
+        return torch.from_numpy(np.ascontiguousarray(pixels))
+    if value.ndim == 3 and value.shape[0] in (1, 3):
+        raise IgosError(
+            f"the image is an array of the shape {value.shape}: its channels may come first or last. Give a"
+            " tensor (C, H, W)"
+        )
+    if pixels.dtype != np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)))
+    if pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return upright_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
 
 
 def _objects(known: Any) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import Frame
-from igos_pl.data.images import read_image
+from igos_pl.data.images import displayed, read_image
 from igos_pl.data.text import printable, shortened
 from igos_pl.errors import IgosError
 
@@ -70,17 +70,13 @@ def input_on_original(pixels: NDArray[Any], frame: Frame) -> Image.Image:
     It replaces an original that is not in a file.
 
     Args:
-        pixels: ``(C, H, W)``: uint8, or float in which 1 stands for 255. The mean is shown if C is not 3.
+        pixels: see `igos_pl.data.images.displayed`.
         frame: where the input lies in the original.
     """
-    if pixels.dtype != np.uint8:
-        pixels = (pixels * 255).clip(0, 255).round().astype(np.uint8)
-    if len(pixels) != 3:
-        pixels = np.repeat(pixels.mean(0, keepdims=True), 3, 0).astype(np.uint8)
     left, top, right, bottom = map(round, frame.box)
     size = (max(1, right - left), max(1, bottom - top))
     whole = Image.new("RGB", (frame.width, frame.height), "white")
-    whole.paste(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize(size), (left, top))
+    whole.paste(Image.fromarray(displayed(pixels)).resize(size), (left, top))
     return whole
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torchvision
 
 from igos_pl import models
-from igos_pl.checks import suggestion
+from igos_pl.checks import check_arguments, suggestion
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.models.dense import TorchvisionDenseDetector
@@ -21,6 +22,7 @@ from igos_pl.models.segmentation import HuggingFaceSegmenter, TorchvisionSegment
 from igos_pl.models.timm_classifier import TimmClassifier
 from igos_pl.models.torchvision_classifier import TorchvisionClassifier
 from igos_pl.models.zero_shot import OpenCLIPClassifier, ZeroShotClassifier
+from igos_pl.settings import parameters_of
 
 Family = type[ExplainableNetwork]
 
@@ -87,19 +89,36 @@ def network_named(name: str, /, **settings: Any) -> ExplainableNetwork:
         **settings: further arguments of the class.
 
     Raises:
-        IgosError: if there is no such network. The message names similar ones.
+            IgosError: if there is no such network or argument. The message names similar ones.
     """
     source, colon, rest = name.partition(":")
     if colon and source in SOURCES:
-        return SOURCES[source](rest)(name=rest, **settings)
+        return _made(SOURCES[source](rest), name=rest, **settings)
     families = network_classes()
     if name in families:
-        return families[name](**settings)
+        return _made(families[name], **settings)
     hint = suggestion(source, [f"{known}:" for known in SOURCES]) if colon else suggestion(name, families)
     sources = ", ".join(f"{known}:NAME" for known in SOURCES)
     raise IgosError(
         f"There is no network {name!r}: {hint} (names are classes of igos_pl.models, or {sources})"
     )
+
+
+def _made(family: Family, **settings: Any) -> ExplainableNetwork:
+    """A network of a family.
+
+    Raises:
+        IgosError: if the family has no such argument, or chooses it by itself.
+    """
+    check_arguments(family.__name__, settings, parameters_of(family))
+    try:
+        return family(**settings)
+    except TypeError as error:
+        own = re.search(r"multiple values for keyword argument '(\w+)'", str(error))
+        if own is None:
+            raise
+        parts = "mean and std" if own[1] in ("mean", "std") else own[1]
+        raise IgosError(f"{family.__name__} has its own {parts}: leave {own[1]} out") from error
 
 
 def network_classes() -> dict[str, Family]:

@@ -73,11 +73,11 @@ def jpeg(picture: Image.Image) -> bytes:
 
 def test_items_of_all_kinds_become_the_same_input(tmp_path: Path) -> None:
     pixels = pictures(3)
-    arrays = [image.permute(1, 2, 0).numpy() for image in pixels]
-    pil = [Image.fromarray(array) for array in arrays]
+    channels_last = [image.permute(1, 2, 0).numpy() for image in pixels]
+    pil = [Image.fromarray(array) for array in channels_last]
     kinds: dict[str, list[Any]] = {
         "uint8": list(pixels),
-        "arrays": arrays,
+        "arrays": channels_last,
         "pil": list(pil),
         "bytes": [jpeg(picture) for picture in pil],
         "tuples": [(picture, 2) for picture in pil],
@@ -93,6 +93,15 @@ def test_items_of_all_kinds_become_the_same_input(tmp_path: Path) -> None:
         assert truths(watch) == [known] * 3, name
     floats = run([image / 255 for image in pixels], tmp_path / "floats")
     torch.testing.assert_close(floats.images, pixels / 255, rtol=0, atol=0)
+    for name, arrays in (
+        ("first", [image.numpy() / np.float32(255) for image in pixels]),
+        ("last", [array / np.float32(255) for array in channels_last]),
+    ):
+        torch.testing.assert_close(run(arrays, tmp_path / name).images, pixels / 255, rtol=0, atol=1e-6)
+    bare = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIZE**2, 5))
+    flat = [array[..., 0] / np.float32(255) for array in channels_last]
+    grey = run(flat, tmp_path / "grey", {"module": bare, "mean": [0.5], "std": [0.5]})
+    torch.testing.assert_close(grey.images, pixels[:, :1] / 255, rtol=0, atol=1e-6)
     with MaskFile(tmp_path / "floats") as masks, MaskFile(tmp_path / "uint8") as others:
         np.testing.assert_allclose(masks.column("score"), others.column("score"), rtol=1e-6)
 
@@ -131,9 +140,11 @@ def test_normalized_tensors_are_not_normalized_again(tmp_path: Path) -> None:
         (torch.rand(3, 30, 30), {}, r"\(3, 30, 30\), but .* takes \(3, 24, 24\): add .*Resize\(\(24, 24\)\)"),
         (torch.rand(1, SIZE, SIZE), {}, r"\(1, 24, 24\), but the network takes \(3, 24, 24\)"),
         (torch.rand(SIZE, SIZE), {}, r"\(24, 24\), but the network takes"),
-        (np.zeros((SIZE, SIZE, 3), np.float32), {}, r"\(24, 24, 3\), but the network takes"),
+        (np.zeros((30, 30, 3), np.float32), {}, r"\(3, 30, 30\), but the network takes"),
+        (np.zeros((3, 9, 3), np.float32), {}, r"\(3, 9, 3\): its channels may come first or last"),
+        (np.zeros((2, 3, 9, 9), np.float32), {}, r"array of the shape \(2, 3, 9, 9\), but must be"),
         (torch.zeros(2, 9, 9, dtype=torch.uint8), {}, "only tensors with 1 or 3 channels can be scaled"),
-        (np.zeros((9, 9, 7), np.uint8), {}, r"array of the shape \(9, 9, 7\), but uint8 arrays"),
+        (np.zeros((9, 9, 7), np.uint8), {}, r"\(9, 9, 7\), but .* only tensors with 1 or 3 channels"),
         (torch.zeros(3, SIZE, SIZE, dtype=torch.int64), {}, "of torch.int64, but must be of torch.uint8"),
         (torch.rand(3, SIZE, SIZE) * 255, {}, "but 0 to 1 is expected: set normalized=True"),
         (torch.randn(3, SIZE, SIZE), {}, "but 0 to 1 is expected: set normalized=True"),
