@@ -119,7 +119,7 @@ class SampleDataModule(Configurable, LightningDataModule):
             network.is_normalizing,
         )
         self.check_input(to_input)
-        network.check([sample.truth for sample in self.pending])
+        network.check([sample.truth for sample in self.pending if sample.knows_truth])
         workers = min(self.num_workers, len(self.pending))
         if not self.pending:  # nothing is left to do, which Lightning takes for a mistake
             warnings.filterwarnings("ignore", message=".*across ranks is zero")

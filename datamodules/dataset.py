@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -31,6 +31,8 @@ class DatasetSample(Sample):
         index: of the item.
         reader: takes the item apart.
     """
+
+    knows_truth: ClassVar[bool] = False
 
     dataset: Any = field(kw_only=True)
     index: int = field(kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -28,7 +29,11 @@ class Sample:
         id: its name, unique in the data set and the same on every machine.
         path: where it lies.
         truth: what is known of it before it is read.
+        knows_truth: whether that is all that is known; False for a class whose samples tell it when they are
+            read.
     """
+
+    knows_truth: ClassVar[bool] = True
 
     id: str
     path: Path | str

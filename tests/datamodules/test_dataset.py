@@ -14,16 +14,18 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import Callback
-from tiny import CLASSES, SIZE, Items, pictures, quiet_trainer, tiny_classifier
+from tiny import CLASSES, SIZE, Items, TinyNet, pictures, quiet_trainer, tiny_classifier
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from igos_pl.callbacks import MaskWriter, OverlayWriter
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.preprocessing import Resize
+from igos_pl.data.targets import Targets
 from igos_pl.datamodules import DatasetDataModule
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.explainer import Explainer
+from igos_pl.models.detector import Detections, Detector
 from igos_pl.run.run import Run
 from igos_pl.store import MaskFile
 
@@ -375,3 +377,33 @@ def test_a_run_of_python_knows_its_items(tmp_path: Path) -> None:
     trainer.predict(explainer(), data, return_predictions=False)
     assert list(Run.of(trainer).expected) == ["0", "1", "2"]
     assert isinstance(data.dataset, Dataset)
+
+
+class OneBox(Detector):
+    """Finds each class at the box of `Items`."""
+
+    def detect(self, images: torch.Tensor) -> list[Detections]:
+        labels = torch.arange(CLASSES)
+        box = torch.tensor([[1.0, 2, 9, 12]]).expand(CLASSES, 4)
+        return [Detections(box, labels, scores, labels) for scores in self.module(images).softmax(1)]
+
+    def score(self, images: torch.Tensor, targets: Targets) -> torch.Tensor:
+        return self.module(images).softmax(1).gather(1, targets.label[:, None])[:, 0]
+
+
+def test_what_is_known_only_when_it_is_read_may_be_explained(tmp_path: Path) -> None:
+    labelled = run(Items(3), tmp_path / "labels", {"targets": "ground_truth"})
+    assert truths(labelled) == [0, 1, 2]
+    with MaskFile(tmp_path / "labels") as masks:
+        assert masks.column("label").tolist() == [0, 1, 2]
+    network = OneBox(
+        TinyNet(), class_names=list(NAMES), input_size=SIZE, targets="ground_truth", score_threshold=0
+    )
+    network.freeze()
+    boxes = Explainer(network, mask_size=4, iterations=1, path_steps=1)
+    data = DatasetDataModule(Items(3, "boxes"), num_workers=0)
+    quiet_trainer(tmp_path / "boxes", callbacks=[MaskWriter()]).predict(boxes, data)
+    with MaskFile(tmp_path / "boxes") as masks:
+        assert masks.column("label").tolist() == [0, 1, 2]
+    with pytest.raises(IgosError, match="3 of 3 images have no labels"):
+        run(list(pictures(3)), tmp_path / "none", {"targets": "ground_truth"}, batch_size=3)
