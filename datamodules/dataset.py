@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -17,7 +17,7 @@ from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import ItemReader
 from igos_pl.datamodules.base import SampleDataModule
-from igos_pl.datamodules.samples import Sample
+from igos_pl.datamodules.samples import Sample, failure_of
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.settings import Attributes, digest
 
@@ -40,7 +40,11 @@ class DatasetSample(Sample):
 
     def load(self) -> tuple[Image.Image | Tensor, GroundTruth]:
         """See `Sample.load`. An exception of the data set at an item is the item's failure."""
-        return self.reader.read(self.item())
+        item = self.item()
+        try:
+            return self.reader.read(item)
+        except Exception as error:  # a picture that is decoded only now, say
+            raise failure_of(error) from error
 
     def item(self) -> Any:
         """The item as the data set gives it.
@@ -52,8 +56,7 @@ class DatasetSample(Sample):
         try:
             return self.dataset[self.index]
         except Exception as error:
-            message = f"the data set raised {type(error).__name__}: {error}"
-            raise (UnreadError if _may_pass(error) else IgosError)(message) from error
+            raise failure_of(error, "the data set") from error
 
 
 class DatasetDataModule(SampleDataModule):
@@ -200,12 +203,3 @@ def _bytes(image: Image.Image | Tensor) -> str:
     found = hashlib.blake2b(str((pixels.shape, str(pixels.dtype))).encode(), digest_size=8)
     found.update(np.ascontiguousarray(pixels).tobytes())
     return found.hexdigest()
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether an exception says that something could not be reached, not that it is damaged."""
-    if isinstance(error, MemoryError):
-        return True
-    # Pillow raises OSErrors without a number of the system for damaged pictures.
-    damaged = type(error) is OSError and error.errno is None
-    return isinstance(error, OSError) and not damaged and not isinstance(error, UnidentifiedImageError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.preprocessing import Resize
 from igos_pl.data.targets import Targets
 from igos_pl.datamodules import DatasetDataModule
+from igos_pl.datamodules.samples import ImageDataset, Sample
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.explainer import Explainer
 from igos_pl.models.detector import Detections, Detector
@@ -31,7 +33,7 @@ from igos_pl.store import MaskFile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ranks import Server
+from ranks import Server, environment
 
 NAMES = ("plane", "car", "Bird of Prey", "cat, house cat", "deer")
 
@@ -407,3 +409,66 @@ def test_what_is_known_only_when_it_is_read_may_be_explained(tmp_path: Path) -> 
         assert masks.column("label").tolist() == [0, 1, 2]
     with pytest.raises(IgosError, match="3 of 3 images have no labels"):
         run(list(pictures(3)), tmp_path / "none", {"targets": "ground_truth"}, batch_size=3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_malformed_items_are_their_own_failure(tmp_path: Path, workers: int) -> None:
+    image = pictures(1)[0]
+    good = {"boxes": [[1, 2, 9, 12]], "labels": [1]}
+    items = [
+        (image, good),
+        (image, {**good, "boxes": [[1, 2, 3]]}),
+        (image, {**good, "boxes": [[1, 2, 3], [1, 2]]}),
+        (image, {**good, "labels": [1.5]}),
+        (image, {"boxes": [], "labels": []}),
+        Image.open(io.BytesIO(jpeg(Image.new("RGB", (400, 300)))[:200])),  # decoded later
+        (image, good),
+    ]
+    run(items, tmp_path / "run", {"class_names": list(NAMES)}, num_workers=workers)
+    with MaskFile(tmp_path / "run") as masks:
+        statuses, messages = masks.images["status"].tolist(), masks.images["message"].tolist()
+    assert [place for place, status in enumerate(statuses) if status == "unreadable"] == [1, 2, 3, 5]
+    assert messages[1] == "boxes must be (n, 4), x1 y1 x2 y2 of each, but are (1, 3)"
+    assert messages[2].startswith("boxes must be (n, 4) numbers x1 y1 x2 y2: ")
+    assert messages[3] == "labels of boxes must be whole numbers or class names, but one is 1.5"
+    assert messages[5].startswith("reading it raised OSError: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("odd"), "unreadable"), (MemoryError("no room"), "unread")]
+)
+def test_any_exception_of_a_sample_is_its_own(error: Exception, status: str) -> None:
+    class Odd(Sample):
+        def load(self) -> Any:
+            raise error
+
+    to_input = NetworkInput(Resize((SIZE, SIZE)), (SIZE, SIZE), [0.5] * 3, [0.5] * 3)
+    batch = ImageDataset([Odd("a", "a")], to_input)[[0]]
+    (record,) = batch.failures + batch.unread
+    assert (record.status, record.message) == (status, f"reading it raised {type(error).__name__}: {error}")
+    assert len(batch.failures) == (status == "unreadable")
+
+
+ENDS = """
+import tiny
+from igos_pl import DatasetDataModule, Explainer
+from igos_pl.datamodules.samples import ImageDataset
+
+def breaks(self, sample):
+    raise AssertionError("a bug in a data-loading process")
+
+ImageDataset._item = breaks
+data = DatasetDataModule(tiny.Items(6), num_workers=1, batch_size=1)
+explainer = Explainer(tiny.tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
+tiny.quiet_trainer("run").predict(explainer, data)
+"""
+
+
+def test_a_process_ends_after_an_exception_of_its_workers(tmp_path: Path) -> None:
+    """Python waits for workers at its exit, and they ignore its signal."""
+    command = [sys.executable, "-c", ENDS]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert b"a bug in a data-loading process" in done.stderr
