@@ -162,24 +162,27 @@ class DatasetDataModule(SampleDataModule):
         }
 
     def check_input(self, to_input: NetworkInput) -> None:
-        """Raise if the network does not take the first image."""
-        for sample in self.pending[:1]:
-            assert isinstance(sample, DatasetSample)
-            try:
-                item = sample.item()
-            except IgosError:
-                return  # this item's own failure
-            try:
-                to_input(sample.reader.read(item)[0])
-                unused = sample.reader.unused(item)
-            except IgosError as error:
-                raise IgosError(f"{sample.path}: {error}") from error
-            if unused and self.trainer is not None and self.trainer.is_global_zero:
-                logging.getLogger(__name__).warning(
-                    "%s comes with a %s, which is neither a label nor boxes with labels: it is not used",
-                    sample.path,
-                    unused,
-                )
+        """Raise if the network does not take images of the first item's form.
+
+        That is the data set's first item, whether or not it is pending: a run may go on where it could start.
+        """
+        sample = self._samples[0]
+        assert isinstance(sample, DatasetSample)
+        try:
+            item = sample.item()
+        except IgosError:
+            return  # this item's own failure
+        try:
+            to_input(sample.reader.example(item))
+            unused = sample.reader.unused(item)
+        except IgosError as error:
+            raise IgosError(f"{sample.path}: {error}") from error
+        if unused and self.trainer is not None and self.trainer.is_global_zero:
+            logging.getLogger(__name__).warning(
+                "%s comes with a %s, which is neither a label nor boxes with labels: it is not used",
+                sample.path,
+                unused,
+            )
 
 
 def _content(sample: Sample) -> str:

@@ -54,6 +54,19 @@ class ItemReader:
         image, known = self._parts(item)
         return _image(image), self._truth(known)
 
+    def example(self, item: Any) -> Image.Image | Tensor:
+        """An image of this item's form, by which to find what is wrong with all items.
+
+        Pictures are not decoded: a damaged one says nothing of the others.
+
+        Raises:
+            IgosError: if the item's form is wrong, or it has a class name and the network's are unknown.
+        """
+        image, known = self._parts(item)
+        if isinstance(known, str) and not self.classes.names:
+            self._truth(known)
+        return Image.new("RGB", (64, 64)) if isinstance(image, Image.Image | bytes) else _image(image)
+
     def unused(self, item: Any) -> str | None:
         """The type of what an item says of its image, if that is neither a label nor objects."""
         known = self._parts(item)[1]

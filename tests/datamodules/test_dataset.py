@@ -472,3 +472,24 @@ def test_a_process_ends_after_an_exception_of_its_workers(tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     assert b"a bug in a data-loading process" in done.stderr
+
+
+def test_a_run_goes_on_whatever_its_next_item_is(tmp_path: Path) -> None:
+    items: list[Any] = [*pictures(2), torch.rand(3, SIZE + 1, SIZE), (pictures(1)[0], "car")]
+    run(items, tmp_path / "run", limit=2)
+    run(items, tmp_path / "run")
+    run(items, tmp_path / "undisturbed")
+    for folder in ("run", "undisturbed"):
+        with MaskFile(tmp_path / folder) as masks:
+            assert masks.images["status"].tolist() == ["ok", "ok", "unreadable", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"no picture", (pictures(1)[0], "carr"), (pictures(1)[0], {"boxes": [[1, 2]], "labels": [1]})],
+    ids=["damaged", "misspelt", "boxes"],
+)
+def test_a_fault_of_the_first_item_alone_is_recorded(tmp_path: Path, first: Any) -> None:
+    run([first, *pictures(2)], tmp_path / "run", {"class_names": list(NAMES)})
+    with MaskFile(tmp_path / "run") as masks:
+        assert masks.images["status"].tolist() == ["unreadable", "ok", "ok"]
