@@ -313,6 +313,13 @@ def test_overlays_show_what_has_no_file(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, callbacks=[MaskWriter(), OverlayWriter(2)])
     trainer.predict(explainer(), data, return_predictions=False)
     assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == ["0.png", "1.png"]
+    data = DatasetDataModule(Items(5, "uint8"), num_workers=0, limit=3)
+    quiet_trainer(tmp_path / "later", callbacks=[MaskWriter()]).predict(explainer(), data)
+    trainer = quiet_trainer(tmp_path / "later", callbacks=[MaskWriter(), OverlayWriter(4)])
+    with pytest.warns(UserWarning, match=r"No overlays of 2 earlier.*Items\[0\], for example") as warned:
+        trainer.predict(explainer(), DatasetDataModule(Items(5, "uint8"), num_workers=0))
+    assert sum("No overlay" in str(one.message) for one in warned) == 1
+    assert sorted(path.name for path in (tmp_path / "later/overlays").iterdir()) == ["3.png", "4.png"]
 
 
 def test_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
