@@ -76,9 +76,21 @@ class OverlayWriter(Callback):
             )
             tried = self._drawn | self._failed
             rows = [row for row, key in enumerate(keys) if key not in tried][: self.count - len(self._drawn)]
-            if rows:
-                print(f"drawing {len(rows)} more pictures in {self._folder} ...", file=sys.stderr)
-                self._draw(masks[rows])
+            files = [
+                row
+                for row, explanation in zip(rows, masks[rows], strict=True)
+                if Path(explanation.image["path"]).is_file()
+            ]
+            if len(files) < len(rows):
+                lost = next(row for row in rows if row not in files)
+                warnings.warn(
+                    f"No overlays of {len(rows) - len(files)} earlier explanations: their images are not in"
+                    f" files, or not any more ({masks[lost].image['path']}, for example)",
+                    stacklevel=1,
+                )
+            if files:
+                print(f"drawing {len(files)} more pictures in {self._folder} ...", file=sys.stderr)
+                self._draw(masks[files])
 
     def _draw(self, explanations: Iterable[Explanation], batch: ImageBatch | None = None) -> None:
         """Draw explanations that have no picture, until there are ``count`` pictures.

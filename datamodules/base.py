@@ -20,7 +20,7 @@ from igos_pl.data.geometry import RESIZE_MODES
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.preprocessing import Resize
-from igos_pl.datamodules.readers import FatalImages, Readers, be_killed_first
+from igos_pl.datamodules.readers import FatalImages, Readers, be_killed_first, end_workers
 from igos_pl.datamodules.samples import ImageDataset, Sample, check_samples
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
@@ -119,7 +119,7 @@ class SampleDataModule(Configurable, LightningDataModule):
             network.is_normalizing,
         )
         self.check_input(to_input)
-        network.check([sample.truth for sample in self.pending])
+        network.check([sample.truth for sample in self.pending if sample.knows_truth])
         workers = min(self.num_workers, len(self.pending))
         if not self.pending:  # nothing is left to do, which Lightning takes for a mistake
             warnings.filterwarnings("ignore", message=".*across ranks is zero")
@@ -148,8 +148,11 @@ class SampleDataModule(Configurable, LightningDataModule):
         to_input(Image.new("RGB", (64, 64)))
 
     def on_exception(self, exception: BaseException) -> None:
-        """Name the images that were being read by a process that died, and note them in the run's folder."""
-        if not is_dead_loader(exception) or self.trainer is None:
+        """End the processes that read images. If one died, name its image and note it in the folder."""
+        if self.trainer is None:
+            return
+        end_workers(self.trainer)
+        if not is_dead_loader(exception):
             return
         notes = FatalImages(Run.of(self.trainer).folder.path)
         for number in self._readers.read_by_dead(exception):

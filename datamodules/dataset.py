@@ -6,10 +6,10 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -17,7 +17,7 @@ from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import ItemReader
 from igos_pl.datamodules.base import SampleDataModule
-from igos_pl.datamodules.samples import Sample
+from igos_pl.datamodules.samples import Sample, failure_of
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.settings import Attributes, digest
 
@@ -32,13 +32,19 @@ class DatasetSample(Sample):
         reader: splits the item into the image and what is known of it.
     """
 
+    knows_truth: ClassVar[bool] = False
+
     dataset: Any = field(kw_only=True)
     index: int = field(kw_only=True)
     reader: ItemReader = field(kw_only=True)
 
     def load(self) -> tuple[Image.Image | Tensor, GroundTruth]:
         """See `Sample.load`. If the data set raises an exception, only this item fails."""
-        return self.reader.read(self.item())
+        item = self.item()
+        try:
+            return self.reader.read(item)
+        except Exception as error:  # a picture that is decoded only now, say
+            raise failure_of(error) from error
 
     def item(self) -> Any:
         """The item as the data set gives it.
@@ -50,8 +56,7 @@ class DatasetSample(Sample):
         try:
             return self.dataset[self.index]
         except Exception as error:
-            message = f"the data set raised {type(error).__name__}: {error}"
-            raise (UnreadError if _may_pass(error) else IgosError)(message) from error
+            raise failure_of(error, "the data set") from error
 
 
 class DatasetDataModule(SampleDataModule):
@@ -158,24 +163,28 @@ class DatasetDataModule(SampleDataModule):
         }
 
     def check_input(self, to_input: NetworkInput) -> None:
-        """Raise if the network does not take the first image."""
-        for sample in self.pending[:1]:
-            assert isinstance(sample, DatasetSample)
-            try:
-                item = sample.item()
-            except IgosError:
-                return  # only this item fails
-            try:
-                to_input(sample.reader.read(item)[0])
-                unused = sample.reader.unused(item)
-            except IgosError as error:
-                raise IgosError(f"{sample.path}: {error}") from error
-            if unused and self.trainer is not None and self.trainer.is_global_zero:
-                logging.getLogger(__name__).warning(
-                    "%s comes with a %s, which is neither a label nor boxes with labels: it is not used",
-                    sample.path,
-                    unused,
-                )
+        """Raise if the network does not take images of the first item's form.
+
+        It reads the data set's first item even if that item is not pending, so that a resumed run is checked
+        like the first one.
+        """
+        sample = self._samples[0]
+        assert isinstance(sample, DatasetSample)
+        try:
+            item = sample.item()
+        except IgosError:
+            return  # this item's own failure
+        try:
+            to_input(sample.reader.example(item))
+            unused = sample.reader.unused(item)
+        except IgosError as error:
+            raise IgosError(f"{sample.path}: {error}") from error
+        if unused and self.trainer is not None and self.trainer.is_global_zero:
+            logging.getLogger(__name__).warning(
+                "%s comes with a %s, which is neither a label nor boxes with labels: it is not used",
+                sample.path,
+                unused,
+            )
 
 
 def _content(sample: Sample) -> str:
@@ -199,12 +208,3 @@ def _bytes(image: Image.Image | Tensor) -> str:
     found = hashlib.blake2b(str((pixels.shape, str(pixels.dtype))).encode(), digest_size=8)
     found.update(np.ascontiguousarray(pixels).tobytes())
     return found.hexdigest()
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether an exception says that something could not be reached, not that it is damaged."""
-    if isinstance(error, MemoryError):
-        return True
-    # For damaged pictures, Pillow raises an OSError without an errno.
-    damaged = type(error) is OSError and error.errno is None
-    return isinstance(error, OSError) and not damaged and not isinstance(error, UnidentifiedImageError)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import find_images
+from igos_pl.data.images import find_images, picture_endings
 from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules.base import SampleDataModule, absolute
 from igos_pl.datamodules.label_files import read_labels
@@ -70,18 +70,26 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
             bases.append(root.parent)
             found.add(root)
         elif glob.has_magic(str(root)) and not root.exists():
-            matches = [Path(match) for match in glob.glob(str(root), recursive=True)]
+            matches = _matches(root)
             if not matches:
-                raise IgosError(f"No file matches {root}: correct --data.root")
+                raise IgosError(f"No image matches {root}: correct --data.root")
             bases.append(_fixed_part(root))
-            found.update(path for path in matches if path.is_file())
-            for folder in matches if "**" not in root.parts else ():
-                if folder.is_dir():
-                    found.update(folder / path for path in find_images(folder))
+            found |= matches
         else:
             bases.append(root)
             found.update(root / path for path in find_images(root))
     return Path(os.path.commonpath(bases)), found
+
+
+def _matches(pattern: Path) -> set[Path]:
+    """The pictures that match a pattern, and those in the folders that match it."""
+    endings = picture_endings()
+    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]
+    found = {path for path in matches if path.suffix.lower() in endings and path.is_file()}
+    for folder in matches if "**" not in pattern.parts else ():
+        if folder.is_dir():
+            found.update(folder / path for path in find_images(folder, may_be_empty=True))
+    return found
 
 
 def _fixed_part(pattern: Path) -> Path:

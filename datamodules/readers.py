@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from igos_pl.errors import IgosError
 from igos_pl.store.files import publishing
@@ -91,3 +93,17 @@ def be_killed_first() -> None:
     with suppress(OSError):
         score = Path("/proc/self/oom_score_adj")
         score.write_text(str(max(500, int(score.read_text()))))
+
+
+def end_workers(trainer: Trainer) -> None:
+    """End the processes that read a trainer's images.
+
+    The traceback of an exception that passed through their iterator keeps it, and them, alive. At its exit,
+    Python sends SIGTERM to them, which they ignore, and waits for them without end.
+    """
+    loader = trainer.predict_loop._combined_loader
+    for iterator in getattr(getattr(loader, "_iterator", None), "iterators", ()):
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                worker.kill()  # one that is still reading

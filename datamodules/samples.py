@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,6 +19,7 @@ from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.records import ImageRecord
 from igos_pl.datamodules.readers import FATAL, Readers
 from igos_pl.errors import IgosError, UnreadError
+from igos_pl.solver.micro_batches import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,11 @@ class Sample:
         id: its name, unique in the data set and the same on every machine.
         path: where it lies.
         truth: what is known of it before it is read.
+        knows_truth: whether that is all that is known; False for a class whose samples tell it when they are
+            read.
     """
+
+    knows_truth: ClassVar[bool] = True
 
     id: str
     path: Path | str
@@ -102,10 +108,11 @@ class ImageDataset(Dataset[ImageBatch]):
                 raise IgosError(FATAL)
             image, known = sample.load()
             pixels, frame = self.to_input(image)
-        except IgosError as error:
-            status = UNREAD if isinstance(error, UnreadError) else "unreadable"
-            return None, replace(record, status=status, message=str(error)), sample.truth
-        truth = known.fitting(frame.width, frame.height)
+            truth = known.fitting(frame.width, frame.height)
+        except Exception as error:
+            failure = failure_of(error)
+            status = UNREAD if isinstance(failure, UnreadError) else "unreadable"
+            return None, replace(record, status=status, message=str(failure)), sample.truth
         left_out = len(known.names) - len(truth.names)
         notes = (
             [f"{left_out} object(s) left out: their masks have another size than the image"]
@@ -124,6 +131,28 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
     if len({image.dtype for image in images}) > 1:
         images = [image if image.is_floating_point() else image.float() / 255 for image in images]
     return torch.stack(list(images))
+
+
+def failure_of(error: Exception, what: str = "reading it") -> IgosError:
+    """Any exception as the failure of the one image at which it was raised.
+
+    Args:
+        error: of a data set, a library, or this package.
+        what: raised it.
+    """
+    if isinstance(error, IgosError):
+        return error
+    message = f"{what} raised {type(error).__name__}: {error}"
+    return (UnreadError if _may_pass(error) else IgosError)(message)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an exception says that something could not be reached, not that it is damaged."""
+    if is_out_of_memory(error):
+        return True
+    # Pillow raises OSErrors without a number of the system for damaged pictures.
+    damaged = type(error) is OSError and error.errno is None
+    return isinstance(error, OSError) and not damaged and not isinstance(error, UnidentifiedImageError)
 
 
 def check_samples(samples: Sequence[Sample]) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 from torch import Tensor
@@ -42,6 +42,8 @@ class TarSample(Sample):
         classes: of the network.
         problem: why it has no picture.
     """
+
+    knows_truth: ClassVar[bool] = False
 
     shard: Path = field(kw_only=True)
     image: Member | None = field(kw_only=True)

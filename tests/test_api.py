@@ -260,7 +260,7 @@ WRONG = [
     ),
     ({"images": [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)]}, "tensors of different shapes"),
     ({"images": [torch.zeros(3, 8, 8), Image.new("RGB", (9, 9))]}, "mixes tensors"),
-    ({"images": np.zeros((3, 8, 3), np.uint8)}, "could be the first or the last axis"),
+    ({"images": np.zeros((3, 8, 3), np.uint8)}, "may come first or last"),
     ({"images": "/nowhere.png"}, "/nowhere.png: cannot be read"),
     ({"images": "/"}, "/ is a folder"),
     ({"images": Image.new("RGB", (9, 9))}, "mean, std, input_size must be given to explain pictures"),

@@ -22,10 +22,14 @@ from igos_pl.data.geometry import Frame
 from igos_pl.errors import IgosError, UnreadError
 
 
-def find_images(root: Path) -> list[Path]:
+def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     """All pictures under a folder, recursively, as sorted relative paths. Hidden files are left out.
 
     Images are recognised by their file extensions. An unreadable image is noticed only when it is read.
+
+    Args:
+        root: the folder.
+        may_be_empty: whether a folder without pictures is right.
 
     Raises:
         IgosError: if the folder does not exist, is a file, or has no picture in it.
@@ -37,7 +41,7 @@ def find_images(root: Path) -> list[Path]:
     endings = picture_endings()
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in endings]
-    if not images:
+    if not images and not may_be_empty:
         found = f"{len(files)} other files" if files else "nothing"
         raise IgosError(
             f"No image in {root} or the folders below it, but {found} (supported: PNG, JPEG, TIFF, ...)"

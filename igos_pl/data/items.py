@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -50,10 +51,24 @@ class ItemReader:
             Upright 8-bit RGB, or a tensor as it is.
 
         Raises:
-            IgosError: if the item has no image, several, or a label that the network does not have.
+            IgosError: if the item has no image, several, a label that the network does not have, or objects
+                of another form.
         """
         image, known = self._parts(item)
         return image_of(image), self._truth(known)
+
+    def example(self, item: Any) -> Image.Image | Tensor:
+        """An image of this item's form, by which to find what is wrong with all items.
+
+        Pictures are not decoded: a damaged one says nothing of the others.
+
+        Raises:
+            IgosError: if the item's form is wrong, or it has a class name and the network's are unknown.
+        """
+        image, known = self._parts(item)
+        if isinstance(known, str) and not self.classes.names:
+            self._truth(known)
+        return Image.new("RGB", (64, 64)) if isinstance(image, Image.Image | bytes) else image_of(image)
 
     def unused(self, item: Any) -> str | None:
         """The type of what an item says of its image, if that is neither a label nor objects."""
@@ -97,8 +112,7 @@ class ItemReader:
         if isinstance(known, str):
             return GroundTruth(self.classes.of(known))
         if _objects(known):
-            boxes = np.asarray(known["boxes"], np.float32).reshape(-1, 4)
-            labels = np.asarray(known["labels"]).reshape(-1).tolist()
+            boxes, labels = _boxes(known["boxes"]), _labels(known["labels"])
             if len(labels) != len(boxes):
                 raise IgosError(f"the item has {len(boxes)} boxes, but {len(labels)} labels")
             names = tuple(self._name(label) for label in labels)
@@ -108,7 +122,7 @@ class ItemReader:
         number = _number(known)
         return GroundTruth(-1 if number is None else number)
 
-    def _name(self, label: Any) -> str:
+    def _name(self, label: str | int) -> str:
         if isinstance(label, str):
             return label
         return self.classes.names[label] if 0 <= label < len(self.classes.names) else str(label)
@@ -167,6 +181,29 @@ def image_of(value: Any) -> Image.Image | Tensor:
 
 def _objects(known: Any) -> bool:
     return isinstance(known, Mapping) and "boxes" in known and "labels" in known
+
+
+def _boxes(known: Any) -> NDArray[np.float32]:
+    try:
+        boxes = np.asarray(known, np.float32)
+    except (TypeError, ValueError) as error:
+        raise IgosError(f"boxes must be (n, 4) numbers x1 y1 x2 y2: {error}") from error
+    if not boxes.size:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise IgosError(f"boxes must be (n, 4), x1 y1 x2 y2 of each, but are {boxes.shape}")
+    return boxes
+
+
+def _labels(known: Any) -> list[str | int]:
+    try:
+        labels = np.asarray(known).reshape(-1).tolist()
+    except (TypeError, ValueError) as error:
+        raise IgosError(f"labels of boxes must be (n,) whole numbers or class names: {error}") from error
+    for label in labels:
+        if not isinstance(label, int | str) or isinstance(label, bool):
+            raise IgosError(f"labels of boxes must be whole numbers or class names, but one is {label!r}")
+    return labels
 
 
 def _number(known: Any) -> int | None:

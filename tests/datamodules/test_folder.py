@@ -261,6 +261,9 @@ def test_bad_tables_are_named(tmp_path: Path, name: str, text: str, message: str
 def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path, ["a/1.png", "a/b/2.png", "a/c/3.png", "a/[x]/4.png", "d/5.png"])
     (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no picture")
     monkeypatch.chdir(tmp_path)
     for roots, expected in (
         ("a/1.png", ["1.png"]),
@@ -269,7 +272,8 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("a/[bc]", ["b/2.png", "c/3.png"]),
         ("a/[x]", ["4.png"]),
         ("a/?/[0-9].png", ["b/2.png", "c/3.png"]),
-        ("a/*", ["1.png", "[x]/4.png", "b/2.png", "c/3.png", "notes.txt"]),
+        ("a/*", ["1.png", "[x]/4.png", "b/2.png", "c/3.png"]),  # and an empty folder, and notes
+        ("a/1*", ["1.png"]),
         (["a/b/2.png", "d"], ["a/b/2.png", "d/5.png"]),
         (["a/b", "a/b/*.png", "a/b/2.png"], ["2.png"]),
     ):
@@ -280,7 +284,10 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ([], "root is an empty list"),
         ("", "root is empty"),
         ([""], "root is empty"),
-        ("a/*.jpg", r"No file matches .*a/\*\.jpg"),
+        ("a/*.jpg", r"No image matches .*a/\*\.jpg"),
+        ("texts/*", r"No image matches .*texts/\*"),
+        ("texts/**", r"No image matches .*texts/\*\*"),
+        (["a/1.png", "text?"], r"No image matches .*text\?"),
         ("e", "There is no folder .*e: set --data.root"),
     ):
         with pytest.raises(IgosError, match=message):

@@ -55,7 +55,14 @@ def data_of(urls: Any, **options: Any) -> WebDatasetDataModule:
     return WebDatasetDataModule(urls, **{"num_workers": 0, "batch_size": 2, **options})
 
 
-def run(urls: Any, output: Path, *callbacks: Callback, names: Any = None, **options: Any) -> list[ImageBatch]:
+def run(
+    urls: Any,
+    output: Path,
+    *callbacks: Callback,
+    names: Any = None,
+    targets: Any = "predicted",
+    **options: Any,
+) -> list[ImageBatch]:
     """Explain shards; returns what reached the network."""
     seen: list[ImageBatch] = []
 
@@ -63,7 +70,8 @@ def run(urls: Any, output: Path, *callbacks: Callback, names: Any = None, **opti
         def on_predict_batch_start(self, trainer: Any, module: Any, batch: ImageBatch, *_: Any) -> None:
             seen.append(batch)
 
-    explainer = Explainer(tiny_classifier(class_names=names), mask_size=4, iterations=1, path_steps=1)
+    network = tiny_classifier(class_names=names, targets=targets)
+    explainer = Explainer(network, mask_size=4, iterations=1, path_steps=1)
     trainer = quiet_trainer(output, callbacks=[MaskWriter(), Watch(), *callbacks])
     trainer.predict(explainer, data_of(urls, **options), return_predictions=False)
     return seen
@@ -114,6 +122,13 @@ def test_names_of_members(tmp_path: Path) -> None:
     assert [truth.label for batch in batches for truth in batch.truth] == [2, 1, -1]
     theirs = webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False)
     assert [sample["__key__"] for sample in theirs] == keys
+
+
+def test_labels_of_shards_are_explained(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 3)
+    run(str(tmp_path / "shards/000.tar"), tmp_path / "run", targets="ground_truth")
+    with MaskFile(tmp_path / "run") as masks:
+        assert masks.column("label").tolist() == [0, 1, 2]
 
 
 def test_the_picture_is_named_if_there_are_several(tmp_path: Path) -> None:
