@@ -160,6 +160,7 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
     assert explain(net, x, torch.tensor([0, 4, 2]), **QUICK).label.tolist() == [0, 4, 2]
     named = explain(net, x, ["fire engine", "dog", "dog"], class_names=names, **QUICK)
     assert named.label_name.tolist() == ["Fire engine", "dog", "dog"]
+    assert explain(net, x[0], "fire_engine", class_names=names, **QUICK).label.tolist() == [2]
     assert explain(net, x[0], "bird", class_names=names, **QUICK).label.tolist() == [3]
     assert explain(net, x, top_k=2, **QUICK).image_index.tolist() == [0, 0, 1, 1, 2, 2]
     sigmoid = explain(net, x, 1, output="sigmoid", **QUICK)
@@ -273,8 +274,14 @@ WRONG = [
     ({"targets": [1, 2]}, "There are 2 targets for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": -1}, "labels begin at 0"),
-    ({"targets": "cat"}, "'cat' is no label, and TinyNet has no class_names"),
-    ({"targets": "cta", "class_names": ["cat", "dog"]}, "has no class 'cta': did you mean cat"),
+    (
+        {"targets": "cat"},
+        "'cat' is not a class of the network, whose class names are unknown: set class",
+    ),
+    (
+        {"targets": "cta", "class_names": ["cat", "dog"]},
+        r"'cta' is not a class of the network \(did you mean cat",
+    ),
     ({"targets": 1.5}, "A target is 1.5, but must be a label"),
     (
         {"targets": lambda output: output},
