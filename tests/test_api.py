@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 
 import igos_pl
 from igos_pl import Classifier, Explainer, MaskAttribution, MaskFile, RCNNDetector, explain, explain_func
 from igos_pl.api.images import Picture, gathered
+from igos_pl.cli.info import print_info
 from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT
 from igos_pl.demo.shapes import draw_shapes
 from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
@@ -203,7 +206,7 @@ def maskrcnn() -> MaskRCNN:
     return module
 
 
-def test_a_bare_detector_of_torchvision(maskrcnn: MaskRCNN) -> None:
+def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> None:
     picture, _ = draw_shapes(1, 0)
     image = torch.from_numpy(np.array(picture.resize((SHAPES_INPUT, SHAPES_INPUT)))).permute(2, 0, 1)
     result = explain(maskrcnn, image, class_names=list(CATEGORIES), metrics=False, iterations=1)
@@ -222,6 +225,16 @@ def test_a_bare_detector_of_torchvision(maskrcnn: MaskRCNN) -> None:
     assert len(none) == 0
     with pytest.raises(AttributeError, match="nothing was explained in the 1 images"):
         none.masks  # noqa: B018
+    with pytest.raises(AttributeError, match=r"nothing was explained in the 1 images .*so there is no"):
+        none.saliency  # noqa: B018
+    with pytest.raises(IgosError, match=r"nothing was explained in the 1 images .*nothing to draw"):
+        none.plot()
+    none.save(tmp_path / "none.h5")
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_info(tmp_path / "none.h5", 20, console=console)
+    lines = console.export_text().splitlines()
+    assert "network RCNNDetector (MaskRCNN)" in lines
+    assert any(line.startswith("  image 0: ") for line in lines)
 
 
 def test_results_are_saved_as_files_that_the_reader_reads(
