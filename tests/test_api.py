@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 
 import igos_pl
 from igos_pl import Classifier, Explainer, MaskAttribution, MaskFile, RCNNDetector, explain, explain_func
 from igos_pl.api.images import Picture, gathered
+from igos_pl.cli.info import print_info
 from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT
 from igos_pl.demo.shapes import draw_shapes
 from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
@@ -160,6 +163,7 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
     assert explain(net, x, torch.tensor([0, 4, 2]), **QUICK).label.tolist() == [0, 4, 2]
     named = explain(net, x, ["fire engine", "dog", "dog"], class_names=names, **QUICK)
     assert named.label_name.tolist() == ["Fire engine", "dog", "dog"]
+    assert explain(net, x[0], "fire_engine", class_names=names, **QUICK).label.tolist() == [2]
     assert explain(net, x[0], "bird", class_names=names, **QUICK).label.tolist() == [3]
     assert explain(net, x, top_k=2, **QUICK).image_index.tolist() == [0, 0, 1, 1, 2, 2]
     sigmoid = explain(net, x, 1, output="sigmoid", **QUICK)
@@ -202,7 +206,7 @@ def maskrcnn() -> MaskRCNN:
     return module
 
 
-def test_a_bare_detector_of_torchvision(maskrcnn: MaskRCNN) -> None:
+def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> None:
     picture, _ = draw_shapes(1, 0)
     image = torch.from_numpy(np.array(picture.resize((SHAPES_INPUT, SHAPES_INPUT)))).permute(2, 0, 1)
     result = explain(maskrcnn, image, class_names=list(CATEGORIES), metrics=False, iterations=1)
@@ -221,6 +225,16 @@ def test_a_bare_detector_of_torchvision(maskrcnn: MaskRCNN) -> None:
     assert len(none) == 0
     with pytest.raises(AttributeError, match="nothing was explained in the 1 images"):
         none.masks  # noqa: B018
+    with pytest.raises(AttributeError, match=r"nothing was explained in the 1 images .*so there is no"):
+        none.saliency  # noqa: B018
+    with pytest.raises(IgosError, match=r"nothing was explained in the 1 images .*nothing to draw"):
+        none.plot()
+    none.save(tmp_path / "none.h5")
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_info(tmp_path / "none.h5", 20, console=console)
+    lines = console.export_text().splitlines()
+    assert "network RCNNDetector (MaskRCNN)" in lines
+    assert any(line.startswith("  image 0: ") for line in lines)
 
 
 def test_results_are_saved_as_files_that_the_reader_reads(
@@ -273,8 +287,14 @@ WRONG = [
     ({"targets": [1, 2]}, "There are 2 targets for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": -1}, "labels begin at 0"),
-    ({"targets": "cat"}, "'cat' is not a label: TinyNet has no class_names"),
-    ({"targets": "cta", "class_names": ["cat", "dog"]}, "has no class 'cta': did you mean cat"),
+    (
+        {"targets": "cat"},
+        "'cat' is not a class of the network, whose class names are unknown: set class",
+    ),
+    (
+        {"targets": "cta", "class_names": ["cat", "dog"]},
+        r"'cta' is not a class of the network \(did you mean cat",
+    ),
     ({"targets": 1.5}, "A target is 1.5, but must be a label"),
     (
         {"targets": lambda output: output},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -215,6 +215,3 @@ class Scored(ExplainableNetwork):
 
 def _name_of(function: Target) -> str:
     return getattr(function, "__name__", type(function).__name__)
-
-
-OutputKind = Literal["softmax", "sigmoid"]

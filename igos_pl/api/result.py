@@ -65,12 +65,13 @@ class Explanations(Sequence[Explanation]):
         if name in result.explanations:
             return result.explanations[name]
         if not result.explanations:
-            raise AttributeError(
-                f"there is no {name}: nothing was explained in the {len(self.images)} images"
-            )
+            raise AttributeError(f"{self._empty()}, so there is no {name}")
         raise AttributeError(
             f"explanations have no column {name!r}; they have: {', '.join(result.explanations)}"
         )
+
+    def _empty(self) -> str:
+        return f"nothing was explained in the {len(self.images)} images (see the message of each of .images)"
 
     def __repr__(self) -> str:
         return f"<{len(self)} explanations of {len(self.images)} images>"
@@ -98,7 +99,12 @@ class Explanations(Sequence[Explanation]):
 
         Returns:
             A matplotlib figure, which a notebook shows and ``savefig`` writes.
+
+        Raises:
+            IgosError: if nothing was explained.
         """
+        if not self:
+            raise IgosError(f"{self._empty()}, so there is nothing to draw")
         return figure_of(self[row], self.originals[int(self.image_index[row])])
 
     def save(self, path: str | Path) -> Path:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from igos_pl.api.networks import Scored
 from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.labels import ClassLabels
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
 
@@ -45,7 +46,8 @@ def with_targets(
             f"{type(network).__name__} chooses its targets by itself: leave targets out, or give functions of"
             " its output"
         )
-    return _asked(network), [GroundTruth(_label(network, one)) for one in each]
+    classes = ClassLabels(network.class_names)
+    return _asked(network), [GroundTruth(_label(classes, one)) for one in each]
 
 
 def _asked(network: Classifier | Detector) -> ExplainableNetwork:
@@ -68,9 +70,9 @@ def _for_each(targets: Any, count: int) -> list[Any]:
     return [targets] * count
 
 
-def _label(network: Classifier, target: Any) -> int:
+def _label(classes: ClassLabels, target: Any) -> int:
     if isinstance(target, str):
-        return network.label_of(target)
+        return classes.of(target)
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
         raise IgosError(
             f"A target is {target!r}, but must be a label, a class name, or a function of the output"

@@ -44,7 +44,8 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
         images = masks.images["status"].tolist()
         say(f"{counted(len(images), 'image')}: {statuses_in_words(images)}")
         say(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
-        say(f"network {_network(masks)}, data {masks.attributes.get('data.root', '?')}")
+        root = masks.attributes.get("data.root")
+        say(f"network {_network(masks)}" + (f", data {root}" if root else ""))
         if len(masks):
             say()
             for line in means(masks):

@@ -106,6 +106,6 @@ def remarks(masks: MaskFile, most: int, failures_only: bool = False) -> list[str
 
 
 def _remark(name: str, path: str, status: str, message: str) -> str:
-    """``cat.jpg: unreadable: no image``, with the path if it does not end with the id."""
-    name = name if path.endswith(name) else f"{name} ({path})"
+    """``cat.jpg: unreadable: no image``, with the path if there is one that does not end with the id."""
+    name = name if not path or path.endswith(name) else f"{name} ({path})"
     return ": ".join(part for part in (name, "" if status == "ok" else status, message) if part)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Sequence
 
+from igos_pl.checks import suggestion
 from igos_pl.data.imagenet import index_of_wordnet_id
 from igos_pl.errors import IgosError
-
-_SHOWN = 10  # class names that a message lists
 
 
 class ClassLabels:
@@ -54,13 +52,12 @@ class ClassLabels:
 
     def _advice(self, name: str) -> str:
         if not self.names:
-            return ", whose class names are unknown: set --model.network.class_names, or give label numbers"
-        close = difflib.get_close_matches(_plain(name), self._labels, 1)
-        if close:
-            return f" (did you mean {self.names[self._labels[close[0]]]!r}?)"
-        shown = ", ".join(self.names[:_SHOWN])
-        more = f", ... ({len(self.names)} in all)" if len(self.names) > _SHOWN else ""
-        return f", whose classes are: {shown}{more}"
+            return (
+                ", whose class names are unknown: set class_names (--model.network.class_names), or give"
+                " label numbers"
+            )
+        parts = (part.strip() for each in self.names for part in each.split(","))
+        return f" ({suggestion(_plain(name), [part for part in parts if self.find(part) is not None])})"
 
 
 def _plain(name: str) -> str:

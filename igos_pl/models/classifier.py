@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_at_least, check_choice, check_shape, suggestion
+from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
@@ -52,19 +52,6 @@ class Classifier(ExplainableNetwork):
         self.output = output
         self.targets = targets
         self.top_k = top_k
-
-    def label_of(self, name: str) -> int:
-        """The label of a class name. Upper and lower case are the same.
-
-        Raises:
-            IgosError: if there is no such class. The message names similar ones.
-        """
-        known = [one.lower() for one in self.class_names]
-        if name.lower() in known:
-            return known.index(name.lower())
-        if not known:
-            raise IgosError(f"{name!r} is not a label: {self.name} has no class_names, so give the number")
-        raise IgosError(f"{self.name} has no class {name!r}: {suggestion(name, self.class_names)}")
 
     def probabilities(self, images: Tensor) -> Tensor:
         """The scores of all classes ``(B, classes)``, in float32 or more precise."""

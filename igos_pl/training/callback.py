@@ -217,8 +217,6 @@ class ExplainCallback(Callback):
         bare = {"class_names": self.class_names, "output": self.output}
         adapter = adapter_of(chosen, samples.images, self.mean, self.std, **bare)
         vars(adapter).pop("weights_sha256", None)  # the user may keep the adapter, but its weights changed
-        adapter.pixel_mean = adapter.pixel_mean.to(module.device)
-        adapter.pixel_std = adapter.pixel_std.to(module.device)
         return adapter
 
     def _explained(
@@ -257,7 +255,7 @@ class ExplainCallback(Callback):
         # As Lightning does for an epoch's own metrics: the last step of the epoch, not the next one.
         step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
         progress = {"epoch": trainer.current_epoch, "step": step}
-        result.attributes.update(progress, preset=self.preset, precision=str(trainer.precision))
+        result.attributes.update(progress, precision=str(trainer.precision))
         rows = [row for row, best in enumerate(result.best) if best] if len(result) else []
         metrics = _means([result[row] for row in rows])
         pictures = dict(_drawn(result, row, self._samples.labels, network) for row in rows)

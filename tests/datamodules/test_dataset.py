@@ -158,7 +158,7 @@ def test_normalized_tensors_are_not_normalized_again(tmp_path: Path) -> None:
         ({"a": Image.new("L", (9, 9)), "b": Image.new("L", (9, 9))}, {}, "images under 'a', 'b'.*image_key"),
         ({"a": Image.new("L", (9, 9))}, {"image_key": "c"}, "a dict without 'c'; its keys: 'a'"),
         ("picture.jpg", {}, "the image is a str, but must be a tensor"),
-        ((Image.new("L", (9, 9)), "car"), {}, "'car' is not a class of the network, whose"),
+        ((Image.new("L", (9, 9)), "car"), {}, "'car' is not a class of the network, whose class"),
         ((), {}, "the item is empty"),
     ],
 )  # fmt: skip
@@ -193,7 +193,7 @@ def test_class_names_with_mistakes_are_recorded(tmp_path: Path) -> None:
     assert truths(watch) == [1, 3, 0]
     with MaskFile(tmp_path / "run") as masks:
         assert masks.images["status"].tolist() == ["ok", "ok", "unreadable", "ok"]
-        assert masks.images["message"][2] == "'deerr' is not a class of the network (did you mean 'deer'?)"
+        assert masks.images["message"][2] == "'deerr' is not a class of the network (did you mean deer?)"
         assert masks.images["ground_truth"].tolist() == [1, 3, -1, 0]
 
 

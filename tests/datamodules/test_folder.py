@@ -188,14 +188,10 @@ def test_wordnet_ids_are_classes_of_imagenet(tmp_path: Path) -> None:
 
 def test_folders_that_are_no_classes_are_named(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "photos", ["dgo/a.png", "dog/b.png"])
-    with pytest.raises(
-        IgosError, match="the folder dgo in .*photos: 'dgo' is not a class.*mean 'dog'.*Rename"
-    ):
+    with pytest.raises(IgosError, match="the folder dgo in .*photos: 'dgo' is not a class.*mean dog.*Rename"):
         labelled(root, "folders", NAMES)
     (root / "dgo").rename(root / "xylophone")
-    with pytest.raises(
-        IgosError, match="'xylophone' is not a class of the network, whose classes are: Egyptian"
-    ):
+    with pytest.raises(IgosError, match="'xylophone' is not a class of the network .there are Egyptian"):
         labelled(root, "folders", NAMES)
     write_pictures(root, ["c.png"])
     with pytest.raises(IgosError, match=r"c\.png lies in no folder below .*photos: move it"):
@@ -245,8 +241,8 @@ def test_class_names_of_several_words_in_text(tmp_path: Path) -> None:
             r"a\.csv, line 1: expected a path and a label.*begin with a line of their",
         ),
         ("a.csv", "path,label\na.png\n", r"line 2: expected a path and a label, found \['a.png'\]"),
-        ("a.csv", "a.png,laek\n", "line 1: 'laek' is not a class of the network .did you mean 'lake'"),
-        ("a.csv", "a.png,-1\n", "line 1: '-1' is not a class of the network, whose classes are"),
+        ("a.csv", "a.png,laek\n", "line 1: 'laek' is not a class of the network .did you mean lake"),
+        ("a.csv", "a.png,-1\n", "line 1: '-1' is not a class of the network .there are"),
         ("a.csv", "path,label\n", "labels for 0 images, but 1 of the 1 images have none"),
         ("a.txt", "a.png Egyptian dog\n", "line 1: 'Egyptian dog' is not a class"),
     ],
