@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from igos_pl.settings import Configurable
 from igos_pl.solver.micro_batches import is_dead_loader
 
 
-class SampleDataModule(Configurable, LightningDataModule):
+class SampleDataModule(Configurable, LightningDataModule, ABC):
     """Base class of all data modules. A subclass implements `find_samples`.
 
     Args:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import decode_image, picture_endings
+from igos_pl.data.images import check_bytes, decode_image, picture_endings
 from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.datamodules.samples import Sample
@@ -59,6 +59,7 @@ class TarSample(Sample):
         return decode_image(self._content(self.image)), GroundTruth(label)
 
     def _content(self, member: Member) -> bytes:
+        check_bytes(member.size)
         try:
             with self.shard.open("rb") as file:
                 file.seek(member.offset)

@@ -400,6 +400,17 @@ def test_bad_settings_are_named(
     assert len(message.splitlines()) < 20
 
 
+def test_base_classes_of_data_modules_are_not_offered(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(words(photos, "--data=Photos"), capsys)
+    offered = re.findall(r"\w+DataModule", message)
+    assert len(offered) == len(set(offered)) == 6
+    assert not {"ImageDataModule", "SampleDataModule"} & set(offered)
+    message = refused(words(photos, "--data=ImageDataModule"), capsys)
+    assert "--data names ImageDataModule, which is the base of other classes. Available: COCO" in message
+
+
 def test_folders_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert "No image in" in refused(words(tmp_path / "empty"), capsys)

@@ -162,6 +162,8 @@ def _unknown_class(message: str, setting: str) -> str:
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
         ending = f". {usable_text}" if usable_text else ""
         return f"{setting}: {found[1]} is not a subclass of {found[2]}{ending}"
+    if "Expected an instantiatable class, but is abstract" in message:
+        return f"{setting}{_named(message)}, which is the base of other classes. {usable_text}".rstrip()
     return ""
 
 

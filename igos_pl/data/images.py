@@ -147,16 +147,25 @@ def _content(path: Path) -> bytes:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
             raise UnreadError("cannot be read: it is not a file, but a folder, a pipe or a device")
-        if state.st_size > MAX_BYTES:
-            raise IgosError(
-                f"the file has {state.st_size:,} bytes, but at most {MAX_BYTES:,} are read: compress it, or"
-                " scale the image down"
-            )
+        check_bytes(state.st_size)
         content = path.read_bytes()
     except (OSError, MemoryError) as error:
         reason = error.strerror if isinstance(error, OSError) else "too little memory"
         raise UnreadError(f"cannot be read: {reason or error}") from error
     return content
+
+
+def check_bytes(size: int) -> None:
+    """Raise if a picture file has too many bytes.
+
+    Raises:
+        IgosError: saying how many are read.
+    """
+    if size > MAX_BYTES:
+        raise IgosError(
+            f"the file has {size:,} bytes, but at most {MAX_BYTES:,} are read: compress it, or scale the"
+            " image down"
+        )
 
 
 def decode_image(content: bytes) -> Image.Image:
@@ -168,6 +177,7 @@ def decode_image(content: bytes) -> Image.Image:
     """
     if not content:
         raise IgosError("the file is empty (0 bytes)")
+    check_bytes(len(content))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine

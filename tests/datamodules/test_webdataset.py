@@ -7,6 +7,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from tiny import SIZE, pictures, quiet_trainer, tiny_classifier
 
 from igos_pl.callbacks import MaskWriter, OverlayWriter
 from igos_pl.data.batches import ImageBatch
+from igos_pl.data.images import MAX_BYTES
 from igos_pl.datamodules import WebDatasetDataModule
 from igos_pl.datamodules.tar_index import members_of
+from igos_pl.datamodules.webdataset import TarSample
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.store import MaskFile
@@ -129,6 +132,21 @@ def test_labels_of_shards_are_explained(tmp_path: Path) -> None:
     run(str(tmp_path / "shards/000.tar"), tmp_path / "run", targets="ground_truth")
     with MaskFile(tmp_path / "run") as masks:
         assert masks.column("label").tolist() == [0, 1, 2]
+
+
+def test_members_that_are_too_large_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path / "shards", 1)
+    (sample,) = data_of(str(tmp_path / "shards/000.tar")).find_samples()
+    assert isinstance(sample, TarSample)
+    assert sample.image is not None
+    member = replace(sample.image, size=MAX_BYTES + 1)
+
+    def never(*rest: object) -> None:
+        raise AssertionError("the shard was opened")
+
+    monkeypatch.setattr(Path, "open", never)
+    with pytest.raises(IgosError, match="has 1,073,741,825 bytes, but at most 1,073,741,824 are read"):
+        replace(sample, image=member, label=None).load()
 
 
 def test_the_picture_is_named_if_there_are_several(tmp_path: Path) -> None:
