@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ from igos_pl.models.base import ExplainableNetwork
 from igos_pl.models.detector import check_categories
 from igos_pl.models.pretrained import ChannelsReversed, shown_name
 from igos_pl.models.pretrained_dense import pretrained_dense
-from igos_pl.models.weights import fetch_weights, load_weights
+from igos_pl.models.torchvision_weights import weights_file
+from igos_pl.models.weights import load_weights
 from igos_pl.settings import Attributes
 
 # Names of the background class in data sets.
@@ -206,18 +206,12 @@ class TorchvisionSegmenter(Segmenter):
         if name not in known:
             raise IgosError(f"torchvision has no segmentation network {name!r}, but: {', '.join(known)}")
         enum = torchvision.models.get_model_weights(name)
-        is_file = weights not in enum.__members__
-        if is_file and Path(weights).suffix not in (".pth", ".pt"):
-            raise IgosError(
-                f"weights is {weights!r}, which is neither a .pth file nor one of {name}'s weights:"
-                f" {', '.join(enum.__members__)}"
-            )
+        path = weights_file(name, weights, weight_folder)
         names = class_names or list(enum.DEFAULT.meta["categories"])
         options = {} if name.startswith("lraspp_") else {"aux_loss": auxiliary}
         module = torchvision.models.get_model(
             name, weights=None, weights_backbone=None, num_classes=len(names), **options
         )
-        path = weights if is_file else fetch_weights(enum[weights].url, Path(weight_folder))
         sha256 = load_weights(module, path, name)
         if options:
             module.aux_classifier = None  # it would be computed in every pass without use

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -10,7 +9,7 @@ import torchvision
 from igos_pl.checks import suggestion
 from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.weights import WEIGHT_SUFFIXES, fetch_weights
+from igos_pl.models.torchvision_weights import weights_file
 
 # With pretrained weights, torchvision makes these two rescale their input. They are built without weights
 # here, so this is set explicitly.
@@ -48,15 +47,9 @@ class TorchvisionClassifier(Classifier):
                 " All: torchvision.models.list_models(module=torchvision.models)"
             )
         enum = torchvision.models.get_model_weights(name)
-        is_file = weights not in enum.__members__
-        chosen = enum.DEFAULT if is_file else enum[weights]
+        path = weights_file(name, weights, weight_folder)
+        chosen = enum[weights] if weights in enum.__members__ else enum.DEFAULT
         preset = chosen.transforms()
-        if is_file and Path(weights).suffix not in WEIGHT_SUFFIXES:
-            raise IgosError(
-                f"weights is {weights!r}, which is neither a weight file (.pth, .ckpt, .safetensors) nor one"
-                f" of {name}'s weights: {', '.join(enum.__members__)}"
-            )
-        path = weights if is_file else fetch_weights(chosen.url, Path(weight_folder))
         super().__init__(
             torchvision.models.get_model(name, weights=None, **_REBUILD.get(name, {})),
             weights=path,

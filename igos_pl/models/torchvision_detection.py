@@ -17,7 +17,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from igos_pl.checks import suggestion
 from igos_pl.errors import IgosError
 from igos_pl.models.detector import Detector
-from igos_pl.models.weights import fetch_weights, layer_settings, load_weights
+from igos_pl.models.torchvision_weights import weights_file
+from igos_pl.models.weights import layer_settings, load_weights
 from igos_pl.settings import Attributes, nested, plain
 
 # For the COCO_V1 weights of these, torchvision sets batch norm's eps to 0 (`overwrite_eps` in its builders).
@@ -146,13 +147,7 @@ def build_detector(
     if name not in known:
         raise IgosError(f"torchvision has no detector {name!r} of this kind: {suggestion(name, known)}")
     enum = torchvision.models.get_model_weights(name)
-    is_file = weights not in enum.__members__
-    if is_file and Path(weights).suffix not in (".pth", ".pt"):
-        raise IgosError(
-            f"weights is {weights!r}, which is neither a .pth file nor one of {name}'s weights:"
-            f" {', '.join(enum.__members__)}"
-        )
-    path = weights if is_file else fetch_weights(enum[weights].url, Path(weight_folder))
+    path = weights_file(name, weights, weight_folder)
     names = class_names or list(enum.DEFAULT.meta["categories"])
     module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(names))
     sha256 = load_detector_weights(module, path, name)

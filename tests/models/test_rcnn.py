@@ -307,7 +307,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
             "x.pth",
             "no detector 'retinanet_resnet50_fpn' of this kind: did you mean maskrcnn_resnet50_fpn",
         ),
-        ("fasterrcnn_resnet50_fpn", "COCO", "neither a .pth file nor one of .* weights: COCO_V1"),
+        ("fasterrcnn_resnet50_fpn", "COCO", "neither a weight file .* nor one of .* weights: COCO_V1"),
         ("fasterrcnn_mobilenet_v3_large_320_fpn", "nowhere.pth", "No weight file at nowhere.pth"),
     ],
 )

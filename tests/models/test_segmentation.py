@@ -199,7 +199,7 @@ def test_a_run_of_torchvisions(tmp_path: Path) -> None:
 def test_torchvision_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(IgosError, match="no segmentation network 'unet', but: deeplabv3_mobilenet_v3_large"):
         TorchvisionSegmenter("unet")
-    with pytest.raises(IgosError, match="neither a .pth file nor one of fcn_resnet50's weights"):
+    with pytest.raises(IgosError, match="neither a weight file .* nor one of fcn_resnet50's weights"):
         TorchvisionSegmenter("fcn_resnet50", "VOC")
     path = torchvision_file("lraspp_mobilenet_v3_large", tmp_path)
     with pytest.raises(IgosError, match="does not fit lraspp_mobilenet_v3_large"):
