@@ -215,7 +215,7 @@ class ExplainCallback(Callback):
         chosen = module if self.network is None else self.network(module)
         bare = {"class_names": self.class_names, "output": self.output}
         adapter = adapter_of(chosen, samples.images, self.mean, self.std, **bare)
-        vars(adapter).pop("weights_sha256", None)  # of an adapter that is kept; its weights have changed
+        adapter.file_sha256 = None  # of an adapter that is kept: its weights are being trained
         return adapter
 
     def _explained(
