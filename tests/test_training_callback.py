@@ -559,7 +559,7 @@ def test_wrong_settings_are_refused_at_once(settings: dict[str, Any], message: s
 
 
 def test_unknown_settings_are_refused_at_once() -> None:
-    with pytest.raises(TypeError, match="iteration"):
+    with pytest.raises(IgosError, match="has no argument .iteration.: did you mean iterations"):
         ExplainCallback(iteration=3)
 
 
