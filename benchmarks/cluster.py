@@ -1,7 +1,7 @@
-"""Runs of several ranks: how they scale, what killing them costs, what writing, memory and restarts take.
+"""Measures runs of several ranks: scaling, the cost of kills, writing, memory, restarts and file operations.
 
-Each subcommand prints its command and a small table. All of it runs on two CPU cores, with networks that are
-tiny or asleep (but for ``ties``); nothing else should run on these cores meanwhile.
+Each subcommand prints its command and a small table. Two CPU cores are enough, because the networks are tiny
+or only sleep (except for ``ties``). Nothing else should run on these cores at the same time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ INPUT_SIZE = 32
 
 
 def table(title: str, rows: Iterable[Sequence[object]]) -> None:
-    """Print rows of equal length, aligned."""
+    """Print rows of equal length as an aligned table."""
     texts = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     print(f"\n{title}")
@@ -86,7 +86,7 @@ def predict_words(data: Path, output: Path, ranks: int, **more: object) -> list[
 
 
 def launch(words: Sequence[str], log: Path, **variables: str) -> subprocess.Popen[bytes]:
-    """Start a command with one thread for each process, and this folder's networks at hand."""
+    """Start a command with one thread for each process. It can import this folder's networks."""
     paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
@@ -110,7 +110,7 @@ def finished(process: subprocess.Popen[bytes], log: Path) -> None:
 def timed_run(
     folder: Path, data: Path, ranks: int, name: str, network: str, **variables: str
 ) -> list[list[float]]:
-    """The start and the end of every batch of every rank, by a clock that all ranks share."""
+    """Run, and return the start and the end of every batch of every rank, by a common clock."""
     places = folder / f"{name}-places"
     places.mkdir()
     log = folder / f"{name}.log"
@@ -136,7 +136,7 @@ def rate_of(records: list[list[float]], batch_size: int = 4) -> tuple[float, flo
 
 
 def scaling(options: argparse.Namespace) -> None:
-    """Two ranks on two cores beside one on one; then with one rank five times slower."""
+    """Compare two ranks on two cores with one rank on one; then make one rank five times slower."""
     rows: list[Sequence[object]] = [("run", "images/s", "seconds", "against 1 rank")]
     single = double = 0.0
     with tempfile.TemporaryDirectory() as temporary:
@@ -154,7 +154,7 @@ def scaling(options: argparse.Namespace) -> None:
         rows.append(("best of each", double, "", double / single))
         table("2 pinned ranks (goal: at least 1.85)", rows)
         records = timed_run(folder, data, 2, "slow", options.network, SLOW_RANK="1", SLOW_FACTOR="5")
-    # Seconds a batch of each rank, as measured, say when both would end if work could be split at will.
+    # The measured seconds of each rank's batches give the time that an ideal split would take.
     means = [float(np.mean(np.diff(record)[::2])) for record in records]
     counts = [len(record) // 2 for record in records]
     ideal = sum(counts) / sum(1 / mean for mean in means)
@@ -177,8 +177,8 @@ def coco_like_counts(images: int, seed: int = 0) -> NDArray[np.int64]:
     """Objects per image, as skewed as in COCO's val2017.
 
     A negative binomial distribution with r = 1 (geometric, from 0 on) and the data set's mean of 7.27: its
-    standard deviation is 7.8, its median 5, and 1.5% of its values lie above 30. Drawn values are cut at 63,
-    the data set's largest; single images get or lose an object until the mean is that of the data set.
+    standard deviation is 7.8, its median 5, and 1.5% of its values are above 30. Values are clipped to 63,
+    the largest in the data set. Single images then get or lose an object until the mean fits the data set.
     """
     generator = np.random.default_rng(seed)
     mean = COCO_OBJECTS / COCO_IMAGES
@@ -196,21 +196,21 @@ def idle_share(busy: Sequence[float]) -> float:
 
 
 def static_split(costs: Sequence[float], ranks: int) -> list[float]:
-    """Busy seconds of each rank when images are dealt out in turns."""
+    """Busy seconds of each rank if images are assigned in turns."""
     return [sum(costs[rank::ranks]) for rank in range(ranks)]
 
 
 def queue_split(
     costs: Sequence[float], ends: Sequence[int], ahead: int, overhead: float, speeds: Sequence[float]
 ) -> list[float]:
-    """Busy seconds of each rank when it takes a batch whenever it is free.
+    """Busy seconds of each rank if a free rank takes the next batch.
 
     Args:
-        costs: of the images.
-        ends: of the batches.
-        ahead: batches that a rank has reserved while it works on one: one for each worker of its loader.
-        overhead: of each batch.
-        speeds: of the ranks.
+        costs: the seconds of each image.
+        ends: where each batch ends.
+        ahead: the batches that a rank reserves while it works on one: one for each worker of its loader.
+        overhead: the additional seconds of each batch.
+        speeds: the relative speed of each rank.
     """
     before = np.concatenate([[0.0], np.cumsum(costs)])
     queue = iter((overhead + np.diff(before[[0, *ends]])).tolist())
@@ -219,7 +219,7 @@ def queue_split(
     busy = [0.0] * len(speeds)
     while free:
         now, rank = heapq.heappop(free)
-        # As a batch leaves the loader, the worker that it leaves takes another one.
+        # When the loader hands out a batch, its worker takes another one.
         reserved[rank] += islice(queue, 1)
         if reserved[rank]:
             cost = reserved[rank].pop(0) / speeds[rank]
@@ -229,7 +229,7 @@ def queue_split(
 
 
 def simulate(options: argparse.Namespace) -> None:
-    """Many ranks over COCO's objects, and over images that take equally long: the share of idle time."""
+    """Simulate the idle time of many ranks on COCO's objects, and on images that take equally long."""
     counts = coco_like_counts(options.images, options.seed)
     above = (counts > 30).mean()
     print(
@@ -237,7 +237,7 @@ def simulate(options: argparse.Namespace) -> None:
         f" {counts.max()}, {above:.1%} above 30; an image costs {options.fixed} + {options.per_object} x"
         f" objects seconds, a batch {options.overhead} more"
     )
-    # Detections are not the objects that are annotated: their number scatters around that of these.
+    # The number of detections scatters around the number of annotated objects.
     generator = np.random.default_rng(1)
     found = np.round(counts * generator.lognormal(0, options.scatter, len(counts)))
     costs = options.fixed + options.per_object * found
@@ -249,7 +249,7 @@ def simulate(options: argparse.Namespace) -> None:
     rows: list[Sequence[object]] = [("images", "split", "batch", "ahead", "batches", "idle", "seconds")]
     for name, (sizes, seconds) in queues.items():
         busy = static_split(seconds.tolist(), options.ranks)
-        rows.append((name, "static, dealt out in turns", "-", "-", "-", f"{idle_share(busy):.2%}", max(busy)))
+        rows.append((name, "static, in turns", "-", "-", "-", f"{idle_share(busy):.2%}", max(busy)))
         for batch_size in (2, 4, 8):
             order = balanced(sizes.tolist(), batch_size)
             for ahead in (0, 1, 2):
@@ -265,7 +265,7 @@ def simulate(options: argparse.Namespace) -> None:
 
 
 def below(pid: int) -> list[int]:
-    """All processes below one."""
+    """The ids of all descendants of a process."""
     direct: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -276,7 +276,7 @@ def below(pid: int) -> list[int]:
 
 
 def ranks_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """The processes of a run's ranks."""
+    """The process ids of a run's ranks."""
     found = [process.pid]
     for pid in below(process.pid):
         try:
@@ -288,7 +288,7 @@ def ranks_of(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def kill(options: argparse.Namespace) -> None:
-    """Kill ranks at random again and again; then compare the result with an undisturbed one."""
+    """Kill ranks at random many times, and compare the result with that of an undisturbed run."""
     chance = random.Random(options.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
@@ -311,7 +311,7 @@ def kill(options: argparse.Namespace) -> None:
             before = len(run.segments())
             while len(run.segments()) == before and process.poll() is None:
                 time.sleep(0.005)
-            # From the first publishing of this start on, ranks are at work: strike at any moment.
+            # After this start's first segment, the ranks are at work: kill at any moment.
             time.sleep(chance.uniform(0, options.within))
             if process.poll() is not None:
                 print(f"the run ended after {kills} kills: use more images")
@@ -351,11 +351,11 @@ def kill(options: argparse.Namespace) -> None:
                 ),
             ],
         )
-        print(f"cut while publishing: {temporaries} temporary files were left, which nobody reads")
+        print(f"killed while publishing: {temporaries} temporary files were left, which nobody reads")
 
 
 def columns_that_differ(one: Path, two: Path) -> list[str]:
-    """Bit for bit; times are left out."""
+    """The columns that are not equal bit for bit, without the times."""
     with MaskFile(one) as first, MaskFile(two) as second:
         names = [name for name in EXPLANATIONS if name != "seconds"]
         pairs = {name: (first.column(name), second.column(name)) for name in names}
@@ -373,7 +373,7 @@ def same_values(left: NDArray[Any], right: NDArray[Any]) -> bool:
 
 
 def synthetic_result(numbers: Sequence[int], generator: np.random.Generator) -> BatchResult:
-    """A finished batch of an explanation of 28 x 28 for each image, with its curves."""
+    """A finished batch with one explanation of 28 x 28 cells and its curves for each image."""
     images = len(numbers)
     columns: dict[str, Any] = {}
     for name, column in EXPLANATIONS.items():
@@ -394,7 +394,7 @@ def synthetic_result(numbers: Sequence[int], generator: np.random.Generator) -> 
 
 
 def writing(options: argparse.Namespace) -> None:
-    """The main thread's time in publishing, while batches arrive as from a fast accelerator."""
+    """Measure the main thread's time in publishing while batches arrive as from a fast accelerator."""
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         run = Run(RunFolder(temporary), alone(), {})
@@ -444,7 +444,7 @@ def writing(options: argparse.Namespace) -> None:
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process's memory, without what it shares with files."""
+    """The resident memory of a process in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) * 1024
@@ -452,7 +452,7 @@ def resident(pid: int) -> int:
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Resident memory of the main process as images go by."""
+    """Measure the resident memory of the main process during a run."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data = hard_links(folder, options.images)
@@ -505,7 +505,7 @@ def hard_links(folder: Path, number: int) -> Path:
 
 
 def restart(options: argparse.Namespace) -> None:
-    """Seconds from the command to the first batch when nearly all is done."""
+    """Measure the seconds from the command to the first batch of a run that is nearly done."""
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -543,7 +543,7 @@ def restart(options: argparse.Namespace) -> None:
 
 
 def slow_files(folder: Path, milliseconds: float) -> tuple[dict[str, str], Path]:
-    """Variables that make a process's operations below ``run`` slow, and the file that counts them."""
+    """Environment variables that slow file operations below ``run`` down and log them, and the log."""
     library, log = folder / "slow_files.so", folder / "operations.txt"
     source = HERE / "slow_files.c"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
@@ -560,7 +560,7 @@ Operation = tuple[int, int, str, str]  # process, thread, call and path
 
 
 def operations(log: Path) -> list[Operation]:
-    """The operations that were counted since the last call."""
+    """The operations that were logged since the last call."""
     lines = log.read_text().splitlines() if log.exists() else []
     log.unlink(missing_ok=True)
     words = [line.split(" ", 3) for line in lines]
@@ -590,7 +590,7 @@ def write_segments(folder: str, writers: int, segments: int) -> None:
 
 
 def view_folder(folder: str) -> None:
-    """What the first rank looks at when it resumes a run."""
+    """Read what the first rank reads when it resumes a run."""
     run = RunFolder(folder)
     damaged = run.damaged()
     run.check_configuration({}, damaged)
@@ -598,7 +598,7 @@ def view_folder(folder: str) -> None:
 
 
 def files(options: argparse.Namespace) -> None:
-    """File operations of a run on a slow file system: to start, for each segment, to resume, for status."""
+    """Count file operations on a slow file system: to start, for each segment, to resume, for status."""
     rows: list[Sequence[object]] = [("", "operations", "of them", "seconds")]
 
     def row(name: str, found: Iterable[Operation], seconds: float | str = "", parts: int = 1) -> None:
@@ -654,7 +654,7 @@ def files(options: argparse.Namespace) -> None:
 
 
 def ties(options: argparse.Namespace) -> None:
-    """What another micro-batch size changes: steps that line searches accept, and final masks."""
+    """Compare micro-batch sizes: the steps that line searches accept, and the final masks."""
     sizes = [int(word) for word in options.sizes.split(",")]
     counts, masks = zip(*(searched(size, options) for size in sizes), strict=True)
     rows: list[Sequence[object]] = [
@@ -701,7 +701,7 @@ def differences(one: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
 
 
 def searched(size: int, options: argparse.Namespace) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The steps back ``(iterations, N)`` of each line search, and the final masks ``(N, s, s)``."""
+    """The number of steps back ``(iterations, N)`` of each line search, and the final masks ``(N, s, s)``."""
     from igos_pl.solver.optimizers import LineSearch
 
     counts: list[NDArray[Any]] = []
@@ -711,7 +711,9 @@ def searched(size: int, options: argparse.Namespace) -> tuple[NDArray[Any], NDAr
             losses = super().step(closure)
             largest = self.state[self.masks]["largest"]
             shrunk = self.param_groups[0]["step_size"] / largest / self.accepted
-            counts.append((shrunk.log() / np.log(5)).round().numpy())  # each step back takes a fifth
+            counts.append(
+                (shrunk.log() / np.log(5)).round().numpy()
+            )  # each step back keeps a fifth of the step
             return losses
 
     masks = final_masks(size, options, "igospp", optimizer=Counting, iterations=options.iterations)
@@ -719,7 +721,7 @@ def searched(size: int, options: argparse.Namespace) -> tuple[NDArray[Any], NDAr
 
 
 def final_masks(size: int, options: argparse.Namespace, preset: str, **settings: Any) -> NDArray[Any]:
-    """The masks ``(N, s, s)`` of some of the demo's photos, by some settings and micro-batches."""
+    """The masks ``(N, s, s)`` of some of the demo's photos with a preset and a micro-batch size."""
     from photos import demo_batch
 
     from igos_pl.explainer import Explainer

@@ -1,13 +1,13 @@
-"""What results of a million images cost: files, bytes, time and memory.
+"""Measures what results of a million images cost: files, bytes, time and memory.
 
     python benchmarks/scale.py make FOLDER --images 1000000
     python benchmarks/scale.py measure FOLDER
     python benchmarks/scale.py limit FOLDER
     python benchmarks/scale.py half runs/demo/masks.h5
 
-``make`` publishes synthetic segments as a run does. ``measure`` does what people do with them, each task in a
-process of its own. ``limit`` compresses and writes the same masks and does nothing else: no merging can be
-quicker. ``half`` says what half precision would lose of real masks.
+``make`` publishes synthetic segments as a run does. ``measure`` runs the usual tasks on them, each in a
+process of its own. ``limit`` only compresses and writes the same masks, so no merge can be quicker. ``half``
+shows what half precision would lose of real masks.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ CURVE = 51
 ATTRIBUTES = {"method": "iGOS+", "network": "Synthetic", "seed": 63}
 
 
-# What is published
+# Synthetic results
 
 
 def smooth_masks(rows: int, size: int, random: np.random.Generator) -> NDArray[np.float32]:
-    """Masks that compress about as real ones do: a few important spots, and noise in the last bits."""
+    """Masks that compress about like real ones: a few important spots, and noise in the last bits."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     masks = np.ones((rows, size, size), np.float32)
     for _ in range(3):
@@ -54,18 +54,18 @@ def smooth_masks(rows: int, size: int, random: np.random.Generator) -> NDArray[n
 
 
 def image_name(number: int) -> str:
-    """As in ImageNet's training set."""
+    """A file name like those of ImageNet's training set."""
     folder = f"n{1440764 + 137 * (number // 1300):08d}"
     return f"{folder}/{folder}_{number % 1300}.JPEG"
 
 
 def result_of(numbers: Sequence[int], targets: NDArray[np.int64], size: int, random: Any) -> BatchResult:
-    """Finished images.
+    """A synthetic result of finished images.
 
     Args:
-        numbers: of the images.
-        targets: the number of explanations of each.
-        size: of a mask.
+        numbers: the numbers of the images.
+        targets: the number of explanations of each image.
+        size: the side of a mask.
         random: generates the values.
     """
     rows, names = int(targets.sum()), [image_name(number) for number in numbers]
@@ -106,7 +106,7 @@ def make(options: argparse.Namespace) -> None:
     if options.scattered:
         random.shuffle(order)
     targets = np.full(options.images, options.targets)
-    if options.detections:  # many images have a few, some have many, as on COCO
+    if options.detections:  # as on COCO: many images have a few, some have many
         mean = options.detections / options.images
         targets = random.negative_binomial(1, 1 / (1 + mean), options.images)
     publishing = 0.0
@@ -125,7 +125,7 @@ def make(options: argparse.Namespace) -> None:
     )
 
 
-# What people do with it
+# The usual tasks
 
 TASKS = {
     "list": "RunFolder(folder).missing()",
@@ -168,7 +168,7 @@ print(seconds, cpu_now(), used.ru_maxrss / 1e3, "torch" in sys.modules, file=sys
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Time and memory of each task, in a process of its own."""
+    """Measure each task in a process of its own: its seconds, and the CPU and memory of the whole process."""
     run = RunFolder(options.folder)
     tasks = {name: task for name, task in TASKS.items() if not options.tasks or name in options.tasks}
     print(f"{'':20}{'seconds':>10}{'CPU':>10}{'MB':>10}")
@@ -193,11 +193,11 @@ def measure(options: argparse.Namespace) -> None:
         print(f"{run.merged}: {rows} rows, {size / 1e6:,.0f} MB, {size / rows:,.0f} bytes an explanation")
 
 
-# What no merging can be quicker than
+# The lower bound of the time of a merge
 
 
 def limit(options: argparse.Namespace) -> None:
-    """Compress and write the float columns of a run's segments, with all cores and nothing else."""
+    """Only compress and write the masks and curves of a run's segments, with all cores."""
     paths = RunFolder(options.folder).segments()[: options.segments]
     temporary = Path(options.folder) / "limit.tmp"
 
@@ -225,7 +225,7 @@ def limit(options: argparse.Namespace) -> None:
 
 
 def half(options: argparse.Namespace) -> None:
-    """How real masks change in half precision, and what they take compressed."""
+    """Print how real masks change in half precision, and their compressed sizes."""
     for path in options.files:
         with MaskFile(path) as file:
             masks = file.column("masks").astype(np.float32)
@@ -252,18 +252,18 @@ def main() -> None:
     making.add_argument("folder", type=Path)
     making.add_argument("--images", type=int, default=50_000)
     making.add_argument("--segment", type=int, default=1024, help="images in a segment")
-    making.add_argument("--size", type=int, default=28, help="of a mask")
-    making.add_argument("--targets", type=int, default=1, help="explanations of an image")
-    making.add_argument("--detections", type=int, default=0, help="of all images, unevenly, instead")
+    making.add_argument("--size", type=int, default=28, help="side of a mask")
+    making.add_argument("--targets", type=int, default=1, help="explanations of each image")
     making.add_argument(
-        "--scattered", action="store_true", help="images come in no order, as from many ranks"
+        "--detections", type=int, default=0, help="explanations of all images, unevenly spread"
     )
+    making.add_argument("--scattered", action="store_true", help="images in random order, as from many ranks")
     making.add_argument("--seed", type=int, default=0)
     making.set_defaults(command=make)
     measuring = commands.add_parser("measure")
     measuring.add_argument("folder", type=Path)
-    measuring.add_argument("--tasks", nargs="*", help=f"of: {', '.join(TASKS)}")
-    measuring.add_argument("--rows", type=int, default=100_000, help="to go through")
+    measuring.add_argument("--tasks", nargs="*", help=f"some of: {', '.join(TASKS)}")
+    measuring.add_argument("--rows", type=int, default=100_000, help="rows that 'go through' reads")
     measuring.add_argument("--name", type=int, default=1234, help="number of the image that is read by name")
     measuring.set_defaults(command=measure)
     limiting = commands.add_parser("limit")

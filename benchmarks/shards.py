@@ -1,4 +1,4 @@
-"""How long it takes to find the samples of WebDataset's shards, and how much memory they need.
+"""Measures the time and the memory that finding the samples of WebDataset's shards takes.
 
 python benchmarks/shards.py --samples 40000
 """
@@ -19,7 +19,7 @@ _PER_SHARD = 10_000
 
 
 def write_shards(folder: Path, samples: int, size: int) -> None:
-    """Shards of pictures (random bytes) with labels."""
+    """Write shards of pictures (random bytes) with labels."""
     for start in range(0, samples, _PER_SHARD):
         with tarfile.open(folder / f"{start:09}.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
             for number in range(start, min(samples, start + _PER_SHARD)):
@@ -30,7 +30,7 @@ def write_shards(folder: Path, samples: int, size: int) -> None:
 
 
 def resident() -> int:
-    """The memory of this process in bytes."""
+    """The resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -1,8 +1,8 @@
-"""What `ExplainCallback` costs: the time of its explanations, and of an epoch's own work beside it.
+"""Measures what `ExplainCallback` costs: the time of its explanations, and that of an epoch without them.
 
-A ResNet-18 of torchvision learns random images. Times are the process's own CPU seconds, so that other work
-on the machine counts little; with one thread they are the seconds of an idle core. The first explanation is
-left out, because it also warms up.
+A ResNet-18 of torchvision is trained on random images. Times are CPU seconds of the process, so that
+other work on the machine hardly matters; with one thread they are the seconds on an idle core. The first
+explanation is left out, because it includes the warm-up.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py --size 64
 """
@@ -38,27 +38,27 @@ class Training(LightningModule):
         return logits
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
+        """The cross-entropy loss."""
         return F.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """The same."""
+        """Log the same loss."""
         self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """As usual."""
+        """Plain SGD with momentum."""
         return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
 
 
 class Timed(ExplainCallback):
-    """Keeps the time of each explanation."""
+    """Measures the time of each explanation."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.seconds: list[float] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what is added to the epoch."""
+        """Measure the time that explanations add to the epoch."""
         began = time.process_time()
         super().on_train_epoch_end(trainer, pl_module)
         self.seconds.append(time.process_time() - began)
@@ -90,7 +90,7 @@ def main() -> None:
     own = (whole - sum(callback.seconds)) / options.epochs
     print(
         f"{options.samples} images of {options.size} x {options.size}:"
-        f" {statistics.median(callback.seconds[1:]):.1f} s for an explanation;"
+        f" {statistics.median(callback.seconds[1:]):.1f} s for explaining them;"
         f" an epoch of {options.images} images: {own:.1f} s"
     )
 

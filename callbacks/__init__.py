@@ -1,4 +1,4 @@
-"""What a run does while it goes on: write, show, stop; import this as ``igos_pl.callbacks``."""
+"""Callbacks that write, show and stop a run; import this as ``igos_pl.callbacks``."""
 
 from igos_pl.callbacks.dry_run import DryRun
 from igos_pl.callbacks.lifecycle import RunCallback

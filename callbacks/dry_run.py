@@ -1,4 +1,4 @@
-"""Explains one batch and says what the whole run would take; writes nothing."""
+"""Estimates the whole run from one batch. Nothing is written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from igos_pl.store.segments import segment_bytes
 
 
 class DryRun(RunCallback):
-    """Takes the place of `MaskWriter`; the trainer is to be limited to one batch.
+    """Replaces `MaskWriter` in a trainer that is limited to one batch.
 
-    The estimate is an upper bound: a first batch is slower than others.
+    The estimate of the time is an upper bound, because a first batch is slower than others.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Say which files are damaged."""
+        """Print which files are damaged."""
         super().setup(trainer, pl_module, stage)
         for path in Run.of(trainer).damaged if trainer.is_global_zero else ():
             print(f"{path} is damaged: the run sets it aside and explains its images again")

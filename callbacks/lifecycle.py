@@ -1,4 +1,4 @@
-"""What begins a run, stops it and ends it."""
+"""Begins, stops and ends a run."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _SHOWN = 10
 
 
 class RunCallback(Callback):
-    """The life of a run: a trainer has exactly one of these, and the explainer brings one if it is missing.
+    """Controls a run. A trainer has exactly one of these; the explainer adds one if it is missing.
 
-    On SIGTERM or SIGUSR1 of any rank, or if a rank fails, all ranks stop after the batch that they are in. An
-    interrupt (Ctrl-C) ends all ranks at once. The same command goes on with the rest later.
+    If any rank gets SIGTERM or SIGUSR1, or fails, all ranks stop after their current batch. An interrupt
+    (Ctrl-C) ends all ranks at once. The same command goes on with the rest later.
     """
 
     def __init__(self) -> None:
         self._listening = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse other data; listen to the signals instead of Lightning.
+        """Refuse other data, and handle signals in place of Lightning.
 
-        Lightning would continue to the end of the data and communicate with all ranks inside its signal
-        handler. It would also restore the old handlers before the callbacks' teardown, in which ranks still
-        wait for each other and results are merged.
+        Lightning would continue to the end of the data, and communicate with all ranks in its signal handler.
+        It would also restore the old handlers before the callbacks' teardown, in which ranks still wait for
+        each other and results are merged.
         """
         run = Run.of(trainer)
         trainer._signal_connector.register_signal_handlers = _leave_signals_alone  # type: ignore[method-assign]
         run.coordinator.signals = self._listening.enter_context(StopSignals())
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a loader that is not the data module's: a trainer keeps its last data module."""
+        """Refuse another loader than the data module's: a trainer keeps the data module of its last call."""
         if not isinstance(getattr(trainer.predict_dataloaders, "sampler", None), QueueSampler):
             raise other_data()
         Run.of(trainer).begun = True  # Lightning's last collective operation was before this
@@ -66,23 +66,23 @@ class RunCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Report the batch's images to all ranks, and print which images could not be read for now."""
+        """Report the batch's images to all ranks, and print which images could not be read now."""
         run = Run.of(trainer)
         run.count(batch_idx, outputs)
         for record in outputs.unread if len(run.unread) <= _SHOWN else ():
             print(f"{record.path} {record.message}: it is tried again by the next run", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait for all ranks, and give the signals back."""
+        """Wait for all ranks, and restore the signal handlers."""
         Run.of(trainer).finish()
         self._listening.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop the other ranks, and give the signals back."""
+        """Stop the other ranks, and restore the signal handlers."""
         if isinstance(exception, KeyboardInterrupt):
             signal.signal(
                 signal.SIGINT, signal.SIG_DFL
-            )  # Lightning ignores it; a second one ends all at once
+            )  # Lightning ignores it here; a second Ctrl-C is to end all ranks
         self.rescue()
         run = Run.find(trainer)
         if run is not None:
@@ -91,8 +91,8 @@ class RunCallback(Callback):
         self._listening.close()
 
     def rescue(self) -> None:
-        """Keep what is finished, before the others are told that this rank has failed."""
+        """Save finished images, before the others are told that this rank has failed."""
 
 
 def _leave_signals_alone() -> None:
-    """Takes the place of what Lightning does with signals."""
+    """Replaces Lightning's registration of signal handlers."""

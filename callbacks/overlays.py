@@ -22,21 +22,21 @@ from igos_pl.solver.presets import preset_of
 from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
 
-_LONGEST_NAME = 150  # of a file, in bytes; file systems allow 255
-_KEYWORD = "Explanation"  # under which a PNG says what it shows
+_LONGEST_NAME = 150  # the bytes of a file's name; file systems allow 255
+_KEYWORD = "Explanation"  # the key of a PNG's metadata that names the explanation
 
-# Image, target and cell of its start.
+# The image's id, the target and the cell of its start.
 Key = tuple[str, int, int]
 
 
 class OverlayWriter(Callback):
     """Saves overlays as PNG in ``overlays/`` of the trainer's ``default_root_dir``.
 
-    The files have the images' names. Each one holds what it shows, so that a later run with a larger count
-    adds the missing ones from the results.
+    The files have the images' names. The metadata of each file identify its explanation, so that a later run
+    with a larger count adds the missing ones from the results.
 
     Args:
-        count: how many explanations are drawn, on the first rank; 0 for none.
+        count: the number of explanations that the first rank draws; 0 for none.
     """
 
     def __init__(self, count: int = 16) -> None:
@@ -46,7 +46,7 @@ class OverlayWriter(Callback):
         self._failed: set[Key] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See which pictures there are."""
+        """Find out which pictures there are."""
         self._folder = Run.of(trainer).folder.path / "overlays"
         self._drawn = _pictures(self._folder) if trainer.is_global_zero and self.count else set()
 
@@ -59,13 +59,13 @@ class OverlayWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the batch's explanations while the number is not reached."""
+        """Draw the batch's explanations until there are ``count`` pictures."""
         if trainer.is_global_zero and len(self._drawn) < self.count:
             settings = Run.of(trainer).configuration
             self._draw(explanations_of(outputs, {**settings, "preset": preset_of(settings)}), batch)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Draw what is missing from the results on the disk: earlier runs may have wanted fewer pictures."""
+        """Draw missing pictures from results on the disk: earlier runs may have had a smaller ``count``."""
         run = Run.of(trainer)
         stopped = run.ending in (Ending.STOPPED, Ending.FAILED)
         if stopped or not trainer.is_global_zero or len(self._drawn) >= self.count or not run.folder.files():
@@ -76,16 +76,28 @@ class OverlayWriter(Callback):
             )
             tried = self._drawn | self._failed
             rows = [row for row, key in enumerate(keys) if key not in tried][: self.count - len(self._drawn)]
-            if rows:
-                print(f"drawing {len(rows)} more pictures in {self._folder} ...", file=sys.stderr)
-                self._draw(masks[rows])
+            files = [
+                row
+                for row, explanation in zip(rows, masks[rows], strict=True)
+                if Path(explanation.image["path"]).is_file()
+            ]
+            if len(files) < len(rows):
+                lost = next(row for row in rows if row not in files)
+                warnings.warn(
+                    f"No overlays of {len(rows) - len(files)} earlier explanations: their images are not in"
+                    f" files, or not any more ({masks[lost].image['path']}, for example)",
+                    stacklevel=1,
+                )
+            if files:
+                print(f"drawing {len(files)} more pictures in {self._folder} ...", file=sys.stderr)
+                self._draw(masks[files])
 
     def _draw(self, explanations: Iterable[Explanation], batch: ImageBatch | None = None) -> None:
-        """Draw explanations of which there is no picture, while the number is not reached.
+        """Draw explanations that have no picture, until there are ``count`` pictures.
 
         Args:
-            explanations: of images that are files, or in the batch.
-            batch: what the network saw of them.
+            explanations: their images are files, or in the batch.
+            batch: the network's input for these images.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +114,7 @@ class OverlayWriter(Callback):
                 with publishing(_free_name(self._folder, explanation)) as temporary:
                     image = None if batch is None else _original(explanation, batch)
                     write_overlay(explanation, temporary, {_KEYWORD: json.dumps(key)}, image)
-            except (IgosError, OSError) as error:  # a picture is not worth a run
+            except (IgosError, OSError) as error:  # a failed picture must not end the run
                 warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
                 self._failed.add(key)
             else:
@@ -110,14 +122,14 @@ class OverlayWriter(Callback):
 
 
 def _pictures(folder: Path) -> set[Key]:
-    """What the pictures of a folder show, as they say themselves."""
+    """The explanations that the pictures of a folder show, from their metadata."""
     found: set[Key] = set()
     for path in folder.glob("*.png"):
         try:
             with Image.open(path) as picture:
                 name, target, cell = json.loads(picture.info[_KEYWORD])
         except (OSError, KeyError, ValueError):
-            continue  # someone else's
+            continue  # not a picture of this class
         found.add((name, target, cell))
     return found
 
@@ -125,7 +137,7 @@ def _pictures(folder: Path) -> set[Key]:
 def _free_name(folder: Path, explanation: Explanation) -> Path:
     """``cat.png`` for the first picture of ``cat.jpg``, ``cat-2.png`` for the next.
 
-    Names in subfolders keep theirs in front: ``birds_owl.png``.
+    An image in a subfolder has the subfolder's name in front: ``birds_owl.png``.
     """
     path = PurePosixPath(str(explanation.sample_id))
     whole = "_".join(part for part in (*path.parent.parts, path.stem) if part not in ("/", "..", "."))
@@ -139,7 +151,7 @@ def _free_name(folder: Path, explanation: Explanation) -> Path:
 
 
 def _original(explanation: Explanation, batch: ImageBatch) -> Image.Image | None:
-    """The image of an explanation as the network saw it; None if it is a file, which shows more."""
+    """The image as the network saw it; None if it is a file, which is drawn instead."""
     if Path(explanation.image["path"]).is_file():
         return None
     place = [record.sample_id for record in batch.records].index(explanation.sample_id)

@@ -1,4 +1,4 @@
-"""How far a run is: images, the time left, their rate, and what is being computed."""
+"""Shows the progress of a run: images, the time left, the rate, and the phase of the batch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from igos_pl.run.run import Run
 
 _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_BETWEEN_UPDATES = 0.2
-_SECONDS_TO_ESTIMATE = 2.0  # earlier, the time left would be a guess
+_SECONDS_TO_ESTIMATE = 2.0  # before this, no time left is shown: it would be a guess
 _SLOW = 0.1  # images/s; slower rates are shown as s/image
 
 
 class MaskProgressBar(ProgressBar):
-    """A bar for the images, and one for the phase of the batch; in a job without terminal, a line a minute.
+    """A bar for the images and one for the phase of the batch; without a terminal, a line a minute.
 
-    Shown by the first rank, for all ranks together. An image counts when it is finished; `MaskWriter` writes
+    The first rank shows it for all ranks together. An image counts when it is finished; `MaskWriter` writes
     finished images to the disk from time to time.
     """
 
@@ -76,7 +76,7 @@ class MaskProgressBar(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Remember how many images are being explained."""
+        """Note how many images are being explained."""
         self._explaining = len(batch.records)
 
     def on_predict_batch_end(
@@ -104,7 +104,7 @@ class MaskProgressBar(ProgressBar):
         self._stop(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back before the message is printed."""
+        """Stop the bars before the message is printed."""
         self._stop(pl_module)
 
     def _on_progress(self, batch: BatchProgress) -> None:
@@ -113,7 +113,7 @@ class MaskProgressBar(ProgressBar):
             self._update()
 
     def _update(self) -> None:
-        """Move the bars; in a job, say a line once a minute."""
+        """Move the bars; without a terminal, print a line once a minute."""
         self._updated = time.monotonic()
         if self._bars is not None:
             finished, note = self._state()
@@ -131,10 +131,10 @@ class MaskProgressBar(ProgressBar):
             self._say(*self._state())
 
     def _state(self, ended: bool = False) -> tuple[int, str]:
-        """The images that are finished; the time left or taken, their rate in this run, and failures."""
+        """The number of finished images, and a note: time left or taken, this run's rate, and failures."""
         progress, seconds = self._run.progress(), time.monotonic() - self._began
         finished = self._before + progress.images
-        # The other ranks are about as far with their batches as this one.
+        # This assumes that the other ranks are about as far with their batches as this one.
         share = self._batch.share if self._batch is not None else 0.0
         explained = progress.images + (share * self._explaining * self._ranks if share else 0)
         rate = explained / max(seconds, 1e-9)

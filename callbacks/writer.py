@@ -1,4 +1,4 @@
-"""Writes masks to HDF5 while a run goes on."""
+"""Writes masks to HDF5 during a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from igos_pl.store.merge import tell_damaged
 class MaskWriter(RunCallback):
     """Publishes finished images as segments in the trainer's ``default_root_dir``, and merges them.
 
-    What is published survives whatever happens to the run; running again goes on with the rest. Errors of
+    Published images are kept whatever happens to the run, and the next run goes on with the rest. Errors of
     writing are raised at the end of a batch, or of the run.
 
     Args:
@@ -38,7 +38,7 @@ class MaskWriter(RunCallback):
         self._publisher: Publisher | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the folder, and list the images that it is to hold; the first rank does it for all."""
+        """Prepare the folder, and write the list of images that the run is to explain, on the first rank."""
         super().setup(trainer, pl_module, stage)
         run = Run.of(trainer)
         on_first_rank(trainer, partial(_prepare, run))
@@ -54,7 +54,7 @@ class MaskWriter(RunCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the batch's result, and publish when it is time."""
+        """Keep the batch's result, and publish if there are enough images or enough time has passed."""
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         self._get_publisher().add(outputs)
 
@@ -65,7 +65,7 @@ class MaskWriter(RunCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for all ranks. The first rank merges if no image is missing, whichever run explained it.
 
-        It says where the results are as Lightning says things: at the level of information.
+        It logs where the results are, at level INFO by Lightning's logger.
         """
         self._get_publisher().close()
         super().teardown(trainer, pl_module, stage)
@@ -83,12 +83,12 @@ class MaskWriter(RunCallback):
         rank_zero_info(f"Images with results: {counted or 'none'}. They are in {where}")
 
     def rescue(self) -> None:
-        """Publish what is finished."""
+        """Publish finished images."""
         if self._publisher is not None:
             self._publisher.rescue()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Publish what is finished, whatever went wrong elsewhere, and stop the other ranks."""
+        """Publish finished images, and stop the other ranks."""
         super().on_exception(trainer, pl_module, exception)
         run = Run.find(trainer)
         if run is not None:

@@ -1,11 +1,11 @@
-"""Streams the images: each one is decoded only when it is needed, and finished images are skipped."""
+"""The base class of the data modules: it decodes an image when it is needed, and skips finished ones."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from igos_pl.data.geometry import RESIZE_MODES
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.preprocessing import Resize
-from igos_pl.datamodules.readers import FatalImages, Readers, be_killed_first
+from igos_pl.datamodules.readers import FatalImages, Readers, be_killed_first, end_workers
 from igos_pl.datamodules.samples import ImageDataset, Sample, check_samples
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
@@ -30,22 +30,22 @@ from igos_pl.settings import Configurable
 from igos_pl.solver.micro_batches import is_dead_loader
 
 
-class SampleDataModule(Configurable, LightningDataModule):
+class SampleDataModule(Configurable, LightningDataModule, ABC):
     """Base class of all data modules. A subclass implements `find_samples`.
 
     Args:
-        resize: ``network`` does what the network's `preprocessing` says, which is to squash unless the
-            network comes from a library with a preprocessing of its own; ``squash`` scales the whole image to
-            the input (as published), ``crop`` its centre (the usual ImageNet evaluation).
+        resize: ``network`` uses the network's `preprocessing`: that of its library if there is one, otherwise
+            ``squash``. ``squash`` scales the whole image to the input (as published), ``crop`` scales its
+            centre (the usual ImageNet evaluation).
         batch_size: images that are optimised together.
         num_workers: processes that read images.
-        limit: explain only this many samples, from the first on.
+        limit: explain only so many samples, the first ones.
         retry_unreadable: explain again what earlier runs recorded as unreadable or failed.
-        shard: ``i/n`` explains every n-th sample from the i-th on (from 0): for job arrays, whose tasks share
-            nothing but the output folder.
+        shard: ``i/n`` explains every n-th sample from the i-th on, counted from 0. This is for job
+            arrays, whose tasks share only the output folder.
 
     Attributes:
-        normalized: whether tensors are normalised already; see `NetworkInput`.
+        normalized: whether tensors are already normalised; see `NetworkInput`.
     """
 
     not_settings = frozenset({"batch_size", "num_workers", "limit", "shard", "retry_unreadable"})
@@ -77,14 +77,14 @@ class SampleDataModule(Configurable, LightningDataModule):
 
     @abstractmethod
     def find_samples(self) -> list[Sample]:
-        """All samples, in an order that does not change; without reading images.
+        """All samples, in an order that does not change. No image is read.
 
         Raises:
-            IgosError: if there is none, or the labels do not fit.
+            IgosError: if there are no samples, or the labels do not fit.
         """
 
     def setup(self, stage: str) -> None:
-        """Find the samples, and open the run, which knows the missing ones. All ranks call this together."""
+        """Find the samples, and open the run, which knows which are still missing. All ranks call it."""
         assert self.trainer is not None, "setup is called by a trainer"
         _check_processes(self.trainer)
         samples = self.find_samples()
@@ -119,7 +119,7 @@ class SampleDataModule(Configurable, LightningDataModule):
             network.is_normalizing,
         )
         self.check_input(to_input)
-        network.check([sample.truth for sample in self.pending])
+        network.check([sample.truth for sample in self.pending if sample.knows_truth])
         workers = min(self.num_workers, len(self.pending))
         if not self.pending:  # nothing is left to do, which Lightning takes for a mistake
             warnings.filterwarnings("ignore", message=".*across ranks is zero")
@@ -148,15 +148,18 @@ class SampleDataModule(Configurable, LightningDataModule):
         to_input(Image.new("RGB", (64, 64)))
 
     def on_exception(self, exception: BaseException) -> None:
-        """Name the images that were being read by a process that died, and note them in the run's folder."""
-        if not is_dead_loader(exception) or self.trainer is None:
+        """End the processes that read images. If one died, name its image and note it in the folder."""
+        if self.trainer is None:
+            return
+        end_workers(self.trainer)
+        if not is_dead_loader(exception):
             return
         notes = FatalImages(Run.of(self.trainer).folder.path)
         for number in self._readers.read_by_dead(exception):
             notes.note(self.pending[number].id)
             logging.getLogger(__name__).warning(
-                "%s: the process that was reading it died. If that happens again, the image is recorded as"
-                " unreadable, and the run after that goes on without it",
+                "%s: the process that was reading it died. If that happens again, the next run records the"
+                " image as unreadable and goes on without it",
                 self.pending[number].path,
             )
 
@@ -175,7 +178,7 @@ class ImageDataModule(SampleDataModule):
 
 
 def absolute(root: str) -> Path:
-    """A path that results can keep: it is right from any working folder.
+    """The absolute path, which stays right if the working folder changes.
 
     Raises:
         IgosError: if it is empty.
@@ -186,7 +189,7 @@ def absolute(root: str) -> Path:
 
 
 def _size(sample: Sample) -> int:
-    """How long an image is expected to take, in units of an object; one without objects takes time, too."""
+    """The expected time for an image: a unit for the image itself, and one for each annotated object."""
     return 1 + len(sample.truth.boxes)
 
 
@@ -208,7 +211,7 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 
 def _check_processes(trainer: Trainer) -> None:
-    """Raise if fewer processes run than were asked for: a part of the data would be left out silently."""
+    """Raise if other processes run than were asked for: a part of the data could be left out silently."""
     wanted = trainer.num_devices * trainer.num_nodes
     if wanted != trainer.world_size:
         raise IgosError(

@@ -27,9 +27,9 @@ _KEYS = {
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
 
-# Why objects, or their masks alone, are left out; also what the warning calls them.
+# What is left out, in the words of the warning: objects, or only their masks.
 _CROWD = "crowd regions"
-_EMPTY = "boxes without width, height or a number"
+_EMPTY = "boxes without width or height, or with a value that is not finite"
 _OUTSIDE = "boxes outside of their images"
 _NO_MASK = "masks (not the boxes) that are damaged, empty or not of their image's size"
 
@@ -40,12 +40,12 @@ class COCODataModule(ImageDataModule):
     """COCO's images (Lin et al., ECCV 2014) or others in its format, with the objects in them.
 
     Crowd regions, objects whose box has no width or height, and objects outside of their image are left out.
-    One warning gives their numbers. Boxes that extend beyond the image are clipped.
+    One warning counts them. Boxes that extend beyond the image are clipped.
 
     Args:
         root: the folder that the file names in ``annotations`` start from.
         annotations: an instances file (``instances_val2017.json``). Without one, all images in the folder and
-            the folders below it are taken, and nothing is known of them.
+            the folders below it are taken, and no objects are known.
         **data: see `SampleDataModule`.
     """
 
@@ -61,7 +61,7 @@ class COCODataModule(ImageDataModule):
     def find_samples(self) -> list[Sample]:
         """A sample for each image of the file, in its order; its id is the image's id there.
 
-        Images without objects are included. Missing image files are only detected when they are read.
+        Images without objects are included. A missing image file is noticed only when it is read.
         """
         if self.annotations is None:
             return [Sample(name.as_posix(), self.root / name) for name in find_images(self.root)]
@@ -76,7 +76,7 @@ class COCODataModule(ImageDataModule):
 
 
 def _read_samples(path: Path, root: Path, left_out: Counter[str]) -> list[Sample]:
-    """The images of an instances file; what is left out is counted."""
+    """The images of an instances file. What is left out is counted in ``left_out``."""
     content = _read_json(path)
     images = _by_id(content, "images", path)
     categories = _by_id(content, "categories", path)
@@ -95,7 +95,7 @@ def _read_samples(path: Path, root: Path, left_out: Counter[str]) -> list[Sample
         _check_annotation(annotation, where, images, categories)
         if annotation["id"] in used:
             raise IgosError(
-                f"{where}: the id {annotation['id']} is there twice; ids of annotations must be unique,"
+                f"{where}: the id {annotation['id']} occurs twice; ids of annotations must be unique,"
                 " because results name objects by them"
             )
         used.add(annotation["id"])
@@ -121,7 +121,7 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
     """The content of an instances file.
 
     Raises:
-        IgosError: if it is missing, no JSON, or lacks one of the three lists.
+        IgosError: if the file is missing, is not valid JSON, or lacks one of the three lists.
     """
     if not path.is_file():
         raise IgosError(f"There is no annotations file {path}: correct --data.annotations")
@@ -129,20 +129,23 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         raise IgosError(
-            f"{path}, line {error.lineno}, column {error.colno}: no JSON ({error.msg}); is the file cut off?"
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); is the"
+            " file cut off?"
         ) from error
     except UnicodeDecodeError as error:
-        raise IgosError(f"{path} is no JSON file: set --data.annotations to an instances file") from error
+        raise IgosError(f"{path} is not a JSON file: set --data.annotations to an instances file") from error
     except RecursionError as error:
-        raise IgosError(f"{path} is nested too deeply to be read: it is no instances file") from error
+        raise IgosError(
+            f"{path} is nested too deeply to be an instances file: correct --data.annotations"
+        ) from error
     except ValueError as error:  # Python refuses to read thousands of digits
         raise IgosError(f"{path} has a number with too many digits ({error}): correct it") from error
     lists = content if isinstance(content, dict) else {}
     missing = [key for key in _KEYS if not isinstance(lists.get(key), list)]
     if missing:
         raise IgosError(
-            f"{path} is no COCO instances file: it has no list {', '.join(map(repr, missing))}. Name one such"
-            " as instances_val2017.json with --data.annotations, or omit it to explain all images in root"
+            f"{path} is no COCO instances file: it has no list {', '.join(map(repr, missing))}. Set"
+            " --data.annotations to one (as instances_val2017.json), or omit it to explain all images in root"
         )
     return lists
 
@@ -151,7 +154,7 @@ def _by_id(content: Mapping[str, list[Entry]], kind: str, path: Path) -> dict[An
     """Entries by their ids.
 
     Raises:
-        IgosError: if one lacks a key, or two share an id.
+        IgosError: if an entry lacks a key, or two share an id.
     """
     entries: dict[Any, Entry] = {}
     for place, entry in enumerate(content[kind]):
@@ -161,7 +164,7 @@ def _by_id(content: Mapping[str, list[Entry]], kind: str, path: Path) -> dict[An
         if not isinstance(number, int | str) or isinstance(number, bool):
             raise IgosError(f"{where}: an id is a whole number or a text, but this is {number!r}")
         if number in entries:
-            raise IgosError(f"{where}: the id {number!r} is there twice; ids of {kind} must be unique")
+            raise IgosError(f"{where}: the id {number!r} occurs twice; ids of {kind} must be unique")
         entries[number] = entry
     return entries
 
@@ -183,7 +186,7 @@ def _check_image(image: Entry, path: Path) -> None:
 
 
 def _check_inside(image: Entry, root: Path, path: Path) -> None:
-    """Raise if a file name leads out of the root, links apart: a foreign file could name any picture."""
+    """Raise if a file name leads out of the root: such a file could name any picture. Links are allowed."""
     top = os.path.join(os.path.abspath(root), "")
     if not os.path.abspath(os.path.join(top, image["file_name"])).startswith(top):
         raise IgosError(
@@ -193,7 +196,7 @@ def _check_inside(image: Entry, root: Path, path: Path) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number that fits into 64 bits, and no truth value."""
+    """Whether a value is a number, not a bool, that fits into 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isinstance(value, float) or -(2**63) <= value < 2**63
@@ -220,7 +223,7 @@ def _check_annotation(
 def _truth(
     objects: Sequence[Entry], names: Mapping[Any, str], height: int, width: int, left_out: Counter[str]
 ) -> GroundTruth:
-    """The usable objects of an image; those that are not are counted."""
+    """The usable objects of an image. The others are counted in ``left_out``."""
     if not objects:
         return GroundTruth()
     corners = np.array([item["bbox"] for item in objects], np.float64)
@@ -248,7 +251,7 @@ def _truth(
 
 
 def _mask(item: Entry, height: int, width: int) -> Rle | None:
-    """An object's mask of ``height x width`` pixels; None if it has none that can be used.
+    """An object's mask of ``height x width`` pixels; None if it has no usable one.
 
     Encoding a polygon takes about 40 microseconds, and the result needs a tenth of its memory.
     """
@@ -262,7 +265,7 @@ def _mask(item: Entry, height: int, width: int) -> Rle | None:
             mask = _from_rle(segmentation, height, width)
         return mask if mask is not None and coco_mask.area(mask) else None
     except (KeyError, TypeError, ValueError, OverflowError):
-        return None  # what pycocotools raises on damaged ones
+        return None  # pycocotools raises these for damaged masks
 
 
 def _from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle | None:

@@ -1,4 +1,4 @@
-"""Anyone's map-style data set."""
+"""The data module for any map-style data set."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -17,7 +17,7 @@ from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import ItemReader
 from igos_pl.datamodules.base import SampleDataModule
-from igos_pl.datamodules.samples import Sample
+from igos_pl.datamodules.samples import Sample, failure_of
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.settings import Attributes, digest
 
@@ -27,18 +27,24 @@ class DatasetSample(Sample):
     """An item of a data set.
 
     Attributes:
-        dataset: that has the item.
-        index: of the item.
-        reader: takes the item apart.
+        dataset: the data set that has the item.
+        index: the item's index.
+        reader: splits the item into the image and what is known of it.
     """
+
+    knows_truth: ClassVar[bool] = False
 
     dataset: Any = field(kw_only=True)
     index: int = field(kw_only=True)
     reader: ItemReader = field(kw_only=True)
 
     def load(self) -> tuple[Image.Image | Tensor, GroundTruth]:
-        """See `Sample.load`. An exception of the data set at an item is the item's failure."""
-        return self.reader.read(self.item())
+        """See `Sample.load`. If the data set raises an exception, only this item fails."""
+        item = self.item()
+        try:
+            return self.reader.read(item)
+        except Exception as error:  # a picture that is decoded only now, say
+            raise failure_of(error) from error
 
     def item(self) -> Any:
         """The item as the data set gives it.
@@ -50,16 +56,16 @@ class DatasetSample(Sample):
         try:
             return self.dataset[self.index]
         except Exception as error:
-            message = f"the data set raised {type(error).__name__}: {error}"
-            raise (UnreadError if _may_pass(error) else IgosError)(message) from error
+            raise failure_of(error, "the data set") from error
 
 
 class DatasetDataModule(SampleDataModule):
     """Any map-style data set: one with ``dataset[index]`` and ``len(dataset)``.
 
-    Pictures (PIL images, uint8 arrays, bytes) are preprocessed as the network wants it. Tensors and float
-    arrays are the network's input already: of its size, float from 0 to 1 or uint8 from 0 to 255. See
-    `igos_pl.data.items` for the forms of items and images.
+    Pictures (PIL images, uint8 arrays, bytes) are preprocessed as the network needs it. Tensors and float
+    arrays must be the network's input already: of its size, float from 0 to 1 or uint8 from 0 to 255. Only
+    uint8 tensors of another size are preprocessed like pictures. `igos_pl.data.items` lists the forms of
+    items and images.
 
     An item at which the data set raises an exception is recorded as unreadable, with the reason. If the
     exception says that a file or a server could not be reached, the next run tries the item again.
@@ -68,9 +74,9 @@ class DatasetDataModule(SampleDataModule):
         dataset: the data set.
         ids: a name for each item, which identifies its results: a list, or a function of the index. By
             default, the index.
-        normalized: whether float tensors are normalised already, by the network's mean and std.
+        normalized: whether float tensors are already normalised by the network's mean and std.
         image_key: the image's key, if items are dicts with several images.
-        label_key: the label's key, if items are dicts that keep it elsewhere than under ``label``,
+        label_key: the label's key, if items are dicts that have it under another key than ``label``,
             ``labels``, ``target`` or ``cls``.
         **data: see `SampleDataModule`.
 
@@ -78,7 +84,7 @@ class DatasetDataModule(SampleDataModule):
     folder of another data set is refused.
     """
 
-    not_settings = frozenset({"dataset", "ids"})  # told by the facts
+    not_settings = frozenset({"dataset", "ids"})  # `facts` describes them
 
     def __init__(
         self,
@@ -120,9 +126,9 @@ class DatasetDataModule(SampleDataModule):
         readable = hasattr(self.dataset, "__getitem__") and hasattr(self.dataset, "__len__")
         if isinstance(self.dataset, IterableDataset) or not readable:
             raise IgosError(
-                f"{name} has no dataset[index] and len(dataset), so its images could not be shared between"
-                " processes or resumed: use WebDatasetDataModule for tar files, LitDataDataModule for folders"
-                " of LitData, or put the items into a list"
+                f"{name} has no dataset[index] and len(dataset), so its images cannot be shared between"
+                " processes, and a run cannot be resumed: use WebDatasetDataModule for tar files,"
+                " LitDataDataModule for folders of LitData, or put the items into a list"
             )
         length = len(self.dataset)  # type: ignore[arg-type]
         if not length:
@@ -140,11 +146,11 @@ class DatasetDataModule(SampleDataModule):
         return [str(name) for name in self.ids]
 
     def facts(self) -> Attributes:
-        """What tells this data set from others.
+        """What identifies this data set.
 
         Raises:
             UnreadError: if its first or last item cannot be read now.
-            IgosError: if it gives another image each time.
+            IgosError: if an item has another image each time it is read.
         """
         samples = self._samples or self.find_samples()
         names = [sample.id for sample in samples]
@@ -157,24 +163,28 @@ class DatasetDataModule(SampleDataModule):
         }
 
     def check_input(self, to_input: NetworkInput) -> None:
-        """Raise if the network does not take the first image."""
-        for sample in self.pending[:1]:
-            assert isinstance(sample, DatasetSample)
-            try:
-                item = sample.item()
-            except IgosError:
-                return  # this item's own failure
-            try:
-                to_input(sample.reader.read(item)[0])
-                unused = sample.reader.unused(item)
-            except IgosError as error:
-                raise IgosError(f"{sample.path}: {error}") from error
-            if unused and self.trainer is not None and self.trainer.is_global_zero:
-                logging.getLogger(__name__).warning(
-                    "%s comes with a %s, which is neither a label nor boxes with labels: it is not used",
-                    sample.path,
-                    unused,
-                )
+        """Raise if the network does not take images of the first item's form.
+
+        It reads the data set's first item even if that item is not pending, so that a resumed run is checked
+        like the first one.
+        """
+        sample = self._samples[0]
+        assert isinstance(sample, DatasetSample)
+        try:
+            item = sample.item()
+        except IgosError:
+            return  # this item's own failure
+        try:
+            to_input(sample.reader.example(item))
+            unused = sample.reader.unused(item)
+        except IgosError as error:
+            raise IgosError(f"{sample.path}: {error}") from error
+        if unused and self.trainer is not None and self.trainer.is_global_zero:
+            logging.getLogger(__name__).warning(
+                "%s comes with a %s, which is neither a label nor boxes with labels: it is not used",
+                sample.path,
+                unused,
+            )
 
 
 def _content(sample: Sample) -> str:
@@ -187,8 +197,8 @@ def _content(sample: Sample) -> str:
         return digest(str(error).partition(":")[0])
     if first != second:
         raise IgosError(
-            f"{sample.path} is another image each time it is read, so nobody could look at what was"
-            " explained: remove the random transforms from the data set"
+            f"{sample.path} is another image each time it is read, so the results would not show"
+            " what was explained: remove the random transforms from the data set"
         )
     return first
 
@@ -198,12 +208,3 @@ def _bytes(image: Image.Image | Tensor) -> str:
     found = hashlib.blake2b(str((pixels.shape, str(pixels.dtype))).encode(), digest_size=8)
     found.update(np.ascontiguousarray(pixels).tobytes())
     return found.hexdigest()
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether an exception says that something could not be reached, not that it is damaged."""
-    if isinstance(error, MemoryError):
-        return True
-    # Pillow raises OSErrors without a number of the system for damaged pictures.
-    damaged = type(error) is OSError and error.errno is None
-    return isinstance(error, OSError) and not damaged and not isinstance(error, UnidentifiedImageError)

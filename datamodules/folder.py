@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import find_images
+from igos_pl.data.images import find_images, picture_endings
 from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules.base import SampleDataModule, absolute
 from igos_pl.datamodules.label_files import read_labels
@@ -21,14 +21,14 @@ _FOLDERS = "folders"
 
 
 class ImageFolderDataModule(SampleDataModule):
-    """Pictures in folders, or some pictures.
+    """Pictures in folders, or single pictures.
 
     Args:
         root: a folder, with the folders below it; a single picture; a pattern such as ``photos/*.jpg``
             (``**`` stands for any folders); or a list of these. An image's id is its path below the folder,
             or below the deepest folder that all of them lie in.
         labels: ``folders`` takes the name of the first folder below the root as the class, as torchvision's
-            ``ImageFolder`` does. Otherwise a file with the id and the label of each picture: a text file of
+            ``ImageFolder`` does. Otherwise a file that gives the label of each picture's id: a text file of
             lines ``path label``, or a table (``.csv``, ``.tsv``) of these two columns, or with columns named
             ``path`` and ``label``. A label is a number or a class name. By default, no labels are known.
         **data: see `SampleDataModule`.
@@ -45,7 +45,7 @@ class ImageFolderDataModule(SampleDataModule):
         if not given:
             raise IgosError("root is an empty list: set --data.root to the folder with the images")
         self._roots = [absolute(each) for each in given]
-        # A setting: where the pictures lie, as text.
+        # A setting of the run: where the pictures lie.
         self.root = self._roots[0] if len(given) == 1 else [str(each.resolve()) for each in self._roots]
         self.labels = Path(labels) if labels and labels != _FOLDERS else labels
 
@@ -70,18 +70,26 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
             bases.append(root.parent)
             found.add(root)
         elif glob.has_magic(str(root)) and not root.exists():
-            matches = [Path(match) for match in glob.glob(str(root), recursive=True)]
+            matches = _matches(root)
             if not matches:
-                raise IgosError(f"No file matches {root}: correct --data.root")
+                raise IgosError(f"No image matches {root}: correct --data.root")
             bases.append(_fixed_part(root))
-            found.update(path for path in matches if path.is_file())
-            for folder in matches if "**" not in root.parts else ():
-                if folder.is_dir():
-                    found.update(folder / path for path in find_images(folder))
+            found |= matches
         else:
             bases.append(root)
             found.update(root / path for path in find_images(root))
     return Path(os.path.commonpath(bases)), found
+
+
+def _matches(pattern: Path) -> set[Path]:
+    """The pictures that match a pattern, and those in the folders that match it."""
+    endings = picture_endings()
+    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]
+    found = {path for path in matches if path.suffix.lower() in endings and path.is_file()}
+    for folder in matches if "**" not in pattern.parts else ():
+        if folder.is_dir():
+            found.update(folder / path for path in find_images(folder, may_be_empty=True))
+    return found
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -114,7 +122,7 @@ def _folder_labels(base: Path, names: Sequence[str], classes: ClassLabels) -> di
         labels = {folder: place for place, folder in enumerate(folders)}
         shown = ", ".join(f"{place} is {folder}" for folder, place in list(labels.items())[:4])
         logging.getLogger(__name__).warning(
-            "%s: the network's class names are unknown, so labels are the places of the sorted folders: %s%s",
+            "%s: the network's class names are unknown, so the sorted folders are numbered from 0: %s%s",
             base,
             shown,
             ", ..." if len(folders) > 4 else "",

@@ -1,4 +1,4 @@
-"""ImageNet's validation set, in either of the two forms that people have it in."""
+"""ImageNet's validation set, in either of its two usual layouts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ImageNetDataModule(ImageDataModule):
     """ImageNet (ILSVRC 2012) validation images with their labels.
 
     Args:
-        root: either has a folder for each class, named by its WordNet id (``n01440764/*.JPEG``), or has all
-            images in one flat folder, and ``ground_truth`` names the labels.
+        root: the folder with the images. It has a folder for each class, named by its WordNet id
+            (``n01440764/*.JPEG``), or it is flat, and ``ground_truth`` names the labels.
         ground_truth: the official ``ILSVRC2012_validation_ground_truth.txt``: a number from 1 to 1000 on each
             line, for the images in the order of their names. Its numbering is not the order of the WordNet
             ids that networks use; it is translated here.
@@ -58,7 +58,7 @@ def _by_folder(root: Path, paths: list[Path]) -> list[int]:
 
 def _official(file: Path, paths: list[Path]) -> list[int]:
     if not file.is_file():
-        raise IgosError(f"There is no ground-truth file {file}")
+        raise IgosError(f"There is no ground-truth file {file}: correct --data.ground_truth")
     lines = file.read_text("utf-8-sig", errors="replace").split()
     known = index_of_ilsvrc2012_id()
     for number, line in enumerate(lines, 1):

@@ -22,15 +22,15 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
     """Labels by the names of the pictures.
 
     Args:
-        path: of the file.
-        names: of the pictures.
-        classes: the network's.
+        path: the labels file.
+        names: the names of all pictures.
+        classes: the network's classes.
 
     Raises:
         IgosError: if the file is missing, a line is malformed, or a picture has no label, or two.
     """
     if not path.is_file():
-        raise IgosError(f"There is no labels file {path}")
+        raise IgosError(f"There is no labels file {path}: correct --data.labels")
     text = path.read_text("utf-8-sig", errors="replace")
     ending = path.suffix.lower()
     lines = _table(path, text, _TABLES[ending]) if ending in _TABLES else _plain_lines(path, text, set(names))
@@ -44,19 +44,20 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
             raise IgosError(f"{path}, line {number}: the label {word[:20]} is too large; labels count from 0")
         if labels.setdefault(name, label) != label:
             raise IgosError(
-                f"{path}, line {number}: {name} has the label {labels[name]} in another line, here {label}"
+                f"{path}, line {number}: {name} has the label {labels[name]} in an earlier line, but {label}"
+                " here: remove the wrong line"
             )
     missing = [name for name in names if name not in labels]
     if missing:
         raise IgosError(
             f"{path} has labels for {len(labels)} images, but {len(missing)} of the {len(names)} images have"
-            f" none ({missing[0]}, ...)"
+            f" none ({missing[0]}, ...): add lines for them"
         )
     return labels
 
 
 def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]:
-    """The lines of a text file. Paths and class names may have spaces: a path is one that is known."""
+    """The lines of a text file. Paths and class names may have spaces, so known paths are looked for."""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue

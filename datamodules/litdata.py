@@ -21,7 +21,7 @@ class LitDataFolder(Dataset[Any]):
     forked processes must not share.
 
     Args:
-        folder: that has the chunks and their ``index.json``.
+        folder: the folder with the chunks and their ``index.json``.
 
     Raises:
         IgosError: if it is not such a folder, or litdata is not installed.
@@ -32,7 +32,7 @@ class LitDataFolder(Dataset[Any]):
         self._length = _length(folder)
         self._stream: Any = None
         self._process = 0
-        _streaming_dataset()  # a missing package is told now
+        _streaming_dataset()  # raises now if the package is missing
 
     def __len__(self) -> int:
         return self._length
@@ -64,13 +64,13 @@ def _length(folder: Path) -> int:
         return sum(int(chunk["chunk_size"]) for chunk in chunks)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IgosError(
-            f"{folder} is no folder that litdata.optimize wrote: cannot read {index.name}"
+            f"{folder} is not a folder that litdata.optimize wrote: cannot read {index.name}"
             f" ({type(error).__name__}: {error}). Set --data.root to the folder with the chunks"
         ) from error
 
 
 def _streaming_dataset() -> Any:
-    # It asks the package index for a newer version, and compute nodes wait for that in vain.
+    # LitData asks the package index for a newer version; compute nodes without internet would wait for it.
     os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
     try:
         from litdata import StreamingDataset

@@ -1,4 +1,4 @@
-"""Which images the data-loading processes read, so that one that kills its reader can be named."""
+"""Keeps track of which image each data-loading process reads, to name an image that kills its process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from igos_pl.errors import IgosError
 from igos_pl.store.files import publishing
 
-# An image that was being read at so many deaths is not read again.
+# An image is not read again after so many processes died while they read it.
 _DEATHS = 2
 
 FATAL = (
@@ -37,13 +39,13 @@ class Readers:
     """
 
     def __init__(self, workers: int) -> None:
-        # A row for each process: its id, and the number of the image; -1 for none.
+        # A row for each process: its pid, and the number of the image that it reads; -1 for none.
         rows: Any = torch.full((workers, 2), -1, dtype=torch.int64)
         self._rows: Tensor = rows.share_memory_() if workers else rows
 
     @contextmanager
     def reading(self, number: int) -> Iterator[None]:
-        """Say in a data-loading process that it reads an image, until the context ends."""
+        """Note in a data-loading process that it reads an image, until the context ends."""
         worker = get_worker_info()
         if worker is None:  # the rank itself reads
             yield
@@ -64,14 +66,14 @@ class FatalImages:
     """Notes in a run's folder: a small file for each death of a process that was reading an image.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "deaths"
 
     def note(self, name: str) -> None:
-        """Note that a process died while it was reading an image; nothing where there is no folder."""
+        """Note that a process died while it was reading an image. Without a folder, nothing is noted."""
         with suppress(OSError, IgosError):  # the run ends with another error already
             self.path.mkdir(exist_ok=True)
             with publishing(self.path / f"{uuid.uuid4().hex}.txt") as temporary:
@@ -80,7 +82,7 @@ class FatalImages:
     def names(self) -> set[str]:
         """The images that are not to be read again."""
         deaths: Counter[str] = Counter()
-        with suppress(OSError):  # there is none
+        with suppress(OSError):  # there are no notes
             for path in self.path.glob("[!.]*.txt"):
                 deaths[path.read_text(encoding="utf-8", errors="replace")] += 1
         return {name for name, count in deaths.items() if count >= _DEATHS}
@@ -91,3 +93,17 @@ def be_killed_first() -> None:
     with suppress(OSError):
         score = Path("/proc/self/oom_score_adj")
         score.write_text(str(max(500, int(score.read_text()))))
+
+
+def end_workers(trainer: Trainer) -> None:
+    """End the processes that read a trainer's images.
+
+    The traceback of an exception that passed through their iterator keeps it, and them, alive. At its exit,
+    Python sends SIGTERM to them, which they ignore, and waits for them without end.
+    """
+    loader = trainer.predict_loop._combined_loader
+    for iterator in getattr(getattr(loader, "_iterator", None), "iterators", ()):
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                worker.kill()  # one that is still reading

@@ -1,13 +1,14 @@
-"""What is explained: samples, which are read only when they are needed, and the batches that they make."""
+"""The samples that are explained, each read only when it is needed, and their batches."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,6 +19,7 @@ from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.records import ImageRecord
 from igos_pl.datamodules.readers import FATAL, Readers
 from igos_pl.errors import IgosError, UnreadError
+from igos_pl.solver.micro_batches import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,11 @@ class Sample:
         id: its name, unique in the data set and the same on every machine.
         path: where it lies.
         truth: what is known of it before it is read.
+        knows_truth: whether that is all that is known; False for a class whose samples tell it when they are
+            read.
     """
+
+    knows_truth: ClassVar[bool] = True
 
     id: str
     path: Path | str
@@ -57,9 +63,9 @@ class ImageDataset(Dataset[ImageBatch]):
     """Reads and scales samples, a batch at a time. An unreadable image becomes a record that says why.
 
     Args:
-        samples: the queue.
+        samples: the samples of the queue.
         to_input: how images become the network's input.
-        readers: are told which image is being read.
+        readers: note which image is being read.
         fatal: ids of images that are not read, because they kill the process that reads them.
     """
 
@@ -79,7 +85,7 @@ class ImageDataset(Dataset[ImageBatch]):
         return len(self.samples)
 
     def __getitem__(self, numbers: Sequence[int]) -> ImageBatch:
-        """The samples of some numbers: readable images as one tensor, the others as failures."""
+        """The batch of samples with these numbers: a tensor of the readable images, records of the others."""
         items = [self._read(number) for number in numbers]
         lost = [record for image, record, _ in items if image is None]
         readable = [(image, record, truth) for image, record, truth in items if image is not None]
@@ -102,10 +108,11 @@ class ImageDataset(Dataset[ImageBatch]):
                 raise IgosError(FATAL)
             image, known = sample.load()
             pixels, frame = self.to_input(image)
-        except IgosError as error:
-            status = UNREAD if isinstance(error, UnreadError) else "unreadable"
-            return None, replace(record, status=status, message=str(error)), sample.truth
-        truth = known.fitting(frame.width, frame.height)
+            truth = known.fitting(frame.width, frame.height)
+        except Exception as error:
+            failure = failure_of(error)
+            status = UNREAD if isinstance(failure, UnreadError) else "unreadable"
+            return None, replace(record, status=status, message=str(failure)), sample.truth
         left_out = len(known.names) - len(truth.names)
         notes = (
             [f"{left_out} object(s) left out: their masks have another size than the image"]
@@ -126,11 +133,33 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(images))
 
 
+def failure_of(error: Exception, what: str = "reading it") -> IgosError:
+    """Any exception as the failure of the one image at which it was raised.
+
+    Args:
+        error: of a data set, a library, or this package.
+        what: raised it.
+    """
+    if isinstance(error, IgosError):
+        return error
+    message = f"{what} raised {type(error).__name__}: {error}"
+    return (UnreadError if _may_pass(error) else IgosError)(message)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an exception says that something could not be reached, not that it is damaged."""
+    if is_out_of_memory(error):
+        return True
+    # Pillow raises OSErrors without a number of the system for damaged pictures.
+    damaged = type(error) is OSError and error.errno is None
+    return isinstance(error, OSError) and not damaged and not isinstance(error, UnidentifiedImageError)
+
+
 def check_samples(samples: Sequence[Sample]) -> None:
-    """Raise if two samples have one id, or results could not hold what is known of one.
+    """Raise if two samples have the same id, or a name or number of a sample cannot be stored in results.
 
     Raises:
-        IgosError: naming the sample.
+        IgosError: the message names the sample.
     """
     paths: dict[str, Path | str] = {}
     for sample in samples:
@@ -154,7 +183,7 @@ def _check_text(sample: Sample) -> None:
         problem = "an object whose id has more than 64 bits"
     else:
         return
-    raise IgosError(f"The image {str(sample.path)!r} (id {sample.id!r}) has {problem}: change that")
+    raise IgosError(f"The image {str(sample.path)!r} (id {sample.id!r}) has {problem}: correct it")
 
 
 def _is_utf8(text: str) -> bool:

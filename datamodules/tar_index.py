@@ -36,7 +36,7 @@ def members_of(path: Path) -> Iterator[Member]:
     After a damaged header, the search goes on at the next sound one.
 
     Raises:
-        IgosError: if the file cannot be read, is compressed, or is no tar file.
+        IgosError: if the file cannot be read, is compressed, or is not a tar file.
     """
     try:
         with path.open("rb") as file:
@@ -56,7 +56,7 @@ def members_of(path: Path) -> Iterator[Member]:
 
 
 def _run_of_members(file: BinaryIO, position: int) -> tuple[list[Member], int]:
-    """The members from a position up to the end or a damaged header, and where that is."""
+    """The members from a position up to the end or a damaged header, and the position of that."""
     file.seek(position)
     found: list[Member] = []
     try:
@@ -78,11 +78,11 @@ def _check_start(path: Path, file: BinaryIO) -> None:
     head = file.read(_BLOCK)
     if head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head[:4] in (b"\xfd7zX", b"\x28\xb5\x2f\xfd"):
         raise IgosError(
-            f"The shard {path} is compressed, so its members cannot be read one by one: decompress it (images"
-            " hardly become smaller by it)"
+            f"The shard {path} is compressed, so its members cannot be read one by one: decompress it"
+            " (compression hardly makes images smaller)"
         )
     if head and head != _ENDS and not _is_header(head):
-        raise IgosError(f"{path} is no tar file")
+        raise IgosError(f"{path} is not a tar file: correct --data.urls")
 
 
 def _is_header(block: bytes) -> bool:

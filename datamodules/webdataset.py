@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 from torch import Tensor
 
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import decode_image, picture_endings
+from igos_pl.data.images import check_bytes, decode_image, picture_endings
 from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.datamodules.samples import Sample
@@ -25,7 +25,7 @@ from igos_pl.errors import IgosError, UnreadError
 # The members that hold labels: a number or a class name; a JSON object with a key "label" or "cls".
 _LABELS = ("cls", "json")
 
-# WebDataset's own notes in a shard.
+# Members with WebDataset's own metadata.
 _META = re.compile(r"__[^/]*__($|/)")
 
 _UNKNOWN = GroundTruth()  # before a sample is read; shared, since there may be millions
@@ -43,6 +43,8 @@ class TarSample(Sample):
         problem: why it has no picture.
     """
 
+    knows_truth: ClassVar[bool] = False
+
     shard: Path = field(kw_only=True)
     image: Member | None = field(kw_only=True)
     label: Member | None = field(kw_only=True)
@@ -57,6 +59,7 @@ class TarSample(Sample):
         return decode_image(self._content(self.image)), GroundTruth(label)
 
     def _content(self, member: Member) -> bytes:
+        check_bytes(member.size)
         try:
             with self.shard.open("rb") as file:
                 file.seek(member.offset)
@@ -70,17 +73,18 @@ class TarSample(Sample):
 
 
 class WebDatasetDataModule(SampleDataModule):
-    """Tar files as WebDataset reads them: members of one name before the first dot are one sample.
+    """Tar files as WebDataset reads them: members with the same name before the first dot are one sample.
 
     The headers of all shards are read when a run starts. From then on, samples are read one by one, so that a
-    run shares and resumes them as files of a folder; a batch takes samples that lie side by side.
+    run can share and resume them like the files of a folder. A batch takes neighbouring samples.
 
     A sample's picture is its member with an ending such as ``jpg`` or ``png``. Its label is its member
     ``cls`` (a number or a class name), or the entry ``label`` or ``cls`` of its member ``json``.
 
     Args:
         urls: the shards, on a file system that all processes see: a path with braces
-            (``shards/{000..099}.tar``) or wildcards (``shards/*.tar``), or a list. Not compressed.
+            (``shards/{000..099}.tar``) or wildcards (``shards/*.tar``), or a list. Shards must not be
+            compressed.
         image: the picture's ending, needed only if samples have several pictures.
         shard_ids: whether an id is ``shard.tar/key`` instead of the key (WebDataset's ``__key__``): needed if
             keys occur in more than one shard.
@@ -101,7 +105,7 @@ class WebDatasetDataModule(SampleDataModule):
         for url in given:
             if re.match(r"pipe:|[a-z0-9+]+://", url) and not url.startswith("file://"):
                 raise IgosError(
-                    f"{url} is no path. Samples are read one by one, for which remote storage is too slow:"
+                    f"{url} is not a path. Samples are read one by one, for which remote storage is too slow:"
                     " copy the shards to a disk, or mount the storage"
                 )
         self._given = [str(Path(url.removeprefix("file://")).absolute()) for url in given]
@@ -156,7 +160,7 @@ class WebDatasetDataModule(SampleDataModule):
             found = plain if len(plain) == 1 else found
         if not found:
             what = "picture" if self.image is None else f"member {wanted}"
-            return None, f"the sample has no {what}, but {', '.join(members)}"
+            return None, f"the sample has no {what}; its members: {', '.join(members)}"
         if len(found) > 1:
             raise IgosError(
                 f"The sample {key} in {shard} has several pictures ({', '.join(found)}): name the ending of"
@@ -211,7 +215,7 @@ def _grouped(shard: Path) -> Iterator[tuple[str, dict[str, Member]]]:
         current = key
         ending = ending.lower()
         if ending in members:
-            raise IgosError(f"The shard {shard} has the member {member.name} twice: write it again")
+            raise IgosError(f"The shard {shard} has the member {member.name} twice: write the shard again")
         members[ending] = member
     if current is not None:
         yield current, members
@@ -221,14 +225,14 @@ def _label(member: Member, content: bytes, classes: ClassLabels) -> int:
     """The label that a member holds; -1 if a JSON object has none.
 
     Raises:
-        IgosError: if it is neither a number nor a class of the network.
+        IgosError: if the label is neither a number nor a class of the network, or the JSON is not valid.
     """
     text = content.decode("utf-8", "replace").strip()
     if member.name.lower().endswith(".json"):
         try:
             entries = json.loads(text)
         except ValueError as error:
-            raise IgosError(f"{member.name} is no JSON: {error}") from error
+            raise IgosError(f"{member.name} is not valid JSON: {error}") from error
         known = entries if isinstance(entries, dict) else {}
         text = str(next((known[key] for key in ("label", "cls") if key in known), "-1"))
     return int(text) if re.fullmatch(r"-1|\d+", text) else classes.of(text)

@@ -1,4 +1,4 @@
-"""Checks of shapes and ranges that every public entry uses, so that all messages read alike."""
+"""Checks of shapes and ranges that all public functions share, so that their messages look alike."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:  # looking into a result imports this module, and must not imp
     from torch import Tensor
 
 
-# A list of names in a message ends after so many.
+# A message lists at most so many names.
 _SHOWN = 10
 
-# Names that are less close than the closest one by more than this (of 1) are not offered.
+# A name is suggested only if its similarity (0 to 1) is within this of the most similar one.
 _MUCH_CLOSER = 0.1
 
 
@@ -24,12 +24,12 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> N
     """Raise unless ``tensor`` has the expected shape.
 
     Args:
-        name: what the message calls the tensor.
-        tensor: the tensor to look at.
+        name: the tensor's name in the message.
+        tensor: the tensor to check.
         expected: a number for a fixed length, a letter for a free one, e.g. ``("B", 3, "H", "W")``.
 
     Raises:
-        IgosError: naming the expected and the actual shape.
+        IgosError: the message names the expected and the actual shape.
     """
     actual = tuple(tensor.shape)
     fits = len(actual) == len(expected) and all(
@@ -44,7 +44,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise unless ``value`` is one of ``choices``.
 
     Raises:
-        IgosError: naming the value and the choices.
+        IgosError: the message names the value and the choices.
     """
     if value not in choices:
         close = closest(value, choices)
@@ -53,14 +53,14 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 def closest(name: str, known: Collection[str], most: int = 3) -> list[str]:
-    """The names that someone may have meant by one that is not known, best first; none if none is close.
+    """The known names that are similar to an unknown one, best first.
 
     Case does not matter. A name that begins with the given one counts as close, whatever its length.
 
     Args:
-        name: what was given.
-        known: the names that there are.
-        most: so many at most.
+        name: the unknown name.
+        known: all known names.
+        most: the largest number of names to return.
     """
     by_case: dict[str, list[str]] = {}
     for each in known:
@@ -75,7 +75,7 @@ def closest(name: str, known: Collection[str], most: int = 3) -> list[str]:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """What to say after a name that is not known: the closest names, or the first ones that there are."""
+    """Advice for an unknown name: the closest known names, or the first ones if none is close."""
     close = closest(name, known)
     if close:
         return f"did you mean {' or '.join(close)}?"
@@ -106,7 +106,7 @@ def check_share(name: str, value: float) -> None:
     """Raise unless ``value`` is a number from 0 to 1.
 
     Raises:
-        IgosError: naming the value and the bounds.
+        IgosError: the message names the value and the bounds.
     """
     if not 0 <= value <= 1:
         raise IgosError(f"{name} is {value}, but must be between 0 and 1")
@@ -116,7 +116,7 @@ def check_at_least(name: str, value: float, lowest: float) -> None:
     """Raise unless ``value`` is a finite number of at least ``lowest``.
 
     Raises:
-        IgosError: naming the value and the bound.
+        IgosError: the message names the value and the bound.
     """
     if not value >= lowest:
         raise IgosError(f"{name} is {value}, but must be at least {lowest}")

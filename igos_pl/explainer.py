@@ -52,10 +52,10 @@ from igos_pl.solver.starts import Start
 _MICRO_BATCH = {"cpu": 5}
 _MICRO_BATCH_ACCELERATOR = 64
 
-# Pixels of masks that are optimised together; bounds the memory for images with very many targets.
+# The most mask pixels that are optimised together. This bounds the memory for images with many targets.
 _PIXELS_AT_ONCE = 1 << 24
 
-# The run ends when the network has raised an exception at this many images in a row: the first limit holds
+# The run ends when the network has raised exceptions at this many images in a row. The first limit holds
 # until an image was explained, the second one afterwards.
 _FAILURES_AT_FIRST = 4
 _FAILURES_IN_A_ROW = 32
@@ -71,20 +71,20 @@ class Explainer(Configurable, LightningModule):
     `from_preset` for other presets. A `MaskWriter` is added to a trainer that has no `RunCallback`.
 
     Args:
-        network: what is explained. It is frozen while a batch is explained, and is left as it was.
+        network: the network to explain. It is frozen while a batch is explained, and restored afterwards.
         method: ``igos`` (I-GOS), ``igos+`` (iGOS+) or ``igos++`` (iGOS++).
         optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
             ``torch.optim``; Adam with a step of 0.1 by default.
         mask_size: s, cells along the side of a mask.
         iterations: number of optimiser iterations.
         path_steps: K, positions on the integration path.
-        path: ``scaled`` (as published) or ``threshold`` (removes the lowest cells of the mask first); see
+        path: ``scaled`` (as published) or ``threshold`` (it removes the lowest mask cells first); see
             `igos_pl.solver.integration_paths`.
         average: return the weighted mean of the masks of all iterations; later masks have larger weights.
         l1: weight of the removed area. The threshold path divides this area by the area that the deletion and
             insertion curves remove.
         l2: weight of the (bilateral) total variation.
-        noise: standard deviation of noise on perturbed images, in units of ImageNet-normalised images.
+        noise: standard deviation of the noise on perturbed images, in units of ImageNet-normalised images.
         baseline: ``blur``, ``black``, ``mean`` or ``noise``.
         start: the initial masks. A diverse start gives each target one explanation per cell.
         metrics: whether deletion and insertion curves are computed.
@@ -92,7 +92,7 @@ class Explainer(Configurable, LightningModule):
         micro_batch_size: perturbed images per forward pass; by default chosen for the device.
 
     Attributes:
-        on_progress: is told how far a batch is; None to disable it.
+        on_progress: called with the progress of a batch; None to disable it.
     """
 
     not_settings = frozenset({"micro_batch_size", "optimizer"})  # the optimiser is among the facts
@@ -101,7 +101,7 @@ class Explainer(Configurable, LightningModule):
         self,
         network: ExplainableNetwork,
         method: str = "igos+",
-        optimizer: OptimizerFactory = partial(Adam, lr=0.1),  # noqa: B008  it is a constant
+        optimizer: OptimizerFactory = partial(Adam, lr=0.1),  # noqa: B008  a constant
         mask_size: int = 28,
         iterations: int = 20,
         path_steps: int = 2,
@@ -111,7 +111,7 @@ class Explainer(Configurable, LightningModule):
         l2: float = 80.0,
         noise: float = 0.0,
         baseline: Literal["blur", "black", "mean", "noise"] = "blur",
-        start: Start = Start(),  # noqa: B008  it is frozen
+        start: Start = Start(),  # noqa: B008  frozen
         metrics: bool = True,
         seed: int = 63,
         micro_batch_size: int | None = None,
@@ -161,12 +161,12 @@ class Explainer(Configurable, LightningModule):
         """An explainer with the settings of a preset.
 
         Args:
-            network: what is explained.
+            network: the network to explain.
             preset: ``fast``, ``published``, ...; see `igos_pl.solver.presets.preset_names`.
-            **settings: arguments of the constructor that win over the preset's.
+            **settings: arguments of the constructor; they override those of the preset.
 
         Raises:
-            IgosError: naming the presets or the arguments, if it is not one of them.
+            IgosError: if there is no such preset or argument. The message names all, or similar ones.
         """
         check_arguments(cls.__name__, settings, parameters_of(cls))
         return cls(network, **{**preset_settings(preset), **settings})
@@ -182,7 +182,7 @@ class Explainer(Configurable, LightningModule):
         return {**self._optimizer_facts, "precision": precision}
 
     def on_predict_start(self) -> None:
-        """Count failures of the network anew."""
+        """Reset the count of the network's failures."""
         run = Run.of(self.trainer)
         self._failures = _Failures(run.explained_before, min(_FAILURES_AT_FIRST, len(run.pending)))
 
@@ -199,7 +199,7 @@ class Explainer(Configurable, LightningModule):
         again is recorded as failed.
 
         Raises:
-            NetworkError: if the network has raised at every image so far, or at very many in a row.
+            NetworkError: if the network raised exceptions at all of the first images, or at many in a row.
         """
         with self._working():
             result = self._explain_or_split(batch)
@@ -212,7 +212,7 @@ class Explainer(Configurable, LightningModule):
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Gradients are enabled, and the network is frozen."""
+        """Enable gradients and freeze the network in a context."""
         with torch.inference_mode(False), torch.enable_grad(), self.network.frozen():
             yield
 
@@ -240,7 +240,7 @@ class Explainer(Configurable, LightningModule):
         names = [record.sample_id for record in batch.records]
         made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
         baselines = self.network.normalize(made)
-        # A clone, since there are networks that change their input.
+        # A clone, because some networks change their input.
         proposed = self.network.propose(images.clone(), batch.truth_in_input())
         targets = self.start.expand(proposed.targets)
         at_once = max(1, _PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
@@ -270,11 +270,11 @@ class Explainer(Configurable, LightningModule):
         batch: ImageBatch,
         tell: Callable[[str, int, int], None],
     ) -> Columns:
-        """Optimise and judge the masks of some targets; returns their rows."""
+        """Optimise and score the masks of some targets; returns their rows."""
         began = time.perf_counter()
         size, count = (images.shape[-2], images.shape[-1]), self._method.masks
         cells = curve_cells(targets, self.mask_size, size)
-        # Most scores need no instance masks, which would then be copied with every micro-batch for nothing.
+        # Most scores need no instance masks. Copying them with every micro-batch would be a waste.
         scored = targets if self.network.scores_regions else replace(targets, instance_mask=None)
         problem = Problem(
             images,
@@ -286,7 +286,7 @@ class Explainer(Configurable, LightningModule):
         settings = replace(self._objective_settings, noise=self.noise * self.network.unit)
         micro_batches = self._sized_micro_batches(images.device)
         objective = Objective(self.network, problem, self._method, settings, micro_batches)
-        # The parameter is this call's own: nothing of it stays on the module, or reaches another batch.
+        # A local parameter: nothing of it stays on the module or affects another batch.
         masks = nn.Parameter(self.start.masks(targets, count, self.mask_size, size))
         optimizer = self.optimizer([masks])
         solution = optimize(
@@ -308,18 +308,18 @@ class Explainer(Configurable, LightningModule):
         )
 
     def _tell(self, before: float, size: float, phase: str, done: int, total: int) -> None:
-        """Say how far the batch is.
+        """Report the progress of the batch.
 
         Args:
             before: the share of the batch's rows that were explained before these.
             size: the share of these rows.
-            phase: of these rows.
-            done: of the phase.
-            total: of the phase.
+            phase: see `BatchProgress`.
+            done: see `BatchProgress`.
+            total: see `BatchProgress`.
         """
         if self.on_progress is None:
             return
-        # Passes for each row; a line search also makes trials, whose number nobody knows beforehand.
+        # Passes for each row. The trials of a line search are not counted, because their number is unknown.
         optimising = 2 * len(self._method.terms) * self.path_steps * self.iterations
         curves = 2 * (CURVE_STEPS + 1 if self.metrics else 1)
         passes = optimising * done / total if phase == OPTIMISING else optimising + curves * done / total

@@ -273,7 +273,7 @@ WRONG = [
         "torch.int64, but must be of uint8",
     ),
     ({"images": [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)]}, "tensors of different shapes"),
-    ({"images": [torch.zeros(3, 8, 8), Image.new("RGB", (9, 9))]}, "tensors and pictures"),
+    ({"images": [torch.zeros(3, 8, 8), Image.new("RGB", (9, 9))]}, "mixes tensors"),
     ({"images": np.zeros((3, 8, 3), np.uint8)}, "may come first or last"),
     ({"images": "/nowhere.png"}, "/nowhere.png: cannot be read"),
     ({"images": "/"}, "/ is a folder"),
@@ -302,7 +302,7 @@ WRONG = [
     ),
     ({"network": "resnet"}, "There is no network 'resnet'"),
     ({"network": 3}, "network is a int, but must be a torch.nn.Module"),
-    ({"network": tiny.TinyNet().half()}, "weights are of torch.float16"),
+    ({"network": tiny.TinyNet().half()}, "weights are torch.float16"),
     (
         {"network": tiny.tiny_classifier(), "mean": 0.5, "std": 0.5},
         "TinyNet has its own mean, std",

@@ -400,6 +400,17 @@ def test_bad_settings_are_named(
     assert len(message.splitlines()) < 20
 
 
+def test_base_classes_of_data_modules_are_not_offered(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(words(photos, "--data=Photos"), capsys)
+    offered = re.findall(r"\w+DataModule", message)
+    assert len(offered) == len(set(offered)) == 6
+    assert not {"ImageDataModule", "SampleDataModule"} & set(offered)
+    message = refused(words(photos, "--data=ImageDataModule"), capsys)
+    assert "--data names ImageDataModule, which is the base of other classes. Available: COCO" in message
+
+
 def test_folders_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert "No image in" in refused(words(tmp_path / "empty"), capsys)
@@ -638,6 +649,24 @@ def test_help_is_instant(arguments: list[str]) -> None:
         if seconds[-1] < 1:
             break
     assert min(seconds) < 1
+
+
+def test_a_shard_without_images_ends_well(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    count = len(NAMES)
+    assert main(words(photos, f"--data.shard={count}/{count + 1}")) == 0
+    assert f"0 images are in run/segments; {count} still missing" in capsys.readouterr().out
+
+
+def test_info_shows_the_results_so_far(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(photos, "--data.limit=1")) == 0
+    assert main(words(photos, "--data.shard=1/2")) == 0  # not merged again: images are missing
+    assert main(["info", "run"]) == 0
+    assert capsys.readouterr().out.count(" ok\n") >= 1
+    with MaskFile("run") as masks:
+        number = len(masks)
+    capsys.readouterr()
+    assert main(["info", "run"]) == 0
+    assert f"{number} explanations: " in capsys.readouterr().out
 
 
 def test_a_run_counts_what_the_folder_holds(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -315,7 +315,7 @@ def test_lost_store_is_explained() -> None:
     coordinator = Coordinator(second, 1)
     assert coordinator.take() == 0
     del first
-    with pytest.raises(IgosError, match=r"Rank 1 lost the first rank.*same command"):
+    with pytest.raises(IgosError, match=r"Rank 1 lost the connection to the first rank.*same command"):
         coordinator.check_connected()
 
 
@@ -531,7 +531,8 @@ def test_killed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: P
     codes = run.wait(30)
     assert codes[rank] == -signal.SIGKILL
     assert codes[1 - rank] > 0, run.output.read_text()
-    assert ("Rank 1 of 2 died" if rank else "Rank 1 lost the first rank") in run.output.read_text()
+    told = "Rank 1 of 2 died" if rank else "Rank 1 lost the connection to the first rank"
+    assert told in run.output.read_text()
     published = folder.segments()
     assert start(2, "--writer.images_per_segment=1").wait() == [0, 0]
     assert set(published) <= set(folder.segments())

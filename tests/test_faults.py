@@ -142,7 +142,7 @@ def test_an_image_that_kills_its_reader_is_named_and_then_left_out(
             assert "A process that reads images died (DataLoader worker" in capsys.readouterr().err
             assert caplog.messages == [
                 f"{Path('photos/c.png').absolute()}: the process that was reading it died. If that happens"
-                " again, the image is recorded as unreadable, and the run after that goes on without it"
+                " again, the next run records the image as unreadable and goes on without it"
             ]
         assert predict(*one_by_one) == 0
     assert " ok, 1 unreadable\n" in capsys.readouterr().out
@@ -939,7 +939,7 @@ SETTINGS = {
     "--model.network.class_names=[a,b,c,d]": "class_names has 4 names, but TinyNet has 5 classes",
     "--model.network.output=softmx": "must be one of softmax, sigmoid; did you mean softmax",
     "--model.network=EfficentNetLite0": "no class EfficentNetLite0: did you mean EfficientNetLite0Classifier",
-    "--model.network=os.system": "os.system is no ExplainableNetwork. Available: Classifier",
+    "--model.network=os.system": "os.system is not a subclass of ExplainableNetwork. Available: Classifier",
     "--model.network.module=tiny.TinyNt": "tiny has no TinyNt: did you mean TinyNet",
     "--trainer.devices=-1": "should be an int > 0",
     "--trainer.device=1": "There is no setting --trainer.device: did you mean --trainer.devices",
@@ -955,8 +955,8 @@ SETTINGS = {
     f"--output={'x' * 300}": "File name too long: x+[.][.][.]",
     f"--data.labels={'x' * 5000}": "File name too long",
     "--preset=fst": "preset is 'fst', but must be one of: .* did you mean fast",
-    "--config=binary.yaml": "binary.yaml is no text in UTF-8: -c takes YAML files",
-    "--config=deep.yaml": "deep.yaml is nested too deeply|deep.yaml, line 1, column .*: no YAML",
+    "--config=binary.yaml": "binary.yaml is not UTF-8 text: -c takes YAML files",
+    "--config=deep.yaml": "deep.yaml is nested too deeply|deep.yaml, line 1, column .*: not valid YAML",
     "--config=unknown.yaml": "There is no setting model.sead: did you mean model.seed",
     "--config=list.yaml": "list.yaml holds a list, not settings by name",
     "--config=nowhere.yaml": "Cannot read the settings in nowhere.yaml: No such file",
@@ -1083,6 +1083,6 @@ def test_a_list_of_images_that_is_no_text(photos: Path, capsys: Any) -> None:
     assert predict() == 0
     Path("run/samples.txt").write_bytes(b"a.png\n\xff\n")
     assert main(["status", "run"]) == 2
-    assert "run/samples.txt is damaged (no UTF-8): igos-pl predict" in capsys.readouterr().err
+    assert "run/samples.txt is damaged (not UTF-8): igos-pl predict" in capsys.readouterr().err
     assert predict() == 0
     assert main(["status", "run"]) == 0

@@ -19,7 +19,7 @@ from PIL import Image, features
 
 from igos_pl.data import images
 from igos_pl.data.geometry import Frame
-from igos_pl.data.images import MAX_BYTES, displayed, find_images, read_image, to_input
+from igos_pl.data.images import MAX_BYTES, decode_image, displayed, find_images, read_image, to_input
 from igos_pl.errors import IgosError, UnreadError
 
 ROOT = str(Path(images.__file__).resolve().parents[2])
@@ -199,13 +199,16 @@ def test_too_many_pixels_are_refused_before_decoding(
         read_image(tmp_path / "a.png")
 
 
-def test_a_file_that_is_too_large_or_no_file(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_or_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(IgosError, match=r"has 1,073,741,825 bytes, but at most 1,073,741,824 are read"):
         read_image(tmp_path / "large.png")
+    monkeypatch.setattr(images, "MAX_BYTES", 99)
+    with pytest.raises(IgosError, match="has 100 bytes, but at most 99 are read"):
+        decode_image(bytes(100))
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UnreadError, match="no file, but a folder, a pipe or a device"):
+    with pytest.raises(UnreadError, match="not a file, but a folder, a pipe or a device"):
         read_image(tmp_path / "pipe.png")
 
 

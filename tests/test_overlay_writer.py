@@ -76,7 +76,9 @@ def test_an_image_that_has_gone_is_tried_once(photos: Path, recwarn: pytest.Warn
     assert RunFolder(photos.parent / "run").merged.exists()
     (photos / "cat.png").unlink()
     (photos / "new.png").write_bytes((photos / "cat.jpg").read_bytes())
-    with pytest.warns(UserWarning, match=r"No overlay of cat\.png: ") as warned:
+    with pytest.warns(
+        UserWarning, match=r"No overlays of 1 earlier .* not any more \(.*/cat\.png, "
+    ) as warned:
         predict(photos, 9)
     assert sum("No overlay" in str(one.message) for one in warned) == 1
     assert "cat.png" not in shown(photos).values()

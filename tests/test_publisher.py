@@ -142,10 +142,10 @@ def test_rank_without_a_run_publishes_nothing(
 
     def lost(coordinator: Coordinator) -> None:
         asked.append(threading.current_thread())
-        raise RunError("Rank 1 lost the first rank")
+        raise RunError("Rank 1 lost the connection to the first rank")
 
     monkeypatch.setattr(Coordinator, "check_connected", lost)
-    with pytest.raises(RunError, match="lost the first rank"):
+    with pytest.raises(RunError, match="lost the connection to the first rank"):
         finish(publisher, "a", "b")
     assert asked == [threading.main_thread()]
     assert disk.tried == []

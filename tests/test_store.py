@@ -495,7 +495,7 @@ def test_reading_rows(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(row.saliency, 1 - row.mask)
                 assert row.image["path"] == f"/photos/{row.sample_id}"
             for outside in (6, -7):
-                with pytest.raises(IndexError, match=f"row {outside} of 6"):
+                with pytest.raises(IndexError, match=f"row {outside} does not exist: there are 6 rows"):
                     masks[outside]
             assert masks.where(sample_id="b").tolist() == [2, 3]
             assert masks.where(sample_id="b", target=1).tolist() == [3]
@@ -588,7 +588,7 @@ def test_rows_are_selected_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 np.testing.assert_array_equal(masks[[6, 1, 4]].column(name), masks.column(name)[[6, 1, 4]])
             with pytest.raises(KeyError, match="no explanation of 'bad'"):
                 masks["bad"]
-            with pytest.raises(IndexError, match="row 8 of 8"):
+            with pytest.raises(IndexError, match="row 8 does not exist: there are 8 rows"):
                 masks[8]
             assert repr(masks) == "<8 explanations>"
     read: list[str] = []

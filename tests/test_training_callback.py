@@ -559,7 +559,7 @@ def test_wrong_settings_are_refused_at_once(settings: dict[str, Any], message: s
 
 
 def test_unknown_settings_are_refused_at_once() -> None:
-    with pytest.raises(IgosError, match="has no argument .iteration.: did you mean iterations"):
+    with pytest.raises(IgosError, match="no argument .iteration.: did you mean iterations"):
         ExplainCallback(iteration=3)
 
 
@@ -617,7 +617,7 @@ def test_remote_folders_get_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     module, callback = Trained(), ExplainCallback(samples=1, **QUICK)
     trainer = quiet_trainer(tmp_path, callbacks=[callback], max_epochs=1)
     trainer._default_root_dir = "s3://bucket/runs"
-    with pytest.warns(UserWarning, match="s3://bucket/runs is no folder of a file system"):
+    with pytest.warns(UserWarning, match="s3://bucket/runs is not a folder of a file system"):
         trainer.fit(module, DataLoader(data(8, 1), 4), DataLoader(data(8, 2), 4))
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Explanations of images in memory, by one call."""
+"""Explain images in memory with one call."""
 
 from igos_pl.api.attribution import MaskAttribution, explain_func
 from igos_pl.api.call import explain

@@ -1,4 +1,4 @@
-"""Saliency as other libraries ask for it: Captum's ``attribute``, and Quantus' ``explain_func``."""
+"""Saliency with the interfaces of other libraries: Captum's ``attribute`` and Quantus' ``explain_func``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from igos_pl.errors import IgosError
 
 
 class MaskAttribution:
-    """Saliency by Captum's interface: ``MaskAttribution(net).attribute(x, target=y)``.
+    """Saliency with Captum's interface: ``MaskAttribution(net).attribute(x, target=y)``.
 
     It can be used wherever one of Captum's methods can, as in ``captum.metrics``.
 
     Args:
         network: see `igos_pl.explain`.
-        preset: likewise.
+        preset: see `igos_pl.explain`.
         **settings: arguments of `igos_pl.explain`.
     """
 
@@ -37,8 +37,8 @@ class MaskAttribution:
                 predicted class by default.
 
         Returns:
-            In [0, 1], of the shape of ``inputs`` and on its device; of its type if that is a floating-point
-            type, else float32. All channels of a pixel have one value.
+            Saliency in [0, 1], high = important, of the shape of ``inputs`` and on its device; of its type if
+            that is a floating-point type, else float32. All channels of a pixel have the same value.
 
         Raises:
             IgosError: see `igos_pl.explain`.
@@ -50,8 +50,8 @@ class MaskAttribution:
         result = explain(self.network, inputs, target, metrics=False, **self.settings)
         if len(result) != len(inputs):
             raise IgosError(
-                f"{len(inputs)} images have {len(result)} explanations, but attribute returns one for each:"
-                " use igos_pl.explain"
+                f"There are {len(result)} explanations for {len(inputs)} images, but attribute needs one"
+                " for each: use igos_pl.explain"
             )
         dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
         saliency = torch.from_numpy(np.stack(result.saliency_on_original())).to(inputs.device, dtype)
@@ -61,7 +61,7 @@ class MaskAttribution:
 def explain_func(
     model: nn.Module, inputs: NDArray[Any] | Tensor, targets: NDArray[Any] | Tensor, **settings: Any
 ) -> NDArray[np.float32]:
-    """Saliency as Quantus asks for it: ``metric(model, x, y, explain_func=igos_pl.explain_func)``.
+    """Saliency with Quantus' interface: ``metric(model, x, y, explain_func=igos_pl.explain_func)``.
 
     Args:
         model: see `igos_pl.explain`.

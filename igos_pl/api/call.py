@@ -1,4 +1,4 @@
-"""One call: a network and images in, explanations out."""
+"""The function `explain`: it takes a network and images, and returns explanations."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def explain(
 ) -> Explanations:
     """Explain a network's decisions on some images by optimised masks.
 
-    The network is left exactly as it was. It works where its weights are. Without ``targets``, the predicted
-    class of each image is explained, or each detection.
+    The network runs on the device of its weights, and is left exactly as it was. Without ``targets``, the
+    predicted class of each image is explained; for a detector, each detection.
 
     Args:
         network: any module that returns logits ``(N, classes)``; one of torchvision's detectors; one of
@@ -54,27 +54,27 @@ def explain(
             likewise, or a picture with its channels last; a PIL image; a path; or a list of these. Pictures
             are scaled to the network's input.
         targets: one for all images, or a list with one for each image: a label; a class name; a function that
-            turns the network's output for one image (without the batch's axis) into one number, the score,
+            turns the network's output for one image (without the batch axis) into one number, the score,
             which should lie in [0, 1]; for detectors, boxes ``(n, 4)`` x1 y1 x2 y2 in pixels of the original,
             or a dict of ``boxes`` and ``labels``: the detections that match them are explained.
         preset: ``fast``, ``published``, ...; see the README.
-        mean: that the network was trained with, for values in [0, 1]; for each channel, or one for all.
-            Without it, a bare module gets tensors as they are.
-        std: likewise.
+        mean: the mean that the network was trained with, for values in [0, 1]: one number for each channel,
+            or one for all. Without it, a bare module gets tensors as they are.
+        std: the standard deviation, given as ``mean``.
         normalized: whether tensors are normalised already by the network's mean and std.
         input_size: height and width, or the side of a square, to which pictures are scaled for a bare module.
-        class_names: of a bare module, in label order; ``imagenet`` for the 1000 ImageNet classes.
+        class_names: a bare module's class names in label order; ``imagenet`` for the 1000 ImageNet classes.
         output: whether scores are the softmax (default) or the sigmoid of a bare module's logits.
         top_k: how many predicted classes of a bare module are explained for each image; 1 by default.
-        batch_size: images that are optimised together.
-        **settings: of `Explainer`; they override the preset's. ``mask_size`` is by default not larger than
-            the images.
+        batch_size: number of images that are optimised together.
+        **settings: arguments of `Explainer`; they override those of the preset. By default, ``mask_size`` is
+            not larger than the images.
 
     Returns:
         The explanations in the order of the images.
 
     Raises:
-        IgosError: if an argument does not fit the others; says what to do.
+        IgosError: if the arguments do not fit together. The message says what to do.
     """
     check_at_least("batch_size", batch_size, 1)
     check_arguments("explain", settings, [*inspect.signature(explain).parameters, *parameters_of(Explainer)])

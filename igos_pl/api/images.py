@@ -1,4 +1,4 @@
-"""Images that someone has in memory: tensors are a network's input as they are, pictures are still scaled."""
+"""Images in memory: tensors are the network's input as they are; pictures are scaled first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Picture:
 
     Attributes:
         image: upright RGB.
-        path: where it was read; empty for one from memory.
+        path: the file that it was read from; empty for a picture from memory.
     """
 
     image: Image.Image
@@ -40,7 +40,7 @@ class Inputs:
 
     Attributes:
         images: ``(N, C, H, W)``: uint8, or float32 in which 1 stands for 255.
-        records: of the N images; their ids are the paths, or ``image 0``, ...
+        records: the records of the N images; their ids are the paths, or ``image 0``, ...
         originals: the N upright pictures ``(h, w, 3)`` uint8, to draw on.
     """
 
@@ -50,14 +50,14 @@ class Inputs:
 
 
 def gathered(images: Any) -> Tensor | list[Picture]:
-    """One tensor ``(N, C, H, W)``, or pictures.
+    """Turn the images that a user gives into one tensor ``(N, C, H, W)``, or a list of pictures.
 
     Args:
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``; an array likewise, or with the channels last; a
             PIL image; a path; the bytes of a picture file; or a list of these, all tensors or all pictures.
 
     Raises:
-        IgosError: if it is something else, is empty, or a path cannot be read.
+        IgosError: if they are something else or empty, or a path cannot be read.
     """
     if isinstance(images, Tensor):
         return _batch(images)
@@ -84,7 +84,7 @@ def _joined(parts: Sequence[Tensor | list[Picture]]) -> Tensor | list[Picture]:
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if pictures and tensors:
         raise IgosError(
-            "images has tensors and pictures: tensors are taken as they are, pictures are scaled. Give one"
+            "images mixes tensors, which are taken as they are, and pictures, which are scaled: give only one"
             " kind"
         )
     if pictures:
@@ -92,8 +92,8 @@ def _joined(parts: Sequence[Tensor | list[Picture]]) -> Tensor | list[Picture]:
     shapes = sorted({tuple(tensor.shape[1:]) for tensor in tensors})
     if len(shapes) > 1:
         raise IgosError(
-            f"images has tensors of different shapes ({shapes[0]}, {shapes[1]}): bring them to one size, or"
-            " give pictures, which are scaled"
+            f"images has tensors of different shapes ({shapes[0]}, {shapes[1]}): resize them to one size,"
+            " or give pictures, which are scaled"
         )
     return torch.cat(tensors)
 
@@ -119,12 +119,12 @@ def _read(path: Path) -> Picture:
 
 
 def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, normalized: bool) -> Inputs:
-    """Images as a network takes them.
+    """Turn images into a network's input, before it is normalised.
 
     Args:
         images: see `gathered`.
-        network: whose preprocessing scales pictures.
-        normalized: whether tensors are normalised already, by the network's mean and std.
+        network: its preprocessing scales pictures.
+        normalized: whether tensors are already normalised by the network's mean and std.
 
     Raises:
         IgosError: if the channels do not fit, or values lie outside of [0, 1] and are not normalised.
@@ -151,7 +151,7 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
         for image, (pixels, _) in zip(given, scaled, strict=True)
     ]
     names = [path or f"image {number}" for number, path in enumerate(paths)]
-    if len(set(names)) < len(names):  # a path twice
+    if len(set(names)) < len(names):  # the same path was given twice
         names = [f"{number} {name}" for number, name in enumerate(names)]
     records = [ImageRecord(name, path, frame) for name, path, frame in zip(names, paths, frames, strict=True)]
     return Inputs(pixels, records, originals)

@@ -1,4 +1,4 @@
-"""Which adapter explains a network that someone has in memory."""
+"""Choose the adapter that explains a network in memory."""
 
 from __future__ import annotations
 
@@ -35,17 +35,20 @@ def adapter_of(
     std: Normalization,
     **settings: Any,
 ) -> ExplainableNetwork:
-    """A network with its adapter: an adapter itself as it is, torchvision's detectors, or a classifier.
+    """The adapter that explains a network.
+
+    An adapter is returned as it is. Torchvision's detectors are wrapped as detectors, other modules as
+    classifiers.
 
     Args:
         network: any module, or a name; see `igos_pl.models.names.network_named`.
-        images: what is explained.
-        mean: of each channel, or one for all; None if the images are the module's input as they are.
-        std: likewise.
+        images: the images to explain.
+        mean: the mean of each channel, or one for all; None if the images are the module's input as they are.
+        std: the standard deviation, given as ``mean``.
         **settings: other arguments of the adapter's constructor.
 
     Raises:
-        IgosError: if something is missing, or given twice.
+        IgosError: if a setting is missing, or is given although the network has it already.
     """
     given = {"mean": _numbers("mean", mean), "std": _numbers("std", std), **settings}
     given = {name: value for name, value in given.items() if value is not None}
@@ -67,18 +70,20 @@ def adapter_of(
         missing = [name for name in ("mean", "std", "input_size") if name not in given]
         if missing:
             raise IgosError(
-                f"{', '.join(missing)} must be given to explain pictures by a bare module: those that it was"
-                " trained with. Or give tensors, which are its input as they are"
+                f"{', '.join(missing)} must be given to explain pictures by a bare module: give the values"
+                " that it was trained with. Or give tensors, which are its input as they are"
             )
         lengths = [len(given[name]) for name in ("mean", "std") if isinstance(given[name], Sequence)]
         return Classifier(network, **_per_channel(given, lengths[0] if lengths else 3))
     if images.dtype == torch.uint8 and "mean" not in given:
         raise IgosError(
             "images is of uint8: pass the mean and std that the network was trained with (mean=0, std=1 for a"
-            " network that takes values in [0, 1]), or its float input"
+            " network that takes values in [0, 1]), or give float tensors that are its input as they are"
         )
     if ("mean" in given) != ("std" in given):
-        raise IgosError("mean and std belong together: give both, or none for images that are normalised")
+        raise IgosError(
+            "mean and std belong together: give both, or neither if images are normalised already"
+        )
     sized = _sized(given, images)
     if "mean" not in given:
         return AsGiven(network, images.shape[1], **sized)
@@ -86,7 +91,7 @@ def adapter_of(
 
 
 class AsGiven(Classifier):
-    """A classifier whose images are its normalised input already."""
+    """A classifier that gets images already normalised."""
 
     unit = 1.0
     is_normalizing = False
@@ -115,19 +120,20 @@ def _check_type(network: object) -> None:
     for weight in network.parameters():
         if weight.dtype != torch.float32 and weight.is_floating_point():
             raise IgosError(
-                f"The network's weights are of {weight.dtype}: explain it in full precision, network.float()"
+                f"The network's weights are {weight.dtype}, but must be torch.float32: call"
+                " network.float() first"
             )
 
 
 def _sized(given: dict[str, Any], images: Tensor | list[Picture]) -> dict[str, Any]:
-    """The settings, with the images' own size where they are tensors."""
+    """The settings; if the images are tensors, with their size as ``input_size``."""
     if isinstance(images, list):
         return given
     size = (images.shape[-2], images.shape[-1])
     if size_of(given.get("input_size", size)) != size:
         raise IgosError(
             f"input_size is {given['input_size']}, but the images are {size[0]} x {size[1]}, and tensors are"
-            " explained as they are: leave it out, or scale the images"
+            " explained as they are: leave input_size out, or resize the images"
         )
     return {**given, "input_size": size}
 
@@ -143,7 +149,7 @@ def _per_channel(given: dict[str, Any], channels: int) -> dict[str, Any]:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's weights are; the CPU for one without any."""
+    """The device of a network's weights; the CPU if it has none."""
     return next((weight.device for weight in network.parameters()), torch.device("cpu"))
 
 
@@ -152,7 +158,7 @@ class Scored(ExplainableNetwork):
 
     Args:
         adapter: the network with its normalisation.
-        functions: turn the output for one image, without the batch's axis, into the score.
+        functions: each turns the output for one image, without the batch axis, into the score.
     """
 
     not_settings = frozenset({"adapter", "functions", *("class_names", "mean", "std", "input_size", "name")})
@@ -170,15 +176,15 @@ class Scored(ExplainableNetwork):
         self.preprocessing = adapter.preprocessing
         self.is_normalizing = adapter.is_normalizing
         self.functions = tuple(functions)
-        self._adapter = [adapter]  # in a list: it is no layer of this one
+        self._adapter = [adapter]  # in a list, so that it is not registered as a submodule
 
     @property
     def unit(self) -> float:
-        """As the adapter's."""
+        """The adapter's unit."""
         return self._adapter[0].unit
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
-        """The function of each row's image."""
+        """Score each row with the function that its target names."""
         output = self.module(images)
         return torch.stack(
             [
@@ -192,8 +198,8 @@ class Scored(ExplainableNetwork):
         if not isinstance(score, Tensor) or score.numel() != 1:
             found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise IgosError(
-                f"The target {_name_of(function)} must return one number for one image's output, but returned"
-                f" {found}"
+                f"The target {_name_of(function)} must return one number for the output of one image, but"
+                f" returned {found}"
             )
         return score.reshape(())
 

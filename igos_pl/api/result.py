@@ -58,7 +58,7 @@ class Explanations(Sequence[Explanation]):
         return self._rows[row]
 
     def __getattr__(self, name: str) -> Any:
-        # Not by self._result, which a result lacks while it is being copied or unpickled.
+        # self._result would call this method again while the object is copied or unpickled, and has none yet.
         result = self.__dict__.get("_result")
         if result is None or name.startswith("_"):
             raise AttributeError(name)

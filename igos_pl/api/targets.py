@@ -1,4 +1,4 @@
-"""What is to be explained in images that someone has in memory."""
+"""The targets that a user gives for images in memory."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def with_targets(
 
     Args:
         network: is not changed.
-        targets: None for what the network proposes by itself; or, one for all images or a list with one for
-            each: labels, class names, functions of the output; for detectors, boxes or dicts of ``boxes`` and
-            ``labels``.
-        count: of the images.
+        targets: None for the targets that the network proposes by itself. Otherwise one for all images, or a
+            list with one for each: labels, class names, functions of the output; for detectors, boxes or
+            dicts of ``boxes`` and ``labels``.
+        count: number of images.
 
     Raises:
-        IgosError: if they do not fit the network or the number of images.
+        IgosError: if the targets do not fit the network or the number of images.
     """
     if targets is None:
         return network, [GroundTruth()] * count

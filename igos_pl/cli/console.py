@@ -1,11 +1,11 @@
-"""What a command says while it works: on standard error, by the first process of a run alone."""
+"""Prints what a command is doing: on standard error, and only in the first process of a run."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-# Where launchers write a process's number.
+# The variables in which launchers give a process its rank.
 _RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
 
 

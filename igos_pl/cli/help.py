@@ -1,4 +1,4 @@
-"""The help of ``igos-pl predict``, written out so that it needs no imports and fits on a screen."""
+"""The help of ``igos-pl predict``. It is plain text, so that it needs no slow imports."""
 
 PREDICT_HELP = """\
 usage: igos-pl predict [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
@@ -23,7 +23,7 @@ data
   --data.dataset CLASS          import path of any map-style data set; its
                                 arguments follow likewise
   --data.urls FILES             WebDataset's tar files: 'shards/{000..099}.tar'
-  --data.resize MODE            [network] (as the network wants it), squash (the
+  --data.resize MODE            [network] (the network's own way), squash (the
                                 whole image), crop (as in ImageNet's evaluation)
   --data.batch_size N           images that are optimised together [8]
   --data.num_workers N          processes that read images [2]

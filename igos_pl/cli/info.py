@@ -1,4 +1,4 @@
-"""``igos-pl info``: what is in a result, as a summary and a table for people, or as CSV."""
+"""``igos-pl info``: prints what is in a result, as a summary and a table, or as CSV."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from rich.table import Table
 
 from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.text import printable, shortened
-from igos_pl.store import MaskFile, RunFolder
+from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
 
 _BLOCK = 1024  # rows of the CSV that are read at once
 _GAP = 2  # between the columns of a table
-_NAME_WIDTHS = {"image": 14, "class": 10}  # the least
+_NAME_WIDTHS = {"image": 14, "class": 10}  # the smallest widths
 
 
 def print_info(path: Path, rows: int, settings: bool = False, console: Console | None = None) -> None:
-    """Print counts and means, the first explanations, and what went wrong.
+    """Print counts and means, the first explanations, and problems.
 
     Args:
         path: a merged file, a segment, or a run's folder (its merged file if there is one).
-        rows: explanations to list.
+        rows: the number of explanations to list.
         settings: print all settings, too.
-        console: standard output by default.
+        console: where to print; standard output by default.
     """
     console = console or Console()
 
     def say(text: str = "") -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    with MaskFile(_result(path)) as masks:
+    with MaskFile(path) as masks:
         images = masks.images["status"].tolist()
         say(f"{counted(len(images), 'image')}: {statuses_in_words(images)}")
         say(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
@@ -63,7 +63,7 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
 
 
 def write_csv(path: Path, target: Path | None) -> None:
-    """Write all explanations of a result as CSV: a row for each, with every column but masks and curves.
+    """Write all explanations of a result as CSV: a row for each, with all columns but masks and curves.
 
     Args:
         path: a merged file, a segment, or a run's folder.
@@ -72,7 +72,7 @@ def write_csv(path: Path, target: Path | None) -> None:
     Raises:
         IgosError: if the result cannot be read, or the file cannot be written.
     """
-    with MaskFile(_result(path)) as masks:
+    with MaskFile(path) as masks:
         if target is None:
             _write_rows(masks, sys.stdout)
             return
@@ -91,14 +91,9 @@ def _write_rows(masks: MaskFile, file: TextIO) -> None:
 
 
 def _cells(column: NDArray[Any]) -> list[str]:
-    """A column as text. Numbers that are not known are empty cells."""
+    """A column as text. Unknown numbers (NaN) become empty cells."""
     texts = [str(value) for value in column]
     return texts if column.dtype.kind != "f" else ["" if text == "nan" else text for text in texts]
-
-
-def _result(path: Path) -> Path:
-    merged = RunFolder(path).merged
-    return merged if path.is_dir() and merged.exists() else path
 
 
 def _network(masks: MaskFile) -> str:
@@ -115,10 +110,10 @@ class _Numbers:
     """A column of numbers.
 
     Attributes:
-        title: its head.
-        columns: of the result.
+        title: the column's title.
+        columns: the columns of the result that it is made of.
         text: turns a row's values of these columns into text.
-        unless: all rows have this text: the column is left out.
+        unless: the column is left out if all rows have this text.
     """
 
     title: str
@@ -127,7 +122,7 @@ class _Numbers:
     unless: str | None = None
 
 
-# In the order of the table.
+# The columns, in the order of the table.
 _NUMBERS = (
     _Numbers("cell", ("start_cell", "best"), lambda cell, best: f"{cell}{'*' if best else ' '}", "-1*"),
     _Numbers("score", ("score",)),
@@ -141,19 +136,19 @@ _NUMBERS = (
     _Numbers("s", ("seconds",), "{:.1f}".format),
     _Numbers("status", ("status",), str, "ok"),
 )
-# What stays longest when there is little room.
+# The columns by importance: if there is little room, the last ones are left out.
 _PRIORITY = ("ins-del", "status", "score", "cell", "del", "ins", "in box", "s", "in mask")
 
 
 def print_explanations(masks: MaskFile, rows: int, console: Console) -> None:
     """Print a table of the first explanations: images, classes and numbers.
 
-    Numbers are never cut: there are as many columns as fit. Long names lose their middle.
+    There are as many columns of numbers as fit; numbers are never cut. Long names lose their middle.
 
     Args:
         masks: the result.
-        rows: explanations to list.
-        console: where.
+        rows: the number of explanations to list.
+        console: where to print.
     """
     first = masks[:rows]
     names = {
@@ -196,7 +191,7 @@ def _room(names: dict[str, list[str]], numbers: dict[str, list[str]], width: int
         if title in numbers and left >= wanted[title] + _GAP:
             chosen.add(title)
             left -= wanted[title] + _GAP
-    for title in names:  # what is left over
+    for title in names:  # names get the room that is left
         more = min(left, wanted[title] - least[title])
         least[title] += more
         left -= more
@@ -208,7 +203,7 @@ def _longest(title: str, texts: Sequence[str]) -> int:
 
 
 def _fitting(text: str, size: int) -> str:
-    """Text of at most ``size`` cells of the terminal; some signs take two."""
+    """Text of at most ``size`` cells of the terminal. Some characters take two."""
     short = shortened(text, size)
     while cell_len(short) > size:
         short = shortened(short, len(short) - 1)

@@ -1,6 +1,6 @@
 """The command line: ``igos-pl predict | status | verify | merge | info | demo``.
 
-Torch and Lightning are imported only by the commands that need them, so that all help is instant.
+Torch and Lightning are imported only by the commands that need them, so the others are quick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from igos_pl.cli.console import say
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.errors import IgosError
 
-# Of a path that is too long.
+# The number of characters that are shown of a path that is too long.
 _SHOWN = 100
 
 
@@ -24,7 +24,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
     Args:
-        args: the words after the program's name; those of this process by default.
+        args: the arguments after the program's name; those of this process by default.
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
@@ -37,7 +37,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _interrupted(words)
     except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns one into the other
+        if isinstance(
+            end.__context__, KeyboardInterrupt
+        ):  # Lightning turns a KeyboardInterrupt into a SystemExit
             return _interrupted(words)
         raise
     except OSError as error:
@@ -64,9 +66,9 @@ def _predict(words: list[str]) -> int:
 
     die_with_parent()
     if not {"--print_config", "--help_all"} & set(words):
-        _say_starting()  # importing torch and Lightning alone takes seconds
+        _say_starting()  # importing torch and Lightning takes seconds
 
-    with StopSignals(starting=True):  # from here on
+    with StopSignals(starting=True):  # signals are noted from here on
         from igos_pl.cli.predict import predict
 
         return predict(["--help" if word == "--help_all" else word for word in words])
@@ -139,6 +141,6 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", "explain some real photos with a real network")
     demo.add_argument("--detector", action="store_true", help="run a detector on generated images instead")
     demo.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="of the results [runs/demo, or runs/demo-detector]"
+        "--output", type=Path, metavar="FOLDER", help="for the results [runs/demo or runs/demo-detector]"
     )
     return parser

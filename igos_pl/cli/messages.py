@@ -30,7 +30,7 @@ _NOISE = (
     "Expected a path but", "Parser key", "Problem with given class_path",
 )  # fmt: skip
 
-# What a setting may be, in words.
+# The types of settings, in words.
 _TYPES = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
     "dict": "a mapping",
@@ -42,7 +42,7 @@ _CLASSES = {
     "data": SampleDataModule,
 }
 
-# What a data module cannot do without.
+# The settings that a data module must have.
 _NEEDED = {
     "root": "the folder with the images",
     "dataset": "the import path of a map-style data set, such as torchvision.datasets.CIFAR10",
@@ -52,7 +52,7 @@ _NEEDED = {
 
 @contextmanager
 def shortages_explained() -> Iterator[None]:
-    """Turn torch's errors about missing memory and dead workers into readable messages.
+    """Turn torch's errors about lack of memory and dead workers into readable messages.
 
     Raises:
         RunError: if memory ran out outside of the network, or a process that reads images died.
@@ -61,7 +61,7 @@ def shortages_explained() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            # Micro-batches of the network shrink by themselves; this is for images, baselines and masks.
+            # The network's micro-batches shrink by themselves, so images, baselines or masks need too much.
             raise RunError(
                 f"Out of memory outside of the network ({(str(error) or 'MemoryError').splitlines()[0]})."
                 " Lower --data.batch_size. All finished images are safe: run the same command again to go on"
@@ -76,18 +76,18 @@ def shortages_explained() -> Iterator[None]:
 
 
 def own_error(error: BaseException | None) -> IgosError | None:
-    """The `IgosError` that the parser has wrapped in its own exceptions; None if there is none."""
+    """The `IgosError` inside of the parser's own exceptions; None if there is none."""
     while error is not None and not isinstance(error, IgosError):
         error = error.__cause__ or error.__context__
     return error
 
 
-# Characters of another library's message.
+# The number of characters that are shown of another library's message.
 _LONGEST = 300
 
 
 def refused(error: Exception) -> IgosError:
-    """What to say of an exception that a constructor raised: the trainer's, or that of one's own class."""
+    """The error for an exception that a constructor raised: that of the trainer, or of a user's class."""
     if isinstance(error, MisconfigurationException):  # Lightning raises it for invalid trainer settings
         return IgosError(str(error))
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -100,11 +100,11 @@ def refused(error: Exception) -> IgosError:
 
 
 def explained(message: str, options: Collection[str] = ()) -> str:
-    """An argument parser's message in a sentence: which setting is wrong, and what was probably meant.
+    """An argument parser's message as a sentence: which setting is wrong, and what was probably meant.
 
     Args:
-        message: of jsonargparse.
-        options: that the parser knows, as in ``--model.seed``.
+        message: the message of jsonargparse.
+        options: the options that the parser knows, such as ``--model.seed``.
     """
     missing = re.search(r"required: (\w+)$", message, re.MULTILINE)
     if missing and missing[1] in _NEEDED:
@@ -123,7 +123,7 @@ def explained(message: str, options: Collection[str] = ()) -> str:
 
 
 def _unknown_option(message: str, options: Collection[str]) -> str:
-    """For a setting that the parser does not know."""
+    """The message for a setting that the parser does not know; empty for other problems."""
     if group := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         wrong, known = f"{group[1]}.{group[2]}", [option.lstrip("-") for option in options]
         return f"There is no setting {wrong}: {suggestion(wrong, known)}"
@@ -132,7 +132,7 @@ def _unknown_option(message: str, options: Collection[str]) -> str:
 
 
 def _foreign_setting(message: str) -> str:
-    """For a setting that a class does not have."""
+    """The message for a setting that a class does not have; empty for other problems."""
     found = re.search(r"Option '([^']+)' is not accepted", message)
     paths = re.findall(r"class_path(?:=| )'([\w.]+)'", message)
     if not (found and paths):
@@ -143,7 +143,7 @@ def _foreign_setting(message: str) -> str:
 
 
 def _unknown_class(message: str, setting: str) -> str:
-    """For a class that does not exist, or cannot be used at its place."""
+    """The message for a class that does not exist or does not fit; empty for other problems."""
     usable = _names(_CLASSES[setting[2:]]) if setting[2:] in _CLASSES else []
     others = "give the import path for your own class"
     usable_text = f"Available: {', '.join(usable)}; {others}" if usable else ""
@@ -161,7 +161,9 @@ def _unknown_class(message: str, setting: str) -> str:
         return f"{setting}{_named(message)}: there is no module {found[1]}. {advice}"
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
         ending = f". {usable_text}" if usable_text else ""
-        return f"{setting}: {found[1]} is no {found[2]}{ending}"
+        return f"{setting}: {found[1]} is not a subclass of {found[2]}{ending}"
+    if "Expected an instantiatable class, but is abstract" in message:
+        return f"{setting}{_named(message)}, which is the base of other classes. {usable_text}".rstrip()
     return ""
 
 
@@ -172,7 +174,7 @@ def _named(message: str) -> str:
 
 
 def _wrong_value(message: str, setting: str) -> str:
-    """For a value of the wrong type, or that is not one of a few."""
+    """The message for a value of a wrong type, or outside of the choices; empty for other problems."""
     values = re.findall(r"Got value: (.*)", message) or re.findall(r"Given value: (.*)", message)
     wanted = re.findall(r"Expected a (?:typing\.)?(Literal\[.*?\]|<class '\w+'>)", message)
     choices = [word for text in wanted for word in re.findall(r"'([^']*)'|\b(\d+)\b", text) if "Lit" in text]
@@ -195,7 +197,7 @@ def _shortened(message: str, setting: str) -> str:
 
 
 def _imported(path: str) -> Any:
-    """What an import path names; None if it cannot be imported."""
+    """The object of an import path; None if it cannot be imported."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name, None)
@@ -214,7 +216,7 @@ def _settings(made: Any) -> list[str]:
 
 
 def _names(base: type) -> list[str]:
-    """The public classes of this package that derive from ``base`` and can be made."""
+    """The public classes of this package that derive from ``base`` and are not abstract."""
     found = [base]
     for cls in found:
         found.extend(cls.__subclasses__())
@@ -223,7 +225,7 @@ def _names(base: type) -> list[str]:
 
 
 def quieten_lightning() -> None:
-    """Silence Lightning's messages, which are about training. The callbacks report what matters here."""
+    """Silence Lightning's messages about training. The callbacks of igos_pl report what matters."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (

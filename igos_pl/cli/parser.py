@@ -1,4 +1,4 @@
-"""``igos-pl predict`` as Lightning's command line: explainer, data and trainer from files and options."""
+"""The parser of ``igos-pl predict``: makes explainer, data and trainer from files and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-import igos_pl.datamodules  # noqa: F401  its classes go by their short names
+import igos_pl.datamodules  # noqa: F401  so that the parser knows its classes by their short names
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
@@ -42,7 +42,7 @@ class PredictCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the command line; an option that does not exist is told with the closest ones."""
+        """Parse the command line. The error for an unknown option names the closest ones."""
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
@@ -59,7 +59,7 @@ class PredictCLI(LightningCLI):
         return bool(self.config["dry_run"])
 
     def instantiate_classes(self) -> None:
-        """Say what is loaded before it is: large networks take a while."""
+        """Say what is loaded, because a large network takes a while, and make the objects."""
         network = self.config["model"]["network"]
         settings = network.get("init_args") or {}
         given = [settings.get(name) for name in ("module", "name", "weights")]
@@ -93,10 +93,7 @@ class PredictCLI(LightningCLI):
         return trainer
 
     def _yaml(self) -> str:
-        """The settings without the shard.
-
-        So all jobs of an array write the same file, and it describes their common result.
-        """
+        """The settings without the shard, so that all jobs of an array write the same file."""
         config = self.config.clone()
         if "data.init_args.shard" in config:
             config["data.init_args.shard"] = None
@@ -122,7 +119,7 @@ class SaveConfig(Callback):
 
 
 def parsed(words: list[str]) -> PredictCLI:
-    """Explainer, data and trainer, as the command line says.
+    """Make explainer, data and trainer from the command line.
 
     Raises:
         IgosError: if a setting is wrong.
@@ -147,10 +144,12 @@ def parsed(words: list[str]) -> PredictCLI:
     except (ArgumentError, ValueError) as error:
         if own := own_error(error):
             raise own from error
-        if isinstance(error, ArgumentError) or "Union subtypes" in str(error):  # of older parsers
+        if isinstance(error, ArgumentError) or "Union subtypes" in str(
+            error
+        ):  # older parsers raise ValueError for a wrong value
             raise IgosError(explained(str(error))) from error
         raise refused(error) from error
-    except Exception as error:  # Lightning, torch and people's own classes raise nearly anything
+    except Exception as error:  # Lightning, torch and users' own classes raise nearly anything
         raise refused(error) from error
 
 

@@ -1,4 +1,4 @@
-"""``igos-pl predict``: explain a data set, and say how it ended."""
+"""``igos-pl predict``: explains a data set, and prints a summary at the end."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile
 
-_SHOWN = 5  # images of which the summary says what is wrong
+_SHOWN = 5  # the number of images whose problems the summary lists
 
 
 def predict(words: list[str]) -> int:
     """Explain a data set as the command line says.
 
     Args:
-        words: those after ``predict``.
+        words: the arguments after ``predict``.
 
     Returns:
         The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
     """
     quieten_lightning()
-    sys.path.insert(0, str(Path.cwd()))  # where people's own networks lie
+    sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
     cli = parsed(with_preset(words))
     with shortages_explained():
         cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
@@ -47,7 +47,7 @@ def predict(words: list[str]) -> int:
 
 
 def _differences(run: Run, statuses: Collection[str]) -> str:
-    """How the images of the folder differ from those that this run was to explain, and from the data set."""
+    """How the folder's images differ from those of this run and of the data set, in words."""
     others = len(set(statuses) - set(run.assigned))
     gone = len(set(statuses) - set(run.expected))
     left = sum(name not in statuses for name in run.expected)
@@ -58,7 +58,7 @@ def _differences(run: Run, statuses: Collection[str]) -> str:
 
 
 def _report(run: Run) -> int:
-    """Print what came out, what went wrong, and where everything is; returns the exit code."""
+    """Print the results, the problems and the output paths; returns the exit code."""
     statuses = run.folder.statuses()
     missing = run.missing(statuses)
     if missing:
@@ -71,12 +71,14 @@ def _report(run: Run) -> int:
     merged = run.folder.is_merged()
     where = run.folder.merged if merged else run.folder.segments_path
     verb = "is" if len(statuses) == 1 else "are"
-    found = f"{statuses_in_words(statuses.values())}{_differences(run, statuses)}"
-    print(f"{counted(len(statuses), 'image')} {verb} in {where}: {found}")
+    kinds = f": {statuses_in_words(statuses.values())}" if statuses else ""
+    print(f"{counted(len(statuses), 'image')} {verb} in {where}{kinds}{_differences(run, statuses)}")
+    if not statuses:  # an empty shard of an array
+        return 0
     failed = any(statuses[name] in FAILED for name in run.assigned)
     with MaskFile(where if merged else run.folder.path) as masks:
         print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
-        # The parts of a run that is not complete may be very many files.
+        # An incomplete run may have very many segments, so means are only printed of a merged file.
         print(*(means(masks) if merged else []), sep="\n", end="\n" if merged and len(masks) else "")
         if failed:
             print("without an explanation", *remarks(masks, _SHOWN, failures_only=True), sep="\n  ")
@@ -86,7 +88,7 @@ def _report(run: Run) -> int:
 
 
 def _print_places(run: Run, merged: bool) -> None:
-    """Say where everything is, and what to do next."""
+    """Print the output paths, and the next command."""
     folder = run.folder.path
     pictures = folder / "overlays"
     number = len(list(pictures.glob("*.png"))) if pictures.is_dir() else 0

@@ -12,7 +12,7 @@ from igos_pl.solver.presets import preset_file, preset_names
 
 
 def with_preset(words: list[str]) -> list[str]:
-    """The arguments in ascending precedence: the YAML files, the preset's file, all others.
+    """The arguments in ascending order of precedence: the YAML files, the preset's file, all others.
 
     Raises:
         IgosError: if there is no such preset, or more than one is given.
@@ -34,12 +34,12 @@ def with_preset(words: list[str]) -> list[str]:
 
 
 def _check_file(name: str) -> None:
-    """Raise unless a file of settings can be read; the parser's messages do not name the file."""
+    """Raise unless a settings file can be read. The parser's own messages would not name the file."""
     advice = "-c takes YAML files, as in configs/"
     try:
         content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise IgosError(f"{name} is no text in UTF-8: {advice}") from error
+        raise IgosError(f"{name} is not UTF-8 text: {advice}") from error
     except RecursionError as error:
         raise IgosError(f"{name} is nested too deeply to be read: {advice}") from error
     except (OSError, ValueError) as error:
@@ -49,11 +49,11 @@ def _check_file(name: str) -> None:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise IgosError(f"{name}{place}: no YAML ({problem})") from error
+        raise IgosError(f"{name}{place}: not valid YAML ({problem})") from error
     if not isinstance(content, dict):
         found = "is empty" if content is None else f"holds a {type(content).__name__}, not settings by name"
         raise IgosError(f"{name} {found}: {advice}")
 
 
-# Characters of a path that is too long.
+# The number of characters that are shown of a path that is too long.
 _SHOWN = 100

@@ -1,4 +1,4 @@
-"""``igos-pl status``: how far a run is, read from its folder alone, from any terminal."""
+"""``igos-pl status``: prints how far a run is. It reads only the folder, so it works from any terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from igos_pl.store.index import Index
 # The rate is computed from the last 15 minutes with results, so that pauses between jobs do not count.
 _RECENT = timedelta(minutes=15)
 
-# Clocks of a cluster's machines differ by seconds.
+# The clocks of a cluster's machines may differ by seconds.
 _CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 def print_status(path: Path) -> None:
-    """Print what is done, the rate, the time left and failures.
+    """Print what is done, failures, the rate and the time left.
 
     Args:
         path: output folder of a run.
@@ -40,7 +40,7 @@ def print_status(path: Path) -> None:
 
 
 def _pace(segments: Sequence[Index], missing: int) -> str:
-    """When the last segment came, the rate of the last minutes, and what it means for the rest."""
+    """The time of the last segment, the rate of the last minutes, and the time left at this rate."""
     last = max(segment.created for segment in segments)
     ago = datetime.now(timezone.utc) - last
     recent = [segment for segment in segments if last - segment.created <= _RECENT]

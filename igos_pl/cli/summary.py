@@ -1,4 +1,4 @@
-"""A result in a few lines: counts, means, and what went wrong. For ``predict`` and ``info``."""
+"""Summarises a result in a few lines: counts, means and problems. ``predict`` and ``info`` print them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from igos_pl.data.text import printable
 from igos_pl.store import MaskFile
 
-# The means that are shown: the column, its name in words, and what it says.
+# The means that are shown: the column, its name in words, and an explanation.
 _QUALITY = (
     ("score", "score", ""),
     ("deletion", "deletion", "low is good"),
@@ -26,7 +26,7 @@ _LOCALISATION = (
     ("pointing_mask", "peak in its mask", ""),
 )
 
-_WORDS = 22  # the longest of these
+_WORDS = 22  # the width of the longest name
 
 
 def counted(number: int, word: str) -> str:
@@ -35,7 +35,7 @@ def counted(number: int, word: str) -> str:
 
 
 def statuses_in_words(statuses: Iterable[str]) -> str:
-    """How many images have which status: ``7 ok, 1 unreadable``; the frequent ones first."""
+    """The number of images of each status, the most frequent first: ``7 ok, 1 unreadable``."""
     counts = Counter(statuses)
     ordered = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
     return ", ".join(f"{number:,} {status}" for status, number in ordered)
@@ -51,7 +51,7 @@ def method_in_words(attributes: Mapping[str, Any]) -> str:
 
 
 def means(masks: MaskFile) -> list[str]:
-    """Lines with the means over all explanations, and of localisation where objects are annotated."""
+    """Lines with the means of all explanations, and with those of localisation if objects are annotated."""
     if not len(masks):
         return []
     columns = {name: masks.column(name).astype(np.float64) for name, *_ in (*_QUALITY, *_LOCALISATION)}
@@ -82,11 +82,11 @@ def _mean(words: str, values: NDArray[Any], about: str) -> str:
 
 
 def remarks(masks: MaskFile, most: int, failures_only: bool = False) -> list[str]:
-    """Why images are not ok, and what there is to know of others; one line for an image.
+    """Lines with the problems of images that are not ok, and the remarks on others; one line for each image.
 
     Args:
         masks: the result.
-        most: lines; a last one says how many more there are.
+        most: the largest number of lines; one more says how many are left out.
         failures_only: leave out images that are ok.
     """
     statuses = masks.images["status"]
@@ -106,6 +106,6 @@ def remarks(masks: MaskFile, most: int, failures_only: bool = False) -> list[str
 
 
 def _remark(name: str, path: str, status: str, message: str) -> str:
-    """``cat.jpg: unreadable: no image``, with the path if there is one that the id does not say."""
+    """``cat.jpg: unreadable: no image``, with the path if there is one that does not end with the id."""
     name = name if not path or path.endswith(name) else f"{name} ({path})"
     return ": ".join(part for part in (name, "" if status == "ok" else status, message) if part)

@@ -1,4 +1,4 @@
-"""``igos-pl verify``: whether every byte of a result is as it was written."""
+"""``igos-pl verify``: checks that every byte of a result is as it was written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def print_verification(path: Path) -> int:
 
 
 def _damage(file: Path) -> str:
-    """What is wrong with a file; empty if nothing is."""
+    """The problem of a file; empty if there is none."""
     try:
         check_seal(file)
         check_rows(file)

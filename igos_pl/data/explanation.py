@@ -1,4 +1,4 @@
-"""One explained target, as a person looks at it."""
+"""One explained target with its image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Explanation:
     attributes: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        # Not by self.values, which an explanation lacks while it is being copied or unpickled.
+        # self.values would call this method again while the object is copied or unpickled, and has none yet.
         try:
             return self.__dict__["values"][name]
         except KeyError:

@@ -1,4 +1,4 @@
-"""Where the network's input lies in the original image, and how masks, boxes and saliency go between them."""
+"""Where the network's input lies in the original image, and how boxes and saliency are converted."""
 
 from __future__ import annotations
 

@@ -22,10 +22,14 @@ from igos_pl.data.geometry import Frame
 from igos_pl.errors import IgosError, UnreadError
 
 
-def find_images(root: Path) -> list[Path]:
+def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     """All pictures under a folder, recursively, as sorted relative paths. Hidden files are left out.
 
-    Images are recognised by their file extensions. Unreadable images are only detected when they are read.
+    Images are recognised by their file extensions. An unreadable image is noticed only when it is read.
+
+    Args:
+        root: the folder.
+        may_be_empty: whether a folder without pictures is right.
 
     Raises:
         IgosError: if the folder does not exist, is a file, or has no picture in it.
@@ -37,7 +41,7 @@ def find_images(root: Path) -> list[Path]:
     endings = picture_endings()
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in endings]
-    if not images:
+    if not images and not may_be_empty:
         found = f"{len(files)} other files" if files else "nothing"
         raise IgosError(
             f"No image in {root} or the folders below it, but {found} (supported: PNG, JPEG, TIFF, ...)"
@@ -77,7 +81,7 @@ def picture_endings() -> frozenset[str]:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """All files below a folder, but hidden ones; through links to folders, each folder once.
+    """All files below a folder but hidden ones. Links to folders are followed; each folder is visited once.
 
     Raises:
         IgosError: if a folder cannot be listed.
@@ -99,12 +103,12 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _raise_unlisted(error: OSError) -> None:
     raise IgosError(
-        f"Cannot list the folder {error.filename}: {error.strerror}. Otherwise its images would be left out"
-        " silently: fix this, or move the folder elsewhere"
+        f"Cannot list the folder {error.filename}: {error.strerror}. Its images would be left out: fix"
+        " this, or move the folder elsewhere"
     ) from error
 
 
-# As it is now: other libraries replace it by functions that install packages.
+# Kept here, because other libraries replace Image.open by functions that install packages.
 _open = Image.open
 
 # What is read at most. Reading takes the size of the file and, as tests/test_images.py measures, at most 13
@@ -113,10 +117,10 @@ MAX_PIXELS = 160_000_000
 MAX_SIDE = 1_000_000
 MAX_BYTES = 1 << 30
 
-# How far float values may lie outside of [0, 1]: bicubic scaling goes a little too far at edges.
+# How far float values may lie outside of [0, 1]: bicubic scaling overshoots at edges.
 OVERSHOOT = 0.25
 
-# From so many pixels on, an image that is to become wider is made lower first.
+# If scaling the width first would make more pixels than this, the height is scaled first.
 _WIDENED_PIXELS = 1 << 27
 
 # Images are converted in parts of about so many pixels.
@@ -142,12 +146,8 @@ def _content(path: Path) -> bytes:
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise UnreadError("cannot be read: it is no file, but a folder, a pipe or a device")
-        if state.st_size > MAX_BYTES:
-            raise IgosError(
-                f"the file has {state.st_size:,} bytes, but at most {MAX_BYTES:,} are read: compress it, or"
-                " scale the image down"
-            )
+            raise UnreadError("cannot be read: it is not a file, but a folder, a pipe or a device")
+        check_bytes(state.st_size)
         content = path.read_bytes()
     except (OSError, MemoryError) as error:
         reason = error.strerror if isinstance(error, OSError) else "too little memory"
@@ -155,15 +155,29 @@ def _content(path: Path) -> bytes:
     return content
 
 
+def check_bytes(size: int) -> None:
+    """Raise if a picture file has too many bytes.
+
+    Raises:
+        IgosError: saying how many are read.
+    """
+    if size > MAX_BYTES:
+        raise IgosError(
+            f"the file has {size:,} bytes, but at most {MAX_BYTES:,} are read: compress it, or scale the"
+            " image down"
+        )
+
+
 def decode_image(content: bytes) -> Image.Image:
     """Decode the content of a picture file; see `read_image`.
 
     Raises:
-        UnreadError: if memory is too small.
+        UnreadError: if there is too little memory.
         IgosError: saying what is wrong with the content.
     """
     if not content:
         raise IgosError("the file is empty (0 bytes)")
+    check_bytes(len(content))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
@@ -176,7 +190,7 @@ def decode_image(content: bytes) -> Image.Image:
         raise
     except MemoryError as error:
         raise UnreadError("cannot be decoded: too little memory") from error
-    except (UnidentifiedImageError, ImportError) as error:  # of a plugin for its format, say
+    except (UnidentifiedImageError, ImportError) as error:  # a plugin for its format may be missing
         raise IgosError("no image, or in a format that cannot be read here") from error
     except Image.DecompressionBombError as error:
         count = re.search(r"\d+", str(error))
@@ -186,7 +200,7 @@ def decode_image(content: bytes) -> Image.Image:
 
 
 def _check_header(image: Image.Image) -> None:
-    """Raise before an image is decoded that cannot be used, or would need too much memory."""
+    """Raise if an image cannot be used or would need too much memory, before it is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise too_large(f"{width:,} x {height:,} pixels")
@@ -195,7 +209,7 @@ def _check_header(image: Image.Image) -> None:
 
 
 def too_large(size: str) -> IgosError:
-    """What to say of an image that has too many pixels."""
+    """The error for an image that has too many pixels."""
     return IgosError(
         f"the image has {size}, but at most {MAX_PIXELS:,} are read, and {MAX_SIDE:,} along a side: scale it"
         " down, or cut it into parts"
@@ -278,7 +292,7 @@ def channels_first(image: Image.Image, channels: int = 3) -> NDArray[np.uint8]:
             f"The network takes {channels} channels, but picture files have 1 or 3: give the images as"
             " tensors"
         )
-    pixels = np.atleast_3d(np.array(image.convert(_MODES[channels])))  # a copy, which may be written to
+    pixels = np.atleast_3d(np.array(image.convert(_MODES[channels])))  # a writable copy
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

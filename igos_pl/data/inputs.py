@@ -22,11 +22,11 @@ class NetworkInput:
     size is preprocessed as a picture; a float tensor of another size is refused.
 
     Args:
-        preprocessing: of pictures.
+        preprocessing: is applied to pictures.
         input_size: height and width of the network's input.
         mean: of the network's normalisation, for each channel.
         std: of the network's normalisation, for each channel.
-        normalized: whether float tensors are normalised already, by this mean and std. The normalisation is
+        normalized: whether float tensors are already normalised by this mean and std. The normalisation is
             undone, since baselines and perturbed images are made of pixel values.
         bounded: whether float values far outside of [0, 1] are refused.
     """
@@ -57,7 +57,7 @@ class NetworkInput:
             ``(C, H, W)``, either uint8 or float32 in which 1 stands for 255; and its frame.
 
         Raises:
-            IgosError: if the tensor has another shape or type, or values that no image has.
+            IgosError: if the tensor has another shape or type, or values far outside of [0, 1].
         """
         if isinstance(image, Image.Image):
             return self.preprocessing(image)
@@ -85,14 +85,14 @@ class NetworkInput:
         if self.normalized:
             image = image * self.std + self.mean
         low, high = image.min().item(), image.max().item()
-        if not self.bounded or (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # not so for NaN
+        if not self.bounded or (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # false for NaN
             return image
         found = f"the image has values from {low:.3g} to {high:.3g}"
         if self.normalized:
             raise IgosError(
                 f"{found} when the network's normalisation (mean {_listed(self.mean)}, std"
                 f" {_listed(self.std)}) is undone, but 0 to 1 is expected: normalise by the network's"
-                " numbers, or remove Normalize from the data set's transform and the setting normalized"
+                " mean and std, or remove Normalize from the data set's transform and the setting normalized"
             )
         raise IgosError(
             f"{found}, but 0 to 1 is expected: set normalized=True (--data.normalized true) if the data set"

@@ -1,4 +1,4 @@
-"""Items of anyone's data set: which part is the image, and what is known of it."""
+"""Splits the items of a data set into the image and what is known of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +24,7 @@ _PICTURE_CHANNELS = (1, 3, 4)
 
 
 class ItemReader:
-    """Takes items apart.
+    """Splits items into the image and what is known of it.
 
     An item is an image; a tuple of an image and what is known of it; or a dict with an image under any key.
     An image is what `image_of` takes. What is known is a label (a number), a class name, or objects as
@@ -31,7 +32,7 @@ class ItemReader:
     (n,)}``.
 
     Args:
-        classes: of the network.
+        classes: the network's classes.
         image_key: the image's key in dicts; needed only if a dict has several images.
         label_key: the label's key in dicts; ``label``, ``labels``, ``target`` or ``cls`` by default.
     """
@@ -50,10 +51,24 @@ class ItemReader:
             Upright 8-bit RGB, or a tensor as it is.
 
         Raises:
-            IgosError: if the item has no image, several, or a label that the network does not have.
+            IgosError: if the item has no image, several, a label that the network does not have, or objects
+                of another form.
         """
         image, known = self._parts(item)
         return image_of(image), self._truth(known)
+
+    def example(self, item: Any) -> Image.Image | Tensor:
+        """An image of this item's form, by which to find what is wrong with all items.
+
+        Pictures are not decoded: a damaged one says nothing of the others.
+
+        Raises:
+            IgosError: if the item's form is wrong, or it has a class name and the network's are unknown.
+        """
+        image, known = self._parts(item)
+        if isinstance(known, str) and not self.classes.names:
+            self._truth(known)
+        return Image.new("RGB", (64, 64)) if isinstance(image, Image.Image | bytes) else image_of(image)
 
     def unused(self, item: Any) -> str | None:
         """The type of what an item says of its image, if that is neither a label nor objects."""
@@ -62,7 +77,7 @@ class ItemReader:
         return None if usable else type(known).__name__
 
     def _parts(self, item: Any) -> tuple[Any, Any]:
-        """The image, and what is known of it, None for nothing."""
+        """The image, and what is known of it; None if nothing is."""
         if isinstance(item, Mapping):
             return self._entries(item)
         if isinstance(item, Sequence) and not isinstance(item, str | bytes):
@@ -97,8 +112,7 @@ class ItemReader:
         if isinstance(known, str):
             return GroundTruth(self.classes.of(known))
         if _objects(known):
-            boxes = np.asarray(known["boxes"], np.float32).reshape(-1, 4)
-            labels = np.asarray(known["labels"]).reshape(-1).tolist()
+            boxes, labels = _boxes(known["boxes"]), _labels(known["labels"])
             if len(labels) != len(boxes):
                 raise IgosError(f"the item has {len(boxes)} boxes, but {len(labels)} labels")
             names = tuple(self._name(label) for label in labels)
@@ -108,14 +122,14 @@ class ItemReader:
         number = _number(known)
         return GroundTruth(-1 if number is None else number)
 
-    def _name(self, label: Any) -> str:
+    def _name(self, label: str | int) -> str:
         if isinstance(label, str):
             return label
         return self.classes.names[label] if 0 <= label < len(self.classes.names) else str(label)
 
 
 def _is_image(value: Any) -> bool:
-    """Whether a dict's entry is an image, and no label, box or mask of numbers."""
+    """Whether a dict's entry is an image, not a label, boxes or a mask."""
     if isinstance(value, np.ndarray | Tensor):
         return value.ndim == 3 or (value.ndim == 2 and value.dtype in (np.uint8, torch.uint8))
     return isinstance(value, Image.Image | bytes)
@@ -169,8 +183,31 @@ def _objects(known: Any) -> bool:
     return isinstance(known, Mapping) and "boxes" in known and "labels" in known
 
 
+def _boxes(known: Any) -> NDArray[np.float32]:
+    try:
+        boxes = np.asarray(known, np.float32)
+    except (TypeError, ValueError) as error:
+        raise IgosError(f"boxes must be (n, 4) numbers x1 y1 x2 y2: {error}") from error
+    if not boxes.size:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise IgosError(f"boxes must be (n, 4), x1 y1 x2 y2 of each, but are {boxes.shape}")
+    return boxes
+
+
+def _labels(known: Any) -> list[str | int]:
+    try:
+        labels = np.asarray(known).reshape(-1).tolist()
+    except (TypeError, ValueError) as error:
+        raise IgosError(f"labels of boxes must be (n,) whole numbers or class names: {error}") from error
+    for label in labels:
+        if not isinstance(label, int | str) or isinstance(label, bool):
+            raise IgosError(f"labels of boxes must be whole numbers or class names, but one is {label!r}")
+    return labels
+
+
 def _number(known: Any) -> int | None:
-    """A label as a number; None if it is none."""
+    """A label as an int; None if it is not a number."""
     if isinstance(known, np.ndarray | np.generic | Tensor):
         values = known.reshape(-1).tolist()
         known = values[0] if len(values) == 1 else None

@@ -1,4 +1,4 @@
-"""The label that a person means by the name of a class."""
+"""Finds labels by class names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from igos_pl.errors import IgosError
 class ClassLabels:
     """Finds labels by class names, as people write them in folders, tables and data sets.
 
-    Upper and lower case, and ``_``, ``-`` and spaces, are the same. Any of the names in "tabby, tabby cat"
+    Case does not matter, and ``_`` and ``-`` are the same as spaces. Any of the names in "tabby, tabby cat"
     finds the class if no other class has it. WordNet ids (``n02123045``) find the classes of networks with
     1000 classes, which are ImageNet's.
 
     Args:
-        names: of the network's classes, in label order; empty if they are unknown.
+        names: the network's class names in label order; empty if they are unknown.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ class ClassLabels:
         """The label of a class.
 
         Raises:
-            IgosError: if the network has no such class. It names similar ones.
+            IgosError: if the network has no such class. The message names a similar one.
         """
         label = self.find(name)
         if label is None:

@@ -1,4 +1,4 @@
-"""Pictures become inputs by the transforms of other libraries; only their geometry is worked out here."""
+"""Preprocessing by the transforms of other libraries. Only the geometry is computed here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRIMS = frozenset({"TrimBorder"})
 _GEOMETRY = ("do_", "size", "crop", "resample", "pad")
 _VALUES = frozenset({"do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels"})
 
-# Frames that are kept, one for each size of pictures.
+# The number of frames kept in memory, one for each size of pictures.
 _FRAMES = 4096
 
 
@@ -36,11 +36,11 @@ class PictureTransform(Preprocessing):
 
     Args:
         steps: each maps a PIL picture to a PIL picture.
-        about: what decides the result, for the description of a run.
+        about: describes the steps; it is a setting of the run.
         mode: Pillow's mode of the pictures that the first step takes: ``RGB``, or ``L`` for grey values.
     """
 
-    not_settings = frozenset({"steps"})  # told by `about`
+    not_settings = frozenset({"steps"})  # `about` describes them
 
     def __init__(
         self, steps: Sequence[Callable[[Image.Image], Image.Image]], about: str, mode: str = "RGB"
@@ -73,7 +73,7 @@ class ImageProcessorTransform(Preprocessing):
     processor's values back.
 
     Args:
-        processor: with torchvision's backend.
+        processor: an image processor of torchvision's backend.
 
     Attributes:
         mean: of red, green and blue.
@@ -81,10 +81,10 @@ class ImageProcessorTransform(Preprocessing):
         reverses: whether the processor gives blue, green, red.
 
     Raises:
-        IgosError: if it is of another kind, or changes values in another way.
+        IgosError: if it has another backend, or does more to values than normalise each channel.
     """
 
-    not_settings = frozenset({"processor"})  # told by `facts`
+    not_settings = frozenset({"processor"})  # `facts` describes it
 
     def __init__(self, processor: Any) -> None:
         kind = type(processor).__name__
@@ -126,7 +126,7 @@ class ImageProcessorTransform(Preprocessing):
         return pixels * std + mean, self._frame(picture.size)
 
     def _frame(self, size: tuple[int, int]) -> Frame:
-        """The frame of pictures of some width and height. It is traced once: that takes milliseconds."""
+        """The frame of pictures of one width and height. Tracing takes milliseconds, so it is done once."""
         if size not in self._frames:
             if len(self._frames) >= _FRAMES:
                 self._frames.clear()
@@ -144,7 +144,7 @@ class ImageProcessorTransform(Preprocessing):
         return values
 
     def _values_of(self, colour: tuple[int, int, int]) -> Tensor:
-        """What becomes of a colour at the centre of a picture, in each channel; float64."""
+        """The processor's values of a colour, one for each channel; float64."""
         made = self._values(Image.new("RGB", (64, 64), colour)).double()
         return made[:, made.shape[1] // 2, made.shape[2] // 2]
 
@@ -179,7 +179,7 @@ class _Part:
         self.scale = [s * old / new for s, old, new in zip(self.scale, before, after, strict=True)]
 
     def crop(self, axis: int, start: int) -> None:
-        """Cut off the first ``start`` pixels along an axis, or put as many before them if it is negative."""
+        """Cut off the first ``start`` pixels along an axis; if negative, pad so many in front."""
         self.corner[axis] += start * self.scale[axis]
 
     def frame(self, input_size: tuple[int, int]) -> Frame:
@@ -201,7 +201,7 @@ def _follow(part: _Part, step: Any, before: tuple[int, int], after: tuple[int, i
         for axis in (0, 1):
             part.crop(axis, step.border_size)
     elif before != after:
-        raise IgosError(f"The transform's step {kind} changes the size of pictures in a way unknown here")
+        raise IgosError(f"The transform's step {kind} changes the size of pictures in an unknown way")
 
 
 def traced_frame(transform: Callable[[Tensor], Tensor], width: int, height: int) -> Frame:
@@ -223,7 +223,7 @@ def traced_frame(transform: Callable[[Tensor], Tensor], width: int, height: int)
         made = transform(torch.empty(3, height, width, dtype=torch.uint8, device="meta"))
     size = (made.shape[-2], made.shape[-1])
     if size != trace.size:
-        raise IgosError(f"The network's preprocessing makes {size} of {trace.size} in a way unknown here")
+        raise IgosError(f"The network's preprocessing turns {trace.size} into {size} in an unknown way")
     return trace.part.frame(size)
 
 

@@ -44,7 +44,7 @@ class Resize(Preprocessing):
         channels: 3, or 1 for grey values.
     """
 
-    not_settings = frozenset({"input_size", "channels"})  # the network says them
+    not_settings = frozenset({"input_size", "channels"})  # the network has them as settings
 
     def __init__(
         self,

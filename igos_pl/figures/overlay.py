@@ -1,4 +1,4 @@
-"""Pictures to look at: the image, its saliency over it, and its curves."""
+"""Draws explanations: the image, its saliency over it, and the curves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLORS = colormaps["inferno"]
 _OPACITY = 0.6
 _LONGEST_SIDE = 800
 
-# The colours stretch over at least so much saliency: a mask without content must look empty.
+# The colours span at least this range of saliency, so that a mask without content looks empty.
 _SMALLEST_RANGE = 0.1
 
 # The layout, in inches. Image and saliency have the same size; they lie side by side unless they are wide.
@@ -38,7 +38,7 @@ _NARROWEST = 0.9
 _CURVES = (3.6, 2.6)  # width, and the least height
 _TOP, _LEFT, _GAP, _BELOW, _BAR = 0.85, 0.15, 0.3, 0.7, 0.12
 _AXIS = 0.7  # the labels of the curves' and of the colour bar's axes
-_LETTERS = 10  # of the title, in an inch
+_LETTERS = 10  # letters of the title in an inch
 
 
 def write_overlay(
@@ -50,13 +50,13 @@ def write_overlay(
     """Draw an explanation next to its image and save it.
 
     Args:
-        explanation: what is drawn.
-        path: of the PNG.
-        metadata: texts that the PNG is to hold, by keyword.
-        image: the upright original; by default, it is read again from where it was read.
+        explanation: the explanation to draw.
+        path: the PNG file to write.
+        metadata: texts for the PNG's metadata, by keyword.
+        image: the upright original; by default, its file is read again.
 
     Raises:
-        IgosError: if the image cannot be read any more, or has another size now.
+        IgosError: if the image's file cannot be read any more, or has another size now.
     """
     figure = figure_of(explanation, image or read_image(Path(explanation.image["path"])))
     with warnings.catch_warnings():
@@ -65,13 +65,13 @@ def write_overlay(
 
 
 def input_on_original(pixels: NDArray[Any], frame: Frame) -> Image.Image:
-    """What the network saw of an image, at its place in the original; white around it.
+    """The network's input at its place in the original, with white around it.
 
-    It stands for an original that is not kept in a file.
+    It replaces an original that is not in a file.
 
     Args:
-        pixels: see `igos_pl.data.inputs.displayed`.
-        frame: where they lie in the original.
+        pixels: see `igos_pl.data.images.displayed`.
+        frame: where the input lies in the original.
     """
     left, top, right, bottom = map(round, frame.box)
     size = (max(1, right - left), max(1, bottom - top))
@@ -83,11 +83,11 @@ def input_on_original(pixels: NDArray[Any], frame: Frame) -> Image.Image:
 def figure_of(explanation: Explanation, image: Image.Image | NDArray[np.uint8]) -> Figure:
     """The image, its saliency over it with a colour bar, and the deletion and insertion curves.
 
-    The colours stretch over the saliency's own range, so that they show the order of the cells. The colour
-    bar says the values. A range below 0.1 is not stretched further: it has hardly any content.
+    The colours span the saliency's own range, so that they show the order of the cells. The colour bar gives
+    the values. The colours span at least a range of 0.1, so that a mask with hardly any content looks empty.
 
     Args:
-        explanation: what is drawn.
+        explanation: the explanation to draw.
         image: the upright original, RGB or grey: a picture or an array ``(height, width)`` or ``(height,
             width, 3)`` from 0 to 255.
 
@@ -129,7 +129,7 @@ def _layout(aspect: float) -> tuple[Figure, tuple[Axes, Axes, Axes, Axes]]:
     Args:
         aspect: width / height of the image.
     """
-    wide = aspect > _WIDE  # then saliency lies below the image
+    wide = aspect > _WIDE  # then the saliency is below the image
     if wide:
         width, height = _WIDTH, max(0.2, _WIDTH / aspect)
         pictures = 2 * height + _GAP
@@ -157,7 +157,7 @@ def _layout(aspect: float) -> tuple[Figure, tuple[Axes, Axes, Axes, Axes]]:
 
 
 def _write_title(figure: Figure, explanation: Explanation) -> None:
-    """What is explained, and how."""
+    """Write the image's name, the label, the score, the method and the preset."""
     width, height = figure.get_size_inches()
     settings: Mapping[str, Any] = explanation.attributes
     method = [str(settings[name]) for name in ("method", "optimizer") if name in settings]
@@ -178,12 +178,12 @@ def _write_title(figure: Figure, explanation: Explanation) -> None:
             fontsize=size,
             color=color,
             verticalalignment="center",
-            parse_math=False,  # names may hold dollars
+            parse_math=False,  # names may contain dollar signs
         )
 
 
 def _draw_curves(axes: Axes, explanation: Explanation) -> None:
-    """Deletion and insertion, or nothing where they were not computed."""
+    """Draw the deletion and insertion curves, or nothing if they were not computed."""
     if np.isnan(explanation.deletion):
         axes.set_axis_off()
         return

@@ -23,7 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-# Of an input. A larger number is a mistake, and would fill the memory.
+# The largest side of an input. A larger one is a mistake and would fill the memory.
 _LARGEST_SIDE = 16_384
 
 
@@ -34,26 +34,26 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     settings of the run, see `igos_pl.settings.Configurable`.
 
     Args:
-        module: the network. It is in evaluation mode and frozen while an `Explainer` works, and then again as
-            it was.
+        module: the network. An `Explainer` puts it into evaluation mode and freezes it while it works, and
+            then restores it.
         weights: a state dict file for it; None if the module comes with its weights.
         input_size: height and width of the input in pixels, or the side of a square one.
-        mean: of each channel; it is subtracted from images in [0, 1]. Its length is the number of channels.
-        std: of each channel; the difference is divided by it.
+        mean: the mean of each channel, for images in [0, 1]. Its length is the number of channels.
+        std: the standard deviation of each channel, likewise.
         class_names: in label order; labels without a name are shown as numbers.
-        name: what results call the network; the class name of the module by default.
+        name: the network's name in results; by default the module's class name.
 
     Attributes:
         preprocessing: how picture files become the input; data modules use it unless told otherwise.
         file_sha256: of the weight file; None if there is none, or if the weights were trained since.
     """
 
-    not_settings = frozenset({"module", "weights"})  # told by their digests
+    not_settings = frozenset({"module", "weights"})  # their digests are in `facts`
     # Whether the scores of proposed targets are those of `score`, so that the explainer can compare them.
     proposes_its_scores: ClassVar[bool] = True
-    # Whether `score` needs the instance masks of the targets, as regions over which it is taken.
+    # Whether `score` needs the instance masks of the targets, because it is a mean over them.
     scores_regions: bool = False
-    # Whether images are expected in [0, 1] and normalised here.
+    # Whether images are expected in [0, 1], and this class normalises them.
     is_normalizing: bool = True
     file_sha256: str | None = None
     pixel_mean: Tensor
@@ -116,16 +116,16 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Freezes the network; afterwards, every layer and tensor is as it was before."""
+        """Freeze the network in a context. Afterwards, every layer and tensor is as it was before."""
         layers = [
             (layer, layer.training, dict(layer._parameters), dict(layer._buffers)) for layer in self.modules()
         ]
         before = [(weight, weight.data, weight.requires_grad, weight.grad) for weight in self.parameters()]
-        # There are layers that change their buffers in evaluation mode, too: observers of quantisation.
+        # Some layers change their buffers even in evaluation mode: observers of quantisation.
         values = [(buffer, buffer.detach().clone()) for buffer in self.buffers()]
         try:
             for weight in self.parameters():
-                weight.grad = None  # so that `to` does not move what is being accumulated
+                weight.grad = None  # otherwise `to` would move the accumulated gradient
             self.freeze()
             yield
         finally:
@@ -134,7 +134,7 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
                 layer._parameters.update(parameters)
                 layer._buffers.update(buffers)
             for weight, data, needs_gradient, gradient in before:
-                weight.data = data  # the very memory, which optimisers and other modules may share
+                weight.data = data  # the same memory, which optimisers and other modules may share
                 weight.requires_grad_(needs_gradient)
                 weight.grad = gradient
             for buffer, value in values:
@@ -142,7 +142,7 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
                     buffer.data.copy_(value)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` as this network wants them, float32.
+        """Images ``(B, C, H, W)`` normalised for this network, float32.
 
         Args:
             images: uint8, or float in which 1 stands for 255.
@@ -169,10 +169,10 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         """Raise before the first image if the annotations of the data do not suit the network.
 
         Args:
-            truth: of all images that are to be explained.
+            truth: the annotations of all images that are to be explained.
 
         Raises:
-            IgosError: saying what does not fit.
+            IgosError: if something does not fit; the message says what.
         """
 
     @abstractmethod

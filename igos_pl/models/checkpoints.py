@@ -1,4 +1,4 @@
-"""Checkpoints of training programs: their tensors are read without running code, and found under prefixes."""
+"""Reads the tensors of checkpoints without running code, and finds them under a common prefix."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from igos_pl.models.optional import imported
 
 
 def read_tensors(path: Path) -> Any:
-    """What a weight file holds; everything but plain data and tensors is replaced by `Omitted`.
+    """The content of a weight file. Everything but plain data and tensors is replaced by `Omitted`.
 
     Checkpoints often hold hyperparameters and other objects of classes that only the training program knows.
-    None of these classes is imported, and nothing of theirs is called.
+    None of these classes is imported or called.
 
     Args:
-        path: of ``torch.save``, or a safetensors file.
+        path: a file that ``torch.save`` wrote, or a safetensors file.
 
     Raises:
         pickle.UnpicklingError: if it cannot be read without running code.
-        Exception: of nearly any kind, if it is damaged.
+        Exception: of nearly any type, if the file is damaged.
     """
     if path.suffix == ".safetensors":
         return imported("safetensors.torch", "huggingface", path.name).load_file(path)
@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> Any:
 
 
 def _unknown_classes(path: Path) -> list[str]:
-    """The names of the classes and functions that a file names; none for damaged or old files."""
+    """The classes and functions that a file names and torch does not allow; none for damaged or old files."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # the first error says what is wrong
@@ -74,15 +74,15 @@ class Omitted:
 
 
 def stripped(state: dict[str, Tensor], wanted: Sequence[str], path: Path) -> tuple[dict[str, Tensor], str]:
-    """The part of a state dict whose names are the wanted ones, but for a prefix.
+    """The part of a state dict whose names are the wanted ones after a common prefix.
 
     Args:
-        state: of the file.
+        state: the file's state dict.
         wanted: the names of the module's tensors, without its batch counters.
-        path: for messages.
+        path: the file, for messages.
 
     Returns:
-        The part without its prefix, and a remark that says so; the whole state and no remark if there is no
+        The part without the prefix, and a remark that says so. The whole state and no remark if there is no
         such part, or if the names fit as they are.
 
     Raises:
@@ -104,7 +104,7 @@ def stripped(state: dict[str, Tensor], wanted: Sequence[str], path: Path) -> tup
     if any(not _equal(part, other) for other in parts.values()):
         raise IgosError(
             f"{path} holds several networks that fit ({', '.join(map(repr, parts))}): save the state dict of"
-            " the one that you mean"
+            " the right one alone"
         )
     beside = len(state) - len(part)
     remark = f"took the tensors whose names begin with {prefix!r}"

@@ -1,4 +1,4 @@
-"""Image classifiers: anyone's own module that returns logits."""
+"""Image classifiers: any module that returns logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Classifier(ExplainableNetwork):
 
     Args:
         module: the network.
-        class_names: in label order; ``imagenet`` for the 1000 ImageNet classes; none known by default.
+        class_names: in label order; ``imagenet`` for the 1000 ImageNet classes; unknown by default.
         output: whether scores are the softmax or the sigmoid of the logits.
         targets: ``predicted`` (the ``top_k`` best classes), ``ground_truth``, or a list of labels that are
             explained for every image.
@@ -54,7 +54,7 @@ class Classifier(ExplainableNetwork):
         self.top_k = top_k
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """All class scores ``(B, classes)``, in float32 at least."""
+        """The scores of all classes ``(B, classes)``, in float32 or more precise."""
         output = self.module(images)
         logits: Tensor = _logits_of(output)
         self._check_logits(logits, output, images)
@@ -62,7 +62,7 @@ class Classifier(ExplainableNetwork):
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
 
     def _check_logits(self, logits: object, output: object, images: Tensor) -> None:
-        """Raise unless a pass gave logits. This asks for what is known without waiting for the device."""
+        """Raise unless the module returned logits. The check does not wait for the device."""
         if not isinstance(logits, Tensor):
             found = f"a {type(output).__name__}"
         elif logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
@@ -84,7 +84,7 @@ class Classifier(ExplainableNetwork):
 
     @torch.no_grad()
     def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
-        """The predicted classes, the ground truth, or the given labels, for each image."""
+        """For each image, the predicted classes, the annotated class, or the given labels."""
         check_shape("images", images, ("B", self.channels, "H", "W"))
         probabilities = self.probabilities(images)
         chosen = self._choose(probabilities, [known.label for known in truth])
@@ -94,9 +94,9 @@ class Classifier(ExplainableNetwork):
         return ProposedTargets(class_targets(image, chosen.flatten(), scores.flatten()), [""] * len(images))
 
     def check(self, truth: Sequence[GroundTruth]) -> None:
-        """Raise if images have no labels that are needed, or if labels or class names do not fit the logits.
+        """Raise if needed labels are missing, or if labels or class names do not fit the logits.
 
-        Where that matters, a pass of a blank image tells the number of classes.
+        If the number of classes matters, a forward pass of a blank image finds it.
         """
         labels = [known.label for known in truth] if self.targets == "ground_truth" else []
         _check_labelled(labels)
@@ -107,7 +107,7 @@ class Classifier(ExplainableNetwork):
                 self._check_classes(classes, sorted(set(wanted)))
 
     def _count_classes(self) -> int | None:
-        """The number of logits; None if the network fails at a blank image, which the first batch tells."""
+        """The number of logits; None if the network fails on a blank image; the first batch reports it."""
         blank = self.pixel_mean.new_zeros(1, self.channels, *self.input_size)
         try:
             with torch.no_grad(), self.frozen():
@@ -151,7 +151,7 @@ def _check_labelled(labels: Sequence[int]) -> None:
 
 
 def _logits_of(output: Any) -> Any:
-    """What of a module's output should be the logits."""
+    """The part of a module's output that should be the logits."""
     if isinstance(output, Mapping):
         return output.get("logits")
     if hasattr(output, "logits"):

@@ -1,4 +1,4 @@
-"""What all detectors share: which detections are explained, and which annotated objects they have found."""
+"""What all detectors share: choosing the detections to explain, and matching them with annotated objects."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Detections:
 class Detector(ExplainableNetwork, ABC):
     """A network that finds objects; each detection is a target of its own.
 
-    A subclass offers `detect` and `score`. Images are fed in [0, 1]; a network that wants other values
+    A subclass implements `detect` and `score`. They get images in [0, 1]; a network that needs other values
     normalises them itself.
 
     Args:
@@ -58,10 +58,10 @@ class Detector(ExplainableNetwork, ABC):
         class_names: in label order, with background and gaps where the network has them.
         targets: ``detected`` explains what the network finds; ``ground_truth`` only those detections that
             match an annotated object, by class name and an overlap (IoU) of at least 0.5.
-        score_threshold: detections with a lower score are left out, and so are those below the network's own
-            threshold.
+        score_threshold: detections with a lower score are left out. The network's own threshold applies as
+            well.
         categories: names of the classes that are explained; None for all.
-        max_per_image: the detections with the best scores, at most so many for an image.
+        max_per_image: at most so many detections of an image are explained, those with the best scores.
         **network: ``weights``, ``input_size`` and ``name``, see `ExplainableNetwork`.
     """
 
@@ -96,7 +96,7 @@ class Detector(ExplainableNetwork, ABC):
 
     @torch.no_grad()
     def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
-        """The detections to explain, best first. Images without any have no rows.
+        """The detections to explain, best first. An image without detections has no rows.
 
         The rows' scores are those that the network gave its detections.
         """
@@ -109,7 +109,7 @@ class Detector(ExplainableNetwork, ABC):
         return ProposedTargets(_as_targets(chosen), [choice.note for choice in chosen])
 
     def check(self, truth: Sequence[GroundTruth]) -> None:
-        """Raise if annotated objects are to be explained, but there is none that the network could find."""
+        """Raise if annotated objects are to be explained, but the network knows none of their classes."""
         if self.targets != "ground_truth" or not truth:
             return
         names = sorted({name for known in truth for name in known.names})
@@ -183,7 +183,7 @@ class _Choice:
 
     Attributes:
         detections: n, best first.
-        objects: n places of the annotated objects that they have found; -1 for none.
+        objects: for each detection, the index of its annotated object; -1 for none.
         note: see `ProposedTargets`.
     """
 
@@ -197,11 +197,11 @@ def check_categories(categories: Sequence[str] | None, class_names: Sequence[str
 
     Args:
         categories: None for all.
-        class_names: that the network has.
-        name: what messages call the network.
+        class_names: the network's class names.
+        name: the network's name in messages.
 
     Raises:
-        IgosError: if there is none, or the network has no such class.
+        IgosError: if the list is empty, or names a class that the network does not have.
     """
     if categories is not None and not categories:
         raise IgosError("categories is an empty list: name at least one class, or leave it out for all")
@@ -219,16 +219,16 @@ def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:
     Args:
         probabilities: ``(B, classes)``.
         labels: ``(B,)``.
-        name: what messages call the network.
+        name: the network's name in messages.
 
     Raises:
-        IgosError: if a label is outside of the head.
+        IgosError: if the head has no such label.
     """
     classes = probabilities.shape[1]
     try:
         return probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
     except RuntimeError:
-        # Checked only now: checking the labels first would synchronise with the GPU in every pass.
+        # Checking the labels beforehand would synchronise with the GPU in every pass.
         outside = labels[(labels < 0) | (labels >= classes)]
         if not len(outside):
             raise

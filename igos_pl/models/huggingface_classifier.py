@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import Tensor, nn
-
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, input_size_of
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.pretrained import (
+    ChannelsReversed,
     config_digest,
     pretrained_model,
     pretrained_part,
@@ -18,30 +17,14 @@ from igos_pl.models.pretrained import (
 from igos_pl.settings import Attributes
 
 
-class ChannelsReversed(nn.Module):
-    """Gives a network that was trained with blue, green, red what it knows.
-
-    Args:
-        network: the network.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Any:
-        """The network's output for images ``(B, 3, H, W)`` of red, green, blue."""
-        return self.network(images.flip(1))
-
-
 class HuggingFaceClassifier(Classifier):
     """An image classifier of transformers, with its image processor and its class names.
 
     Args:
         name: a folder that ``save_pretrained`` wrote, with the image processor in it; or a name on the hub.
         class_names: in label order, or ``imagenet``; by default the model's ``id2label``.
-        output: whether scores are the softmax or the sigmoid of the logits; by default as transformers'
-            pipeline: the sigmoid for multi-label models and for those with a single class.
+        output: whether scores are the softmax or the sigmoid of the logits; by default as in
+            transformers' pipeline: the sigmoid for multi-label models and for those with a single class.
         **classifier: see `Classifier`.
     """
 
@@ -73,5 +56,5 @@ class HuggingFaceClassifier(Classifier):
         self._config = config_digest(config)
 
     def facts(self) -> Attributes:
-        """What all networks say, and a digest of the model's configuration."""
+        """The facts of all networks, and a digest of the model's configuration."""
         return {**super().facts(), "config": self._config}

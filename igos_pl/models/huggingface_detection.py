@@ -24,21 +24,22 @@ _SIGMOID = ("conditional_detr", "dab-detr", "deformable_detr", "rt_detr", "rt_de
 
 
 class HuggingFaceDetector(Detector):
-    """An object detector of Hugging Face's ``transformers``, of the DETR family.
+    """An object detector of the DETR family in Hugging Face's ``transformers``.
 
-    These are DETR, Table Transformer, YOLOS (the score is the softmax probability of the label, among the
-    classes and "no object"), Conditional, DAB and Deformable DETR, RT-DETR, RT-DETRv2 and D-FINE (the sigmoid
-    of the label's logit). Detections are those of the image processor's ``post_process_object_detection``.
+    For DETR, Table Transformer and YOLOS, the score is the softmax probability of the label, among the
+    classes and "no object". For Conditional, DAB and Deformable DETR, RT-DETR, RT-DETRv2 and D-FINE, it is
+    the sigmoid of the label's logit. Detections are those of the image processor's
+    ``post_process_object_detection``.
 
     A detection is scored at the query that it came from. Most of these networks have learned queries, so the
-    number of a query is its identity. RT-DETR, D-FINE and two-stage Deformable DETR make a query at each of
-    the places of the feature maps whose encoder scores are best, so that the n-th query of a perturbed image
-    belongs to another place. There, a target keeps the place and the number that its query had in the
-    unmasked image: `score` puts this place at this number, and leaves the choice and order of all other
-    queries to the network. On the unmasked image nothing changes, so the score is the detection's.
+    number of a query identifies it. RT-DETR, RT-DETRv2, D-FINE and two-stage Deformable DETR choose the
+    places of the feature maps with the best encoder scores as queries, so the n-th query of a perturbed image
+    may be another place. With these networks, a target keeps the place and the number that its query had
+    in the unmasked image: `score` puts this place at this number, and leaves the choice and order of all
+    other queries to the network. On the unmasked image nothing changes, so the score is the detection's.
 
     These networks cut the gradient at the queries that they choose and at the boxes that they refine, which
-    makes training more stable. `score` does not cut it, so that the gradient is the score's own.
+    makes training more stable. `score` does not cut it, so the gradient is that of the score.
 
     Args:
         name: a folder that ``save_pretrained`` has written, or a name on the hub.
@@ -48,7 +49,7 @@ class HuggingFaceDetector(Detector):
         **detector: see `Detector`.
 
     Raises:
-        IgosError: if ``transformers`` is missing, there is no such network, or it is of another family.
+        IgosError: if ``transformers`` is missing, there is no such network, or its family is not supported.
     """
 
     module: Any
@@ -63,10 +64,12 @@ class HuggingFaceDetector(Detector):
         **detector: Any,
     ) -> None:
         loaded = pretrained_dense("AutoModelForObjectDetection", name, input_size, "HuggingFaceDetector")
+        if loaded.preprocessing.reverses:
+            raise IgosError(f"{name} takes blue, green, red, which is not supported for detectors")
         family = loaded.module.config.model_type
         if family not in (*_SOFTMAX, *_SIGMOID):
             raise IgosError(
-                f"{name} is a {family}, whose queries are not known here; known are:"
+                f"{name} is a {family}, which is not supported; supported are:"
                 f" {', '.join((*_SOFTMAX, *_SIGMOID))}"
             )
         super().__init__(
@@ -80,13 +83,13 @@ class HuggingFaceDetector(Detector):
         self._processor = loaded.processor
         self._loaded_facts = loaded.facts()
         self._softmax = family in _SOFTMAX
-        # Detectors are fed in [0, 1].
+        # `Detector` gives images in [0, 1], so this class normalises them.
         mean, std = (torch.tensor(values) for values in (loaded.preprocessing.mean, loaded.preprocessing.std))
         self.register_buffer("_own_mean", mean.reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("_own_std", std.reshape(1, -1, 1, 1), persistent=False)
 
     def facts(self) -> Attributes:
-        """What all networks say, and a digest of the model's configuration."""
+        """The facts of all networks, and a digest of the model's configuration."""
         return {**super().facts(), **self._loaded_facts}
 
     @torch.no_grad()
@@ -98,7 +101,7 @@ class HuggingFaceDetector(Detector):
             outputs, threshold=self.score_threshold, target_sizes=[size] * len(images)
         )
         queries = outputs.logits.shape[1]
-        # The same once more, with the numbers of the queries for boxes, since it does not say where they are.
+        # Post-processing does not return query numbers: run it again with the numbers in place of boxes.
         number = torch.arange(queries, device=images.device, dtype=outputs.pred_boxes.dtype)
         numbers = torch.zeros_like(outputs.pred_boxes)
         numbers[..., 0] = number
@@ -125,11 +128,11 @@ class HuggingFaceDetector(Detector):
         return label_scores(probabilities, targets.label, self.name)
 
     def _forward(self, images: Tensor, rows: Tensor | None) -> tuple[Any, Tensor | None]:
-        """The module's outputs, and the places of its queries ``(B, queries)`` where it chooses them.
+        """The module's outputs, and the places of its queries ``(B, queries)``; None for learned queries.
 
         Args:
             images: ``(B, 3, H, W)`` in [0, 1].
-            rows: ``(B,)`` place * queries + number of the query that is to be kept; None to keep none.
+            rows: ``(B,)`` place * queries + number, of the query to keep; None to keep none.
         """
         normalized = (images - self._own_mean) / self._own_std
         layer = _choosing_layer(self.module)
@@ -160,16 +163,16 @@ def _query_count(module: Any) -> int:
 
 
 def _encoder_score(module: Any) -> Callable[[Tensor], Tensor]:
-    """By which of its scores ``(B, places, classes)`` a place is chosen: ``(B, places)``."""
+    """The function from scores ``(B, places, classes)`` to those that choose the places, ``(B, places)``."""
     if module.config.model_type == "deformable_detr":
         return lambda scores: scores[..., 0]
     return lambda scores: scores.amax(-1)
 
 
 class _QueryOrder:
-    """A hook that replaces the encoder's scores by the order that they give, with one place kept at a number.
+    """A hook that replaces the encoder's scores by their ranks, with one place kept at a given rank.
 
-    Networks use these scores for nothing but choosing the best places, best first.
+    Networks use these scores only to choose the best places, best first.
 
     Attributes:
         places: ``(B, queries)``, after a pass: the place of each query.
@@ -191,7 +194,7 @@ class _QueryOrder:
         if self.rows is not None:
             rank = (rank + (rank >= number).long()).scatter(1, place, number)
         self.places = rank.argsort(1)[:, : self.queries]
-        # In float32, which holds every place's rank exactly.
+        # float32 holds every rank exactly.
         return (-rank).float().unsqueeze(-1).expand(*rank.shape, scores.shape[-1])
 
 
@@ -205,7 +208,7 @@ def _hooked(layer: nn.Module, hook: _QueryOrder) -> Iterator[None]:
 
 
 class _Attached(TorchFunctionMode):
-    """Within it, ``detach`` does nothing: gradients are not cut."""
+    """A mode in which ``detach`` does nothing, so gradients are not cut."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -38,7 +38,7 @@ TORCHVISION: dict[str, Family] = {
     "lraspp_": TorchvisionSegmenter,
 }
 
-# The architectures that the configurations of transformers' models name end like this.
+# Endings of the architectures in the configurations of transformers' models.
 HUGGING_FACE: dict[str, Family] = {
     "ForImageClassification": HuggingFaceClassifier,
     "ForImageClassificationWithTeacher": HuggingFaceClassifier,
@@ -66,12 +66,12 @@ def _of_hugging_face(name: str) -> Family:
             if architecture.endswith(ending):
                 return family
     raise IgosError(
-        f"{name} is a {', '.join(architectures) or 'model of unknown architecture'}, for which igos_pl has no"
-        f" network. It has some for: {', '.join(f'...{ending}' for ending in HUGGING_FACE)}"
+        f"{name} is a {', '.join(architectures) or 'model of unknown architecture'}, which igos_pl does"
+        f" not support. It supports: {', '.join(f'...{ending}' for ending in HUGGING_FACE)}"
     )
 
 
-# How the part of a name before the colon chooses the class for the part after it.
+# For each prefix before the colon: the function from the rest of the name to the class.
 SOURCES: dict[str, Callable[[str], Family]] = {
     "timm": lambda _: TimmClassifier,
     "torchvision": _of_torchvision,
@@ -89,7 +89,7 @@ def network_named(name: str, /, **settings: Any) -> ExplainableNetwork:
         **settings: further arguments of the class.
 
     Raises:
-        IgosError: naming similar ones, if there is no such network or no such argument.
+            IgosError: if there is no such network or argument. The message names similar ones.
     """
     source, colon, rest = name.partition(":")
     if colon and source in SOURCES:

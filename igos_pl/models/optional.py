@@ -14,10 +14,10 @@ def imported(module: str, extra: str, needed_by: str) -> Any:
     Args:
         module: its full name.
         extra: the extra of igos_pl that installs it.
-        needed_by: what messages say needs it.
+        needed_by: who needs it, in messages.
 
     Raises:
-        IgosError: saying how to install it, if it is missing.
+        IgosError: if it is missing; the message says how to install it.
     """
     try:
         return import_module(module)

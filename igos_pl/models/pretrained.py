@@ -1,4 +1,4 @@
-"""What all networks of Hugging Face's transformers share: a folder or hub name becomes a complete network."""
+"""Loads networks of Hugging Face's transformers from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
 from igos_pl.models.optional import imported
@@ -26,17 +27,17 @@ def transformers_for(needed_by: str) -> Any:
 
 
 def pretrained_model(auto_class: Any, name: str) -> Any:
-    """A network of transformers in float32, with weights for every tensor.
+    """Load a network of transformers in float32, with weights for every tensor.
 
-    The folder's own code is never run. Weights are read from safetensors where the folder has them, otherwise
-    as tensors alone.
+    The folder's own code is never run. Weights are read from safetensors if the folder has them, otherwise
+    with torch's loader for tensors alone.
 
     Args:
         auto_class: ``transformers.AutoModelFor...``.
         name: a folder, or a name on the hub.
 
     Raises:
-        IgosError: if it cannot be had, or if the folder lacks weights for this task.
+        IgosError: if it cannot be loaded, or if the folder lacks weights for this task.
     """
     model, info = _fetched(
         lambda: auto_class.from_pretrained(
@@ -55,20 +56,20 @@ def pretrained_model(auto_class: Any, name: str) -> Any:
 
 
 def pretrained_part(auto_class: Any, name: str) -> Any:
-    """An image processor, a tokenizer or a configuration.
+    """Load an image processor, a tokenizer or a configuration.
 
     Args:
         auto_class: ``transformers.AutoImageProcessor``, ...
         name: a folder, or a name on the hub.
 
     Raises:
-        IgosError: if it cannot be had.
+        IgosError: if it cannot be loaded.
     """
     return _fetched(lambda: auto_class.from_pretrained(name, trust_remote_code=False), name)
 
 
 def config_digest(config: Any) -> str:
-    """A digest of what a model's configuration says of its computation; the same wherever its folder lies."""
+    """A digest of the settings in a model's configuration, without its folder and the library's version."""
     told = config.to_dict()
     for name in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
         told.pop(name, None)
@@ -76,7 +77,7 @@ def config_digest(config: Any) -> str:
 
 
 def shown_name(name: str) -> str:
-    """What results call a network: the folder's own name, or the name on the hub."""
+    """A network's name in results: the folder's own name, or the name on the hub."""
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
@@ -84,7 +85,7 @@ def _fetched(load: Callable[[], _T], name: str) -> _T:
     """The result of a ``from_pretrained``.
 
     Raises:
-        IgosError: saying what to do, if it raises.
+        IgosError: if it raises; the message says what to do.
     """
     try:
         return load()
@@ -98,8 +99,24 @@ def _fetched(load: Callable[[], _T], name: str) -> _T:
             hint = f"Does the folder {name} hold all files that save_pretrained writes?"
         else:
             hint = (
-                f"{name} is no folder here, so it was looked for on the Hugging Face hub. Without internet:"
+                f"{name} is not a folder, so it was looked for on the Hugging Face hub. Without internet:"
                 f" download https://huggingface.co/{name} into a folder elsewhere (hf download {name}"
                 " --local-dir FOLDER), copy it here, and set name to the folder"
             )
         raise IgosError(f"{name} cannot be loaded ({type(error).__name__}: {reason}). {hint}") from error
+
+
+class ChannelsReversed(nn.Module):
+    """Reverses the channels for a network that was trained on blue, green, red.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's output for images ``(B, 3, H, W)`` of red, green, blue."""
+        return self.network(images.flip(1))

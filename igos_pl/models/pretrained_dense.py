@@ -1,4 +1,4 @@
-"""Detectors and segmentation networks of transformers: a fixed input size, without crops and padding."""
+"""Loads detectors and segmentation networks of transformers with a fixed input size, no crop, no padding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from igos_pl.settings import Attributes
 
 
 class PretrainedDense(NamedTuple):
-    """A network of transformers, and how it sees pictures.
+    """A network of transformers with its preprocessing.
 
     Attributes:
         module: the network.
         processor: its image processor, which squashes pictures to ``input_size``.
-        preprocessing: the image processor.
+        preprocessing: the same image processor as a `Preprocessing`.
         input_size: height and width in pixels.
         class_names: in label order.
     """
@@ -37,17 +37,17 @@ class PretrainedDense(NamedTuple):
 def pretrained_dense(
     auto_class: str, name: str, input_size: int | Sequence[int] | None, needed_by: str
 ) -> PretrainedDense:
-    """A network by its folder or its name on the hub.
+    """Load a network by its folder or its name on the hub.
 
     Args:
-        auto_class: of transformers, such as ``AutoModelForObjectDetection``.
+        auto_class: the name of a class of transformers, such as ``AutoModelForObjectDetection``.
         name: a folder that ``save_pretrained`` has written, or a name on the hub.
-        input_size: by default the image processor's, or a square of its shortest edge where it keeps the
+        input_size: by default the image processor's, or a square of its shortest edge if it keeps the
             aspect ratio.
-        needed_by: what messages say needs transformers.
+        needed_by: who needs transformers, in messages.
 
     Raises:
-        IgosError: if the package is missing, or the network cannot be had.
+        IgosError: if the package is missing, or the network cannot be loaded.
     """
     transformers = transformers_for(needed_by)
     module = pretrained_model(getattr(transformers, auto_class), name)

@@ -18,12 +18,12 @@ from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.models.detector import check_categories
-from igos_pl.models.pretrained import shown_name
+from igos_pl.models.pretrained import ChannelsReversed, shown_name
 from igos_pl.models.pretrained_dense import pretrained_dense
 from igos_pl.models.weights import fetch_weights, load_weights
 from igos_pl.settings import Attributes
 
-# What data sets call the class of everything else.
+# Names of the background class in data sets.
 _BACKGROUND = ("__background__", "background")
 
 
@@ -32,17 +32,17 @@ class Segmenter(ExplainableNetwork):
 
     A target is a class in the predicted map. Its region is the set of pixels where the class has the largest
     logit in the unmasked image, and stays fixed. Its score is the mean of the class's softmax probability
-    over the region. The region is the target's instance mask, so its area decides how much the deletion and
+    over the region. The region is the target's instance mask, so its area sets how much the deletion and
     insertion curves remove, and its bounding box is the target's box.
 
     Args:
         module: maps images ``(B, C, H, W)`` to logits ``(B, classes, h, w)``, or to a dict or an object that
-            has them as ``out`` (torchvision) or ``logits`` (transformers). Smaller maps are scaled to the
-            input, bilinearly: the logits to find regions, and the probabilities to score them.
+            has them as ``out`` (torchvision) or ``logits`` (transformers). Smaller maps are scaled bilinearly
+            to the input: the logits to find regions, the probabilities to score them.
         class_names: in label order.
         categories: names of the classes that are explained; None for all but the background.
         min_area: classes with a smaller share of the image are left out.
-        max_per_image: the classes with the largest regions, at most so many for an image.
+        max_per_image: at most so many classes of an image are explained, those with the largest regions.
         **network: see `ExplainableNetwork`.
     """
 
@@ -105,7 +105,7 @@ class Segmenter(ExplainableNetwork):
         return name not in _BACKGROUND if self.categories is None else name in self.categories
 
     def _logits(self, images: Tensor) -> Tensor:
-        """The module's logits ``(B, classes, h, w)``, float32 at least."""
+        """The module's logits ``(B, classes, h, w)``, float32 or more precise."""
         output = self.module(images)
         for key in ("out", "logits"):
             if isinstance(output, Mapping) and key in output:
@@ -131,7 +131,7 @@ def _region_scores(logits: Tensor, labels: Tensor, regions: Tensor) -> Tensor:
     """The mean probability of a label over a region.
 
     Args:
-        logits: ``(B, classes, h, w)``; those of a single image serve all rows.
+        logits: ``(B, classes, h, w)``, or ``(1, classes, h, w)`` for all rows.
         labels: ``(B,)``.
         regions: ``(B, H, W)`` bool.
 
@@ -140,7 +140,7 @@ def _region_scores(logits: Tensor, labels: Tensor, regions: Tensor) -> Tensor:
     """
     logits = logits.expand(len(labels), -1, -1, -1)
     own = logits.gather(1, labels.reshape(-1, 1, 1, 1).expand(-1, 1, *logits.shape[-2:]))
-    # Of the one class only: the probabilities of all classes at full size need many times the memory.
+    # Only this class is scaled: all classes at full size need many times the memory.
     probability = (own - logits.logsumexp(1, keepdim=True)).exp()
     inside = _scaled(probability, regions.shape[-2:]).squeeze(1) * regions
     return inside.flatten(1).sum(1) / regions.flatten(1).sum(1)
@@ -150,7 +150,7 @@ def _targets(image: int, labels: Tensor, scores: Tensor, regions: Tensor) -> Tar
     """The rows of one image."""
     rows = torch.full_like(labels, image)
     none = torch.full_like(labels, -1)
-    # The boxes of torchvision end at the last pixel's first corner.
+    # Torchvision's boxes end at the upper left corner of the last pixel, so add that pixel.
     boxes = masks_to_boxes(regions) + torch.tensor([0, 0, 1, 1], device=labels.device)
     return Targets(
         image=rows,
@@ -175,14 +175,15 @@ def _joined(parts: Sequence[Targets]) -> Targets:
 class TorchvisionSegmenter(Segmenter):
     """One of torchvision's segmentation networks by its name: ``deeplabv3_resnet50``, ``fcn_resnet50``, ...
 
-    Pictures are squashed to the input, where torchvision scales the shorter side to 520 pixels.
+    Pictures are squashed to the input. Torchvision's own preprocessing scales the shorter side to 520 pixels
+    instead.
 
     Args:
         name: any of torchvision's ``deeplabv3_*``, ``fcn_*`` and ``lraspp_*``.
         weights: a ``.pth`` file, or the name of one of the model's weights enums (``DEFAULT``): its file is
-            then looked for in ``weight_folder``, and downloaded there if missing.
+            then read from ``weight_folder``, and downloaded there if it is missing.
         weight_folder: where the files of weights enums are kept.
-        class_names: in label order, for weights of one's own; by default those of torchvision's weights.
+        class_names: in label order, for your own weights; by default those of torchvision's weights.
         input_size: height and width of the input in pixels, or the side of a square one.
         auxiliary: whether the file has the auxiliary classifier of training, as torchvision's own files of
             ``deeplabv3_*`` and ``fcn_*`` have. It is dropped after loading.
@@ -219,7 +220,7 @@ class TorchvisionSegmenter(Segmenter):
         path = weights if is_file else fetch_weights(enum[weights].url, Path(weight_folder))
         sha256 = load_weights(module, path, name)
         if options:
-            module.aux_classifier = None  # it would be computed in every pass, for nothing
+            module.aux_classifier = None  # it would be computed in every pass without use
         super().__init__(module, class_names=names, name=name, input_size=input_size, **segmenter)
         self.file_sha256 = sha256
 
@@ -249,7 +250,7 @@ class HuggingFaceSegmenter(Segmenter):
             "AutoModelForSemanticSegmentation", name, input_size, "HuggingFaceSegmenter"
         )
         super().__init__(
-            loaded.module,
+            ChannelsReversed(loaded.module) if loaded.preprocessing.reverses else loaded.module,
             input_size=loaded.input_size,
             class_names=class_names or loaded.class_names,
             name=shown_name(name),
@@ -261,5 +262,5 @@ class HuggingFaceSegmenter(Segmenter):
         self._loaded_facts = loaded.facts()
 
     def facts(self) -> Attributes:
-        """What all networks say, and a digest of the model's configuration."""
+        """The facts of all networks, and a digest of the model's configuration."""
         return {**super().facts(), **self._loaded_facts}

@@ -30,13 +30,13 @@ class TimmClassifier(Classifier):
             timm has saved, or that was downloaded from the hub.
         weights: a file with the weights; by default timm's pretrained ones, which are downloaded once, or
             those of the folder.
-        num_classes: of the weight file; by default as many as timm's weights have.
-        in_chans: channels of the input: by default as many as timm's weights have, which is 3 nearly always.
-            Pretrained weights of the first layer are adapted to another number by timm.
+        num_classes: number of classes of the weight file; by default that of timm's weights.
+        in_chans: number of channels of the input; by default that of timm's weights, nearly always 3. For
+            another number, timm adapts the pretrained weights of the first layer.
         input_size: height and width of the input in pixels, or the side of a square one; by default those
             that the weights were evaluated with.
-        mean: of each channel; by default timm's.
-        std: of each channel; by default timm's.
+        mean: the mean of each channel; by default timm's.
+        std: the standard deviation of each channel; by default timm's.
         class_names: in label order, or ``imagenet``; by default those that timm knows for its weights.
         **classifier: see `Classifier`.
     """
@@ -60,11 +60,11 @@ class TimmClassifier(Classifier):
         if weights is None and num_classes not in (None, config.get("num_classes")):
             raise IgosError(
                 f"num_classes is {num_classes}, but timm's weights of {name} have {config.get('num_classes')}"
-                " classes: give the file of your own weights, too (weights)"
+                " classes: set weights to the file of your own weights"
             )
         if weights is None and name.startswith(_LOCAL):
             weights = _weights_in(Path(name.removeprefix(_LOCAL)))
-        # Only networks whose tensors depend on the input's size must know it.
+        # Only networks whose tensors depend on the input's size accept it.
         if input_size is not None and config.get("fixed_input_size"):
             wanted["img_size"] = size_of(input_size)
         module = _built(timm, name, pretrained, {k: v for k, v in wanted.items() if v is not None})
@@ -94,10 +94,10 @@ class TimmClassifier(Classifier):
 
 
 def _pretrained_cfg(timm: Any, name: str, pretrained: bool) -> dict[str, Any]:
-    """What timm knows of a model, before it is built; nothing of those on the hub.
+    """What timm knows of a model before it is built; nothing for models on the hub.
 
     Raises:
-        IgosError: if there is no such model, or no weights of it although they are wanted.
+        IgosError: if there is no such model, or it has no weights although they are wanted.
     """
     if name.startswith(_LOCAL):
         return _saved_cfg(Path(name.removeprefix(_LOCAL)))
@@ -115,7 +115,7 @@ def _pretrained_cfg(timm: Any, name: str, pretrained: bool) -> dict[str, Any]:
         raise IgosError(f"timm has no weights {tag!r} of {architecture}, but: {', '.join(tagged) or 'none'}")
     config: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
     if pretrained and not tagged:
-        raise IgosError(f"timm has no pretrained weights of {name}: give a file of your own (weights)")
+        raise IgosError(f"timm has no pretrained weights of {name}: set weights to a file of your own")
     return config
 
 
@@ -123,7 +123,7 @@ def _saved_cfg(folder: Path) -> dict[str, Any]:
     """What the ``config.json`` of a folder says.
 
     Raises:
-        IgosError: if there is none.
+        IgosError: if there is no such file of timm.
     """
     try:
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -139,7 +139,7 @@ def _weights_in(folder: Path) -> str:
     """The weight file of a folder.
 
     Raises:
-        IgosError: if there is none, or if there are several.
+        IgosError: if there is no weight file, or more than one.
     """
     for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt"):
         files = sorted(folder.glob(pattern))
@@ -147,7 +147,7 @@ def _weights_in(folder: Path) -> str:
             return str(files[0])
         if files:
             raise IgosError(
-                f"{folder} has several weight files ({files[0].name}, {files[1].name}): name one (weights)"
+                f"{folder} has several weight files ({files[0].name}, {files[1].name}): set weights to one"
             )
     raise IgosError(f"{folder} has no weight file (.safetensors, .bin or .pth)")
 
@@ -156,7 +156,7 @@ def _built(timm: Any, name: str, pretrained: bool, options: dict[str, Any]) -> n
     """The network, with timm's weights if they are wanted.
 
     Raises:
-        IgosError: saying what to do by hand, if the weights cannot be had.
+        IgosError: if the weights cannot be loaded; the message says what to do by hand.
     """
     try:
         module: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
@@ -174,7 +174,7 @@ def _built(timm: Any, name: str, pretrained: bool, options: dict[str, Any]) -> n
 
 
 def _hub_id(timm: Any, name: str) -> str:
-    """Where on the Hugging Face hub the weights of one of timm's models are."""
+    """The name on the Hugging Face hub of the weights of one of timm's models."""
     config = timm.get_pretrained_cfg(name)
     where = str(config.hf_hub_id or "timm/")
     tag = f".{config.tag}" if config.tag else ""
@@ -196,7 +196,7 @@ def _data_config(
     size = (height, width) if input_size is None else size_of(input_size)
     for key, given in (("mean", mean), ("std", std)):
         values = tuple(given or data[key])
-        # As timm's own loaders do for another number of channels.
+        # Timm's own loaders do the same for another number of channels.
         data[key] = values if len(values) == channels else (sum(values) / len(values),) * channels
     return {**data, "input_size": (channels, *size)}
 

@@ -12,8 +12,8 @@ from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.weights import WEIGHT_SUFFIXES, fetch_weights
 
-# With pretrained weights, torchvision makes these two rescale their input. The networks are built without
-# weights here, so this is set explicitly.
+# With pretrained weights, torchvision makes these two rescale their input. They are built without weights
+# here, so this is set explicitly.
 _PRETRAINED = {"transform_input": True, "init_weights": False}
 _REBUILD = {"googlenet": _PRETRAINED, "inception_v3": _PRETRAINED}
 
@@ -24,9 +24,10 @@ class TorchvisionClassifier(Classifier):
     Args:
         name: as in ``torchvision.models.list_models()``.
         weights: a weight file, or the name of one of the model's weights enums (``IMAGENET1K_V1``,
-            ``DEFAULT``): its file is then looked for in ``weight_folder``, and downloaded there if missing.
+            ``DEFAULT``): its file is then read from ``weight_folder``, and downloaded there if it is missing.
         weight_folder: where the files of weights enums are kept.
-        input_size: None for the one that the weights were evaluated with.
+        input_size: height and width of the input in pixels, or the side of a square one; by default the one
+            that the weights were evaluated with.
         **classifier: see `Classifier`.
     """
 

@@ -80,7 +80,7 @@ class TorchvisionModuleDetector(Detector, ABC):
         return load_detector_weights(self.module, path, self.name)
 
     def facts(self) -> Attributes:
-        """What all networks say, and every threshold and size that the module was built with.
+        """The facts of all networks, and every threshold and size that the module was built with.
 
         The names of submodules are part of the keys, as in ``module.roi_heads.nms_thresh``.
         """
@@ -89,7 +89,7 @@ class TorchvisionModuleDetector(Detector, ABC):
         return {**super().facts(), **nested("module", shown)}
 
 
-# The parts of a name by which torchvision calls what decides its detections.
+# Parts of the names of torchvision's settings that decide detections.
 _DECISIVE = ("thresh", "per_img", "top_n", "topk", "min_size", "max_size", "fixed_size", "box_coder")
 
 

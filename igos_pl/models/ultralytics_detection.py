@@ -26,19 +26,19 @@ from igos_pl.settings import Attributes
 
 
 class LetterboxResize(Preprocessing):
-    """Ultralytics' own preprocessing: the whole picture, scaled in its aspect ratio and padded with grey.
+    """Ultralytics' own preprocessing: scales the whole picture in its aspect ratio and pads it with grey.
 
     Args:
         input_size: height and width of the network's input.
     """
 
-    not_settings = frozenset({"input_size"})  # the network says it
+    not_settings = frozenset({"input_size"})  # the network has it as a setting
 
     def __init__(self, input_size: tuple[int, int]) -> None:
         self.input_size = input_size
 
     def __call__(self, picture: Image.Image) -> tuple[Tensor, Frame]:
-        """See `Preprocessing`. The frame reaches beyond the picture by the padding."""
+        """See `Preprocessing`. The frame includes the padding."""
         from ultralytics.data.augment import LetterBox
 
         height, width = self.input_size
@@ -58,12 +58,12 @@ class UltralyticsDetector(Detector):
     """A detection model of the package ``ultralytics``: YOLOv8, YOLO11, YOLO26, ...
 
     A row of the head is a cell of one of its feature maps. A detection's row stays fixed while the image is
-    perturbed, and its score is the sigmoid of the label's class logit. Detections and pictures are treated as
-    ``YOLO.predict(..., rect=False)`` treats them.
+    perturbed, and its score is the sigmoid of the label's class logit. Preprocessing and post-processing are
+    those of ``YOLO.predict(..., rect=False)``.
 
     The package is not installed with igos_pl: its licence is the AGPL-3.0, or a commercial one. Its files are
-    pickles of whole modules. They are read by the package's restricted loader, which only builds classes of
-    ``ultralytics`` and ``torch`` that it knows, and refuses everything else.
+    pickles of whole modules. They are read by the package's restricted loader, which only builds known
+    classes of ``ultralytics`` and ``torch``, and refuses everything else.
 
     Args:
         weights: a ``.pt`` file of the package, or a module: ``YOLO(...)`` or its ``DetectionModel``.
@@ -77,7 +77,7 @@ class UltralyticsDetector(Detector):
         **detector: see `Detector`.
 
     Raises:
-        IgosError: if the package is missing, or the model is no detector.
+        IgosError: if the package is missing, or the model is not a detector.
     """
 
     not_settings = frozenset({"weights"})
@@ -115,7 +115,7 @@ class UltralyticsDetector(Detector):
             self.file_sha256 = sha256
 
     def facts(self) -> Attributes:
-        """What all networks say, and the most detections that the model gives for an image."""
+        """The facts of all networks, and the most detections that the model gives for an image."""
         return {**super().facts(), "max_det": int(self._head.max_det)}
 
     @torch.no_grad()
@@ -134,7 +134,7 @@ class UltralyticsDetector(Detector):
             return_idxs=True,
         )
         if not self.nms:
-            # These are places among the best rows, which this finds again by the model's own rule.
+            # These are indices into the best rows: choose those by the model's own rule again.
             best = self._head.get_topk_index(logits.sigmoid(), self._head.max_det)[2]
             places = [rows[place] for rows, place in zip(best, places, strict=True)]
         return [
@@ -174,10 +174,10 @@ class UltralyticsDetector(Detector):
 
 @contextmanager
 def _as_in_prediction(head: Any, nms: bool) -> Iterator[None]:
-    """The flags of ``YOLO.predict`` on a head; afterwards, the head is as it was.
+    """Set the flags of ``YOLO.predict`` on a head in a context, and restore the head afterwards.
 
-    The head keeps its anchors between passes. They are made anew here, since a prediction of ultralytics
-    leaves anchors that autograd cannot use.
+    The head keeps its anchors between passes. They are made again here, because autograd cannot use those of
+    a prediction by ultralytics.
     """
     before = dict(vars(head))
     head.shape, head.export, head.xyxy, head.end2end = None, False, False, not nms
@@ -191,8 +191,8 @@ def _as_in_prediction(head: Any, nms: bool) -> Iterator[None]:
 def _library() -> tuple[Any, Any]:
     """The package, and its module that reads weights.
 
-    Importing it replaces ``PIL.Image.open`` by a function that installs a package when a picture cannot be
-    read, and ``torch.save``. Both are put back.
+    Importing it replaces ``torch.save``, and ``PIL.Image.open`` by a function that installs a package
+    when a picture cannot be read. Both are restored.
     """
     functions = Image.open, torch.save
     try:
@@ -205,7 +205,7 @@ def _library() -> tuple[Any, Any]:
 
 
 def _load(weights: str | nn.Module) -> tuple[Any, str | None]:
-    """A module in full precision, and the SHA-256 of the file that it came from.
+    """A module in float32 and its file's SHA-256, or a given module as it is and None.
 
     Raises:
         IgosError: if the package is missing or too old, or the file is missing, damaged or refused.

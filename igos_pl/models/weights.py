@@ -33,15 +33,14 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 def load_weights(module: nn.Module, path: str | Path, architecture: str, by_order: bool = False) -> str:
     """Load a weight file into a module, strictly.
 
-    The names of the file's tensors may have a prefix in common (``model.``, ``module.``, ...), as those of a
-    LightningModule's checkpoint have. The tensors that lie beside such a part are left out, and a line of
-    logging says so.
+    The names of the file's tensors may have a common prefix (``model.``, ``module.``, ...), as in a
+    LightningModule's checkpoint. Tensors without this prefix are left out, and a warning is logged.
 
     Args:
-        module: what to fill.
+        module: the module to fill.
         path: a file of tensors: a state dict, a dict whose ``model`` or ``state_dict`` is one (a Lightning
             checkpoint), or a safetensors file.
-        architecture: what messages call the module.
+        architecture: the module's name in messages.
         by_order: match the tensors by their order, whatever their names.
 
     Returns:
@@ -69,7 +68,7 @@ def load_weights(module: nn.Module, path: str | Path, architecture: str, by_orde
 
 
 def module_sha256(module: nn.Module) -> str:
-    """The SHA-256 of a module's state dict, for one that came with its weights instead of a file."""
+    """The SHA-256 of a module's state dict, for a module whose weights are not from a file."""
     return _tensors_sha256(module.state_dict())
 
 
@@ -83,10 +82,10 @@ def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_tensors(module: nn.Module, name: str) -> None:
-    """Raise if a module has tensors without values, or of a layout that it cannot be explained with.
+    """Raise if a tensor of a module has no values, or is sparse or quantised.
 
     Raises:
-        IgosError: naming the first one.
+        IgosError: the message names the first such tensor.
     """
     for key, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor) and not _is_dense(tensor):
@@ -106,7 +105,7 @@ def _kind(tensor: Tensor) -> str:
     return "quantized" if tensor.is_quantized else f"sparse ({tensor.layout})"
 
 
-# What every module has, whatever its settings.
+# Attributes that every module has, whatever its settings.
 _COMMON_TO_MODULES = frozenset(vars(nn.Module()))
 
 # What detectors of torchvision and ultralytics store during a forward pass; see also `_is_setting`.
@@ -117,7 +116,7 @@ _STORED_IN_FORWARD = {
     "v10Detect": _ANCHORS,
 }
 
-# What transformers' networks know of their files and of their warnings.
+# Attributes of transformers' networks about their files and warnings.
 _NO_SETTINGS = frozenset({"name_or_path", "warnings_issued"})
 
 
@@ -178,7 +177,7 @@ def _tensors_in(name: str, value: Any) -> dict[str, Tensor]:
 def layers_digest(module: nn.Module) -> str:
     """A digest of the classes of a module's layers, of their settings, and of tensors that are not saved.
 
-    The tensors are those that no state dict holds: they decide results as the weights do.
+    Tensors that are not in the state dict affect results just as weights do.
     """
     classes = {name: type(layer).__qualname__ for name, layer in module.named_modules()}
     parts: list[Any] = [classes, layer_settings(module)]
@@ -196,15 +195,15 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
-    function = isinstance(value, FunctionType | BuiltinFunctionType)  # of an activation, say
+    function = isinstance(value, FunctionType | BuiltinFunctionType)  # such as an activation
     return value is None or function or isinstance(value, bool | int | float | str)
 
 
 def fetch_weights(url: str, folder: Path) -> str:
-    """The file of a URL in a folder, downloaded if it is not there yet.
+    """The file of a URL in a folder. It is downloaded if it is missing.
 
     Raises:
-        IgosError: if the download fails; says which file to put where by hand.
+        IgosError: if the download fails; the message says which file to put where by hand.
     """
     path = folder / url.rsplit("/", 1)[1]
     if not path.exists():
@@ -219,10 +218,10 @@ def fetch_weights(url: str, folder: Path) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a weight file, checked against its name where that carries one.
+    """The SHA-256 of a weight file. If the file's name contains a hash, the two are compared.
 
     Raises:
-        IgosError: if the file is missing or is not what its name says.
+        IgosError: if the file is missing, or its hash is not the one in its name.
     """
     if not path.is_file():
         raise IgosError(
@@ -265,11 +264,11 @@ def _refused(path: Path) -> IgosError:
     )
 
 
-_FOLDER = 0x10  # of a part's attributes in a zip file
+_FOLDER = 0x10  # the bit of a zip entry's attributes that marks a folder
 
 
 def _check_archive(path: Path) -> None:
-    """Raise if a part of a file of torch's zip format does not have its checksum, which torch does not check.
+    """Raise if an entry of torch's zip format has a wrong checksum. Torch itself does not check this.
 
     Files that were written without checksums (``torch.serialization.set_crc32_options``) are accepted.
     """
@@ -280,7 +279,7 @@ def _check_archive(path: Path) -> None:
             parts = archive.infolist()
             if not any(part.CRC for part in parts):
                 return
-            # torch reads nothing of a part that is marked as a folder, and leaves its tensor as it is.
+            # torch does not read an entry that is marked as a folder, and leaves its tensor uninitialised.
             folders = (part.filename for part in parts if part.external_attr & _FOLDER)
             damaged = next(folders, None) or archive.testzip()
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error, RuntimeError):
@@ -290,7 +289,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _is_torch_file(path: Path) -> bool:
-    """Whether a file begins like what ``torch.save`` writes, a zip archive or a pickle."""
+    """Whether a file begins like those of ``torch.save``: as a zip archive or a pickle."""
     with path.open("rb") as file:
         return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
@@ -304,11 +303,13 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     ):
         if isinstance(content, dict) and any(isinstance(value, Omitted) for value in content.values()):
             raise _refused(path)
-        raise IgosError(f"{path} holds no state dict: a dict from parameter names to tensors is expected")
+        raise IgosError(f"{path} holds no state dict: it must be a dict from parameter names to tensors")
     for key, tensor in content.items():
         if not _is_dense(tensor) or tensor.is_complex():
             kind = "complex" if tensor.is_complex() else _kind(tensor)
-            raise IgosError(f"{path}: {key} is {kind}, but must be dense, real and have values: save it so")
+            raise IgosError(
+                f"{path}: {key} is {kind}, but must be dense, real and have values: save it like that"
+            )
     return content
 
 

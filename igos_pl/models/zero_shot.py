@@ -33,9 +33,9 @@ class TextSimilarity(nn.Module):
 
     Args:
         image_features: maps images to features ``(B, D)``.
-        text_features: ``(classes, D)``, of the sentences.
-        scale: the factor of cosine similarities.
-        bias: is added to them; None for 0.
+        text_features: ``(classes, D)``, the features of the sentences.
+        scale: the factor of the cosine similarities.
+        bias: added to the scaled similarities; None for 0.
     """
 
     text: Tensor
@@ -66,7 +66,7 @@ class ZeroShotClassifier(Classifier):
         name: a folder that ``save_pretrained`` wrote (model, image processor and tokenizer), or a name on the
             hub.
         prompts: a sentence for each class, as ``a photo of a cat``.
-        class_names: what results call the classes; by default the sentences.
+        class_names: the names of the classes in results; by default the sentences.
         output: whether scores are the softmax over the sentences or a sigmoid for each; by default what the
             model was trained with: the softmax for CLIP, the sigmoid for SigLIP.
         **classifier: see `Classifier`.
@@ -100,7 +100,7 @@ class ZeroShotClassifier(Classifier):
             if not torch.allclose(module(probe), expected, rtol=1e-3, atol=1e-3):
                 raise IgosError(f"{name} is a {type(model).__name__}, which scores sentences in another way")
         if hasattr(model, "text_model"):
-            del model.text_model  # it has done its work
+            del model.text_model  # no longer needed
         super().__init__(
             module,
             class_names=names,
@@ -116,7 +116,7 @@ class ZeroShotClassifier(Classifier):
         self._config = config_digest(model.config)
 
     def facts(self) -> Attributes:
-        """What all networks say, and a digest of the model's configuration."""
+        """The facts of all networks, and a digest of the model's configuration."""
         return {**super().facts(), "config": self._config}
 
 
@@ -130,8 +130,8 @@ class OpenCLIPClassifier(Classifier):
             Hugging Face hub; ``local-dir:FOLDER`` for a folder downloaded from it.
         prompts: a sentence for each class, as ``a photo of a cat``.
         weights: one of the model's tags (``laion2b_s34b_b79k``), which is downloaded once, or a file; None
-            where ``name`` is a folder or on the hub.
-        class_names: what results call the classes; by default the sentences.
+            if ``name`` is a folder or on the hub.
+        class_names: the names of the classes in results; by default the sentences.
         output: whether scores are the softmax over the sentences or a sigmoid for each; by default what the
             model was trained with: the softmax for CLIP, the sigmoid for SigLIP.
         **classifier: see `Classifier`.
@@ -188,7 +188,7 @@ class _ImageFeatures(nn.Module):
 
 
 class _First(nn.Module):
-    """A network, of whose outputs the first one counts."""
+    """A network that returns only the first of its outputs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class _First(nn.Module):
 
 
 def _pooled(output: Any) -> Tensor:
-    """The features ``(B, D)`` among what a model of transformers returns."""
+    """The features ``(B, D)`` in the output of a model of transformers."""
     features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return features
 
@@ -210,21 +210,21 @@ def _checked_names(prompts: list[str], class_names: list[str] | None) -> list[st
     """The names of the classes.
 
     Raises:
-        IgosError: if there is no sentence, an empty one, or another number of names.
+        IgosError: if there is no sentence, a sentence is empty, or the number of names differs.
     """
     if isinstance(prompts, str) or not prompts or not all(prompts):
         raise IgosError(f"prompts is {prompts!r}, but must be a list with a sentence for each class")
     names = list(class_names or prompts)
     if len(names) != len(prompts):
-        raise IgosError(f"There are {len(names)} class_names, but {len(prompts)} prompts")
+        raise IgosError(f"There are {len(names)} class_names, but {len(prompts)} prompts: give one for each")
     return names
 
 
 def _tokens(model: Any, tokenizer: Any, prompts: list[str]) -> Any:
-    """The sentences as the model was trained with; SigLIP's are padded to a fixed length.
+    """The tokens of the sentences. SigLIP's are padded to a fixed length, as in its training.
 
     Raises:
-        IgosError: if a sentence is too long.
+        IgosError: if a sentence is too long for the model.
     """
     longest = getattr(model.config.text_config, "max_position_embeddings", None)
     for prompt in prompts:
@@ -245,7 +245,7 @@ def _open_clip_model(open_clip: Any, name: str, weights: str | None) -> Any:
     """A model of open_clip with its weights.
 
     Raises:
-        IgosError: if there is no such model, or its weights cannot be had.
+        IgosError: if there is no such model, or its weights cannot be loaded.
     """
     if not name.startswith((_FOLDER, _HUB)):
         if name not in open_clip.list_models():

@@ -1,7 +1,7 @@
-"""What the processes of a run tell each other: who takes which images, how far all are, when to stop.
+"""Communication between the processes of a run: who takes which images, progress, and when to stop.
 
-Apart from broadcasts when the run opens, there is no other communication: masks are never synchronised, and
-ranks wait for each other only at the end.
+The only other communication are broadcasts when the run opens. Masks are never synchronised, and ranks wait
+for each other only at the end.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from igos_pl.run.signals import StopSignals
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 5.0
 _POLLS_PER_BEAT = 25
-_PATIENCE = 12  # checks without a new heartbeat, after which a rank counts as dead
-_PARTING_SECONDS = 30.0  # a failed rank waits so long for the end of the first rank's process
+_PATIENCE = 12  # so many checks without a new heartbeat, and a rank counts as dead
+_PARTING_SECONDS = 30.0  # a failed rank waits at most so long for the first rank's process to end
 
 Result = TypeVar("Result")
 
@@ -48,12 +48,12 @@ class Coordinator:
 
     Args:
         store: one of torch.distributed's key-value stores.
-        rank: of this process.
-        world_size: how many processes there are.
+        rank: the rank of this process.
+        world_size: the number of processes.
 
     Attributes:
         signals: the signals that this process received. The signal handler must not use the store.
-        stopped_early: whether any rank stopped with work left; known once all have finished.
+        stopped_early: whether any rank stopped with work left; known when all have finished.
 
     Every method raises an `IgosError` when the first rank, and with it the store, is gone.
     """
@@ -73,7 +73,7 @@ class Coordinator:
         return self._add("taken", 1) - 1
 
     def report(self, images: int, failures: int) -> None:
-        """Add to what is done."""
+        """Add finished images and failures to the counters."""
         self._add("images", images)
         self._add("failures", failures)
 
@@ -82,24 +82,24 @@ class Coordinator:
         return Progress(self._add("images", 0), self._add("failures", 0))
 
     def stop_requested(self) -> bool:
-        """Whether all ranks are to stop after the batch that they are in."""
+        """Whether all ranks are to stop after their current batch."""
         if self.signals.heard:
             self._set("stop")
         return self._has(["stop"])
 
     def stop_early(self) -> None:
-        """Say that this rank stops with work left."""
+        """Tell all ranks that this rank stops with work left."""
         self._set("stopped early")
 
     def check_connected(self) -> None:
-        """Raise if the first rank is gone, because this rank must not publish then.
+        """Raise if the first rank is gone. This rank must not publish then.
 
-        The run may have been started again in the meantime, and its new ranks have taken this rank's work.
+        The run may have been started again in the meantime, so that new ranks have this rank's work.
         """
         self._has(["stop"])
 
     def finish(self) -> None:
-        """Say that this rank has published all that it did; returns when all ranks have.
+        """Tell all ranks that this rank has published its work; returns when all have.
 
         The first rank leaves last, since it keeps the store.
 
@@ -118,12 +118,12 @@ class Coordinator:
             self._tell_failure()
 
     def give_up(self, error: BaseException, wait: bool) -> None:
-        """Say that this rank failed or was interrupted. The others stop after their batch, or at once.
+        """Tell all ranks that this one failed (they stop after their batch) or was interrupted (at once).
 
         Args:
-            error: why.
-            wait: return only when all ranks have published what they finished. To be set only if all ranks
-                have begun: before, they may wait for this one in a collective operation.
+            error: the exception.
+            wait: return only when all ranks have published what they finished. Set it only after all ranks
+                have begun: before that, they may wait for this one in a collective operation.
 
         Raises:
             IgosError: if a rank has died.
@@ -177,7 +177,7 @@ class Coordinator:
         keys = [f"{what} {rank}" for rank in range(self.world_size)]
         beats, silent = [-1] * self.world_size, [0] * self.world_size
         polls = 0
-        # Polled: a rank that waits must still hear signals and pass them on.
+        # Polling, because a rank that waits must still notice signals and pass them on.
         while not self._has(keys):
             if polls % _POLLS_PER_BEAT == 0:
                 self._listen(keys, beats, silent)
@@ -201,16 +201,16 @@ class Coordinator:
                 )
 
     def _beat(self) -> None:
-        """Say from time to time that this rank is alive, and pass interrupts of others on; in a thread."""
+        """Send heartbeats, and interrupt this rank if another one was interrupted. Runs in a thread."""
         interrupted = False
         while True:
             try:
                 self._add(f"beat {self.rank}", 1)
                 if not interrupted and self._has(["interrupted"]):
                     interrupted = True
-                    _thread.interrupt_main()  # as a terminal does with all ranks; nothing if that came first
+                    _thread.interrupt_main()  # as Ctrl-C in a terminal does to all ranks
             except IgosError:
-                return  # the main thread finds out by itself
+                return  # the main thread notices it by itself
             if self._ended.wait(_BEAT_SECONDS):
                 return
 
@@ -228,19 +228,19 @@ class Coordinator:
             return getattr(self._store, question)(*words)
         except RuntimeError as error:
             raise RunError(
-                f"Rank {self.rank} lost the first rank, which keeps the run together"
+                f"Rank {self.rank} lost the connection to the first rank"
                 f" ({(str(error) or type(error).__name__).splitlines()[0]}). All that was published is safe:"
                 " run the same command again to go on"
             ) from error
 
 
 def alone() -> Coordinator:
-    """For a run of one process."""
+    """The coordinator of a run of one process."""
     return Coordinator(HashStore())
 
 
 def connect(trainer: Any) -> Coordinator:
-    """The coordinator of a trainer's processes; all of them must call this together.
+    """The coordinator of a trainer's processes. All ranks must call this together.
 
     The store listens only on the address at which the ranks reach the first rank. All keys start with a
     secret of the run.
@@ -257,18 +257,18 @@ def connect(trainer: Any) -> Coordinator:
         is_master=server is not None,
         wait_for_workers=False,
         timeout=timedelta(minutes=5),
-        # The store closes it.
+        # The store closes this socket.
         master_listen_fd=server.detach() if server else None,
     )
     return Coordinator(PrefixStore(secret, store), trainer.global_rank, trainer.world_size)
 
 
 def on_first_rank(trainer: Any, work: Callable[[], Result]) -> Result:
-    """The result of work that the first rank does for all; all ranks must call this together.
+    """The result of work that the first rank does for all ranks. All ranks must call this together.
 
     Raises:
-        IgosError: on the first rank, if its work raises one.
-        SystemExit: on the other ranks, if so: they end quietly, because the first rank tells the reason.
+        IgosError: on the first rank, if its work raises it.
+        SystemExit: on the other ranks then: they end quietly, because the first rank reports the error.
     """
     found: tuple[Result | None, bool] = None, False
     failure = None
@@ -286,7 +286,7 @@ def on_first_rank(trainer: Any, work: Callable[[], Result]) -> Result:
 
 
 def _bound_to(address: str, trainer: Any) -> str:
-    """The address at which the store listens; all of them if other nodes know the first one by another.
+    """The address at which the store listens; empty (all addresses) if other nodes need another one.
 
     Debian's ``/etc/hosts`` gives a machine's own name the address 127.0.1.1.
     """
@@ -295,18 +295,18 @@ def _bound_to(address: str, trainer: Any) -> str:
 
 
 class QueueSampler(DistributedSampler[list[int]]):
-    """Batches of a queue that all ranks share: whoever is free takes the next one.
+    """Batches of a queue that all ranks share: a rank that is free takes the next one.
 
     So no rank waits for a slow device or for images with many objects. Each loader worker reserves one batch
     ahead. The class is a ``DistributedSampler`` because Lightning replaces any other sampler by its own.
 
     Args:
-        coordinator: of all ranks.
+        coordinator: the coordinator of the ranks.
         ends: where the batches end, see `batch_ends`; the same on all ranks.
     """
 
     def __init__(self, coordinator: Coordinator, ends: Sequence[int]) -> None:
-        # The base class would cut the data into equal parts for the ranks: nothing of it is used.
+        # Nothing of the base class is used: it would split the data into equal parts for the ranks.
         self.coordinator = coordinator
         self.ends = ends
 
@@ -315,32 +315,31 @@ class QueueSampler(DistributedSampler[list[int]]):
             yield list(range(self.ends[batch - 1] if batch else 0, self.ends[batch]))
 
     def __len__(self) -> int:
-        """The batches of all ranks: one rank may get all of them."""
+        """The number of batches of all ranks, because one rank may get all of them."""
         return len(self.ends)
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: the queue has no epochs. Lightning calls this."""
+        """Do nothing: Lightning calls this, but the queue has no epochs."""
 
 
 def batch_ends(sizes: Sequence[int], batch_size: int, ranks: int, ahead: int) -> list[int]:
     """Where the batches of a queue end. All ranks compute the same ends, so they only have to count batches.
 
     Batches become smaller towards the end of the queue, so that no rank has much work left when the others
-    find the queue empty. The queue is cut in rounds of one batch for each rank, and no batch may take longer
+    find the queue empty. The queue is split into rounds of one batch for each rank. No batch may take longer
     than an equal share of the work that is left when its round begins. If all images take equally long, this
-    concerns only the last round, since all ranks hold the same amount of work. If they do not, a rank holds
-    several batches that may take longer than those of others. Then each share is divided by the number of
+    affects only the last round, because all ranks hold the same amount of work. Otherwise, a rank may hold
+    several batches that take longer than those of the others. The share is then divided by the number of
     batches that a rank holds, plus one for the work that the round itself takes from the rest.
 
-    If there are few images, each rank must find as many batches as it reserves at once when it starts.
-    Batches of a single image are avoided: they are the slowest for their size, and networks round
-    differently in them.
+    If there are few images, each rank still finds as many batches as it reserves when it starts. Batches of a
+    single image are avoided: they are the slowest for their size, and networks round differently in them.
 
     Args:
-        sizes: of the images in the order of the queue, by how long each is expected to take; at least 1.
+        sizes: the expected time for each image, in the order of the queue; at least 1.
         batch_size: the largest number of images in a batch.
-        ranks: how many share the queue.
-        ahead: batches that a rank reserves while it works on one.
+        ranks: the number of ranks that share the queue.
+        ahead: the number of batches that a rank reserves while it works on one.
     """
     parts = ranks
     if len(set(sizes)) <= 1:
@@ -364,14 +363,14 @@ def batch_ends(sizes: Sequence[int], batch_size: int, ranks: int, ahead: int) ->
 
 
 def balanced(sizes: Sequence[int], batch_size: int) -> list[int]:
-    """An order of the queue in which no rank is left with a crowded batch at the end.
+    """An order of the images in which no rank gets a batch with many objects at the end.
 
-    Images are distributed so that the first batches take about equally long, and later batches take less and
-    less. If all sizes are equal, the order does not change.
+    The first batches take about equally long, and later ones take less and less. If all sizes are equal, the
+    order does not change.
 
     Args:
-        sizes: of the images, by how long each is expected to take.
-        batch_size: of the queue.
+        sizes: the expected time for each image.
+        batch_size: the largest number of images in a batch.
     """
     if len(set(sizes)) <= 1:
         return list(range(len(sizes)))

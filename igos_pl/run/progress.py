@@ -1,4 +1,4 @@
-"""How an explainer says how far it is with a batch."""
+"""How an explainer reports the progress of a batch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ OPTIMISING, CURVES = "optimising", "curves"
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """How far the batch is that is being explained.
+    """The progress of the batch that is being explained.
 
     Attributes:
         phase: `OPTIMISING` (the masks) or `CURVES` (deletion and insertion).
-        done: iterations, or perturbed images that are scored, of this phase.
-        total: all of them in this phase.
-        share: the share of the batch's computation that is done, from 0 to 1: the passes through the network,
-            where a forward and backward pass counts as two.
+        done: finished iterations, or scored perturbed images, of this phase.
+        total: the number of all of them in this phase.
+        share: the share of the batch's network passes that are done, from 0 to 1. A forward pass counts as
+            one, a forward and backward pass as two.
     """
 
     phase: str
@@ -29,7 +29,7 @@ class BatchProgress:
 
 @runtime_checkable
 class ReportsProgress(Protocol):
-    """An explainer that says how far it is with a batch.
+    """An explainer that reports the progress of a batch.
 
     Attributes:
         on_progress: called after each iteration, and after each micro-batch of the curves; None to disable.

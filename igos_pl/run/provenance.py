@@ -1,4 +1,4 @@
-"""With which software, on which device and by which preset something was explained."""
+"""The software, the device and the preset of an explanation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from igos_pl.solver.presets import preset_of
 
 
 def provenance(settings: Attributes, device: torch.device) -> Attributes:
-    """The software versions and the device, which may differ between the parts of a run; and the preset.
+    """The preset, software versions, threads and device, which may differ between the parts of a run.
 
     Args:
-        settings: of the explainer.
-        device: that it uses.
+        settings: the explainer's settings.
+        device: the device that it uses.
     """
     preset = preset_of(settings)
     return {

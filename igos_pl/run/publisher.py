@@ -15,13 +15,13 @@ from igos_pl.settings import Attributes
 
 
 class Publisher:
-    """Gathers a rank's finished images and publishes them as segments, in a thread.
+    """Collects a rank's finished images and publishes them as segments, in a thread.
 
     The thread builds and writes one segment at a time. Its errors are raised by the next call.
 
     Args:
-        run: whose folder gets the segments.
-        attributes: of the segments.
+        run: its folder gets the segments.
+        attributes: the attributes of the segments.
         images: publish when this many images are finished.
         seconds: publish when this much time has passed, even with fewer images.
     """
@@ -38,15 +38,15 @@ class Publisher:
         self._published_at = time.monotonic()
 
     def add(self, result: BatchResult) -> None:
-        """Keep a batch's result, and publish what there is if it is time.
+        """Keep a batch's result, and publish if there are enough images or enough time has passed.
 
         Raises:
-            IgosError: if something could not be published.
+            IgosError: if results could not be published.
         """
         if result.worked():
             self._finished += [*self._failed, result]
             self._failed = []
-        else:  # the network may be broken: nothing is final until it explains another image
+        else:  # the network may be broken: failures are final only when it explains another image
             self._finished.append(result.without_failed())
             self._failed.append(result.failed())
         if self._publishing is not None and self._publishing.done():
@@ -59,7 +59,7 @@ class Publisher:
         """Publish the rest; returns when it is on the disk.
 
         Raises:
-            IgosError: if something could not be published.
+            IgosError: if results could not be published.
         """
         self._finished += self._failed
         self._failed = []
@@ -67,10 +67,10 @@ class Publisher:
         self._wait()
 
     def rescue(self) -> None:
-        """Publish what is finished after an exception elsewhere. Errors here become warnings.
+        """Publish finished images after an exception elsewhere.
 
-        So they do not hide the exception that ended the run. Images at which the network failed last are not
-        published: the next run tries them again.
+        Errors here become warnings, so that they do not hide that exception. The last images at which the
+        network failed are not published: the next run tries them again.
         """
         for step in (self._wait, self._publish, self._wait):
             with _errors_as_warnings():
@@ -82,11 +82,11 @@ class Publisher:
         self._thread.shutdown()
 
     def _publish(self) -> None:
-        """Hand what is finished to the thread, once that has published what it was given before."""
+        """Give the finished images to the thread, after it has published the ones before."""
         self._wait()
         if any(result.images for result in self._finished):
             self.run.coordinator.check_connected()
-            # Emptied first: if this very write fails, `rescue` must not try the same again.
+            # Emptied first: if this write fails, `rescue` must not try the same images again.
             finished, self._finished = self._finished, []
             self._publishing = self._thread.submit(
                 self.run.folder.publish, finished, self.attributes, self.run.coordinator.rank
@@ -96,7 +96,7 @@ class Publisher:
     def _wait(self) -> None:
         """Wait for the thread. If publishing failed, raise its exception (only once)."""
         if self._publishing is not None:
-            error = self._publishing.exception()  # if this is interrupted, `rescue` waits again
+            error = self._publishing.exception()  # if an interrupt ends this, `rescue` waits again
             self._publishing = None
             if error is not None:
                 raise error

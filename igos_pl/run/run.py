@@ -1,4 +1,4 @@
-"""One run: its folder, its processes, what decides its results, and how it ended."""
+"""One run: its folder, its processes, its configuration, and how it ended."""
 
 from __future__ import annotations
 
@@ -26,25 +26,24 @@ class Ending(Enum):
 
 
 class Run:
-    """One call of ``Trainer.predict``. The data module opens it, everyone else reaches it by `Run.of`.
+    """One call of ``Trainer.predict``. The data module opens the run, and other objects get it by `Run.of`.
 
     Args:
         folder: where results are written.
-        coordinator: of the run's processes.
-        configuration: everything that decides the results, of the explainer and of the data.
-        expected: the ids of the images of the data set that this run or an earlier one in the folder was
-            asked for. Without a limit, all images of the data set.
+        coordinator: the coordinator of the run's processes.
+        configuration: all settings of the explainer and of the data that affect the results.
+        expected: the ids of the data set's images that this run or an earlier one in the folder was asked
+            for. Without a limit, all images of the data set.
         assigned: the ids of this run's images, in the order of its queue: all of the expected, or some.
-        pending: the assigned images that this run still has to explain, as of its start.
+        pending: the assigned images that were not explained when the run began.
 
     Attributes:
-        ending: how it ended, from this rank's point of view.
-        begun: whether the first batch is next. All ranks have opened the run then, and none waits for another
-            one before the end.
-        damaged: the folder's damaged files when the run opened; known to the first rank. Their images are
-            pending.
+        ending: how it ended for this rank.
+        begun: whether all ranks have opened the run. From then on, no rank waits for another one before the
+            end.
+        damaged: the folder's damaged files when the run opened. Their images are pending.
         explained_before: whether the network has explained an image of the folder before this run.
-        unread: why this rank's images could not be read for now, by image id.
+        unread: why images of this rank could not be read now, by image id.
     """
 
     def __init__(
@@ -79,20 +78,20 @@ class Run:
         assigned: Sequence[str],
         retry_failed: bool = False,
     ) -> Run:
-        """Begin the run of a trainer; all ranks call this together. Nothing in the folder changes.
+        """Open the run of a trainer. All ranks call this together. Nothing in the folder changes.
 
         Args:
-            trainer: whose ``predict`` has begun.
+            trainer: its ``predict`` has begun.
             data: describes how images are read.
             names: the ids of all images of the data set.
-            asked: the ids of those that this run asks for, with all its shards.
+            asked: the ids of the images that are asked for, of all shards together.
             assigned: see `Run`.
             retry_failed: explain again the images that are published without an explanation because they
                 were unreadable or failed.
 
         Raises:
-            IgosError: if the trainer's module is not one that explains images, or the folder belongs to a
-                run of another configuration.
+            IgosError: if the trainer's module is not an explainer, or the folder belongs to a run of another
+                configuration.
         """
         explainer = trainer.lightning_module
         if not isinstance(explainer, Configurable):
@@ -115,10 +114,10 @@ class Run:
             places = [place for place, name in enumerate(assigned) if name not in done]
             return places, any(status not in FAILED for status in statuses.values()), damaged
 
-        # The first rank's view counts: others publish into the same folder meanwhile.
+        # Only the first rank looks, because other runs may publish into the folder at the same time.
         places, explained, damaged = on_first_rank(trainer, view)
         pending = [assigned[place] for place in places]
-        # A limited run does not shrink what a longer one asked for. Images that are gone are left out.
+        # A run with a limit does not shrink what an earlier run asked for. Images that are gone are left out.
         wanted = {*asked, *folder.expected()}
         expected = [name for name in names if name in wanted]
         run = cls(folder, coordinator, configuration, expected, assigned, pending)
@@ -128,12 +127,12 @@ class Run:
 
     @classmethod
     def find(cls, trainer: Trainer) -> Run | None:
-        """The run that a trainer is in, or that it ended last; None if its data module opened none."""
+        """The current or last run of a trainer; None if its data module opened none."""
         return _RUNS.get(trainer)
 
     @classmethod
     def of(cls, trainer: Trainer) -> Run:
-        """The run that a trainer is in, or that it ended last.
+        """The current or last run of a trainer.
 
         Raises:
             IgosError: if there is none, because the trainer was given other data.
@@ -147,8 +146,8 @@ class Run:
         """Report a finished batch of this rank to all ranks. The same batch counts once.
 
         Args:
-            batch: its number on this rank, from 0, ascending.
-            result: of the batch.
+            batch: the batch's number on this rank, from 0, ascending.
+            result: the batch's result.
         """
         if batch > self._counted:
             self._counted = batch
@@ -161,7 +160,7 @@ class Run:
         return self.coordinator.progress()
 
     def must_stop(self) -> bool:
-        """Whether this rank must stop now because any rank received a signal; if so, records the stop."""
+        """Whether this rank must stop now because a rank received a signal. If so, the stop is recorded."""
         if not self.coordinator.stop_requested():
             return False
         self.coordinator.stop_early()
@@ -179,9 +178,9 @@ class Run:
         self.ending = Ending.STOPPED if self.coordinator.stopped_early else Ending.FINISHED
 
     def fail(self, error: BaseException) -> None:
-        """End this rank's part after an exception. The other ranks stop after the batch that they are in.
+        """End this rank's part after an exception. The other ranks stop after their current batch.
 
-        Once the run has begun, this returns when all ranks have published what they finished.
+        If the run has begun, this returns when all ranks have published what they finished.
 
         Args:
             error: the exception.
@@ -196,21 +195,21 @@ class Run:
         """The assigned images that are not in the folder.
 
         Args:
-            done: the images that are in it, where the caller has read them.
+            done: the images that are in it, if the caller has read them already.
         """
         done = self.folder.done() if done is None else done
         return [name for name in self.assigned if name not in done]
 
 
 def other_data() -> IgosError:
-    """What to say of a trainer that was given data without a run."""
+    """The error for a trainer whose data are not a data module of igos_pl."""
     return IgosError(
-        "Trainer.predict has no data module of igos_pl, so the run could not be resumed or shared between"
-        " processes. In place of a DataLoader or a data set, pass"
+        "Trainer.predict has no data module of igos_pl, so the run cannot be resumed or shared between"
+        " processes. Instead of a DataLoader or a data set, pass"
         " igos_pl.DatasetDataModule(loader.dataset, batch_size=8), or ImageFolderDataModule(folder) for"
         " pictures in a folder"
     )
 
 
-# A trainer has no place for a run of ours. Entries go with their trainers.
+# The runs by their trainers. An entry is removed together with its trainer.
 _RUNS: WeakKeyDictionary[Trainer, Run] = WeakKeyDictionary()

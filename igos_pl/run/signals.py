@@ -1,4 +1,4 @@
-"""Catches the signals that stop a run, from a cluster or a terminal, from the start of the command."""
+"""Catches signals from a cluster or a terminal that stop a run, from the start of the command on."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from typing import Any, ClassVar
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-# The exit code of a run that was told to stop and is to be started again (EX_TEMPFAIL of sysexits.h).
+# The exit code of a run that a signal stopped, and that is to be started again (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
 
-# The exit code of a command that was interrupted from the terminal, as shells have it.
+# The exit code that shells use for a command that was interrupted from the terminal.
 INTERRUPTED = 130
 
 GO_ON = "igos-pl: interrupted. Run the same command again to go on"
 
-# A process that has not run the signal handler by then is stuck, for example in a rendezvous without peers.
+# A process that has not run the signal handler after this time is stuck, as in a rendezvous without peers.
 _STUCK_SECONDS = 60.0
 
-# A process that has noted the signal, but has not begun its run by then, waits for ranks that do not come.
+# A process that has noted the signal, but not begun its run after this time, waits for ranks in vain.
 _START_SECONDS = 300.0
 
 _SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
 
-# Where the first rank says its process id to the ranks that it starts.
+# The variable with the first rank's process id, for the ranks that it starts.
 _PARENT = "IGOS_PL_FIRST_RANK"
 
 
 def die_with_parent() -> None:
-    """See that a rank which the first one started does not outlive it, whatever that one dies of.
+    """Make sure that a rank dies with the first rank that started it, whatever kills that one.
 
-    To be called first of all, before the rank waits for others.
+    This must be called before the rank waits for others.
     """
     if is_first_of_node():
         os.environ[_PARENT] = str(os.getpid())
@@ -54,17 +54,17 @@ def die_with_parent() -> None:
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGUSR1 while it is entered; the process would otherwise die of them.
+    """A context that notes SIGTERM and SIGUSR1, which would otherwise kill the process.
 
     Signals belong to the whole process, so instances can be nested: an inner instance also knows the signals
     that an outer one has noted. The command line enters the outer one before it imports torch, the run enters
     the inner one later.
 
-    An interrupt (Ctrl-C) ends a process that starts up at once, because there is nothing to save yet. Later
+    During startup, an interrupt (Ctrl-C) ends the process at once, because there is nothing to save. Later
     it raises a ``KeyboardInterrupt`` as usual.
 
     Args:
-        starting: whether the process starts up. This ends when an inner instance is entered.
+        starting: whether the process is starting up. This ends when an inner instance is entered.
 
     Attributes:
         heard: whether SIGTERM or SIGUSR1 came.
@@ -110,17 +110,17 @@ class StopSignals:
             self._guard = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # Only flags: a handler may interrupt anything, even a write.
+        # It only sets flags, because a handler may interrupt anything, even a write.
         for listening in self._entered:
             listening.heard = True
 
 
 def _leave_to_guard(number: int, frame: FrameType | None) -> None:
-    """Handles an interrupt during startup: nothing is raised in the middle of an import."""
+    """Ignore an interrupt during startup, because `_Guard` ends the process."""
 
 
 def is_first_of_node() -> bool:
-    """Whether this is a node's first rank, or the only process: it tells how a command ended."""
+    """Whether this is a node's first rank, or the only process: it reports how a command ended."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -166,8 +166,8 @@ class _Guard:
 
 
 def _forget_in_child() -> None:
-    """A forked process must not write into the ears of its parent."""
-    with suppress(ValueError):  # forked by another thread
+    """Stop a forked process from waking up its parent's guard."""
+    with suppress(ValueError):  # another thread forked the process
         signal.set_wakeup_fd(-1)
 
 

@@ -1,4 +1,4 @@
-"""The image without information that a mask blends towards; made on the device, before normalisation."""
+"""Baselines: images without information that masks blend towards, made on the device before normalisation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_baselines(kind: str, images: Tensor, sample_ids: Sequence[str], seed: i
 
     Args:
         kind: ``blur`` (Gaussian, as published), ``black`` (zeros), ``mean`` (the image's own mean colour) or
-            ``noise`` (uniform from 0 to 1, or 255; it depends on the seed and the sample id alone).
+            ``noise`` (uniform from 0 to 1, or 255; it depends only on the seed and the sample id).
         images: ``(B, C, H, W)``: uint8, or float in which 1 stands for 255.
         sample_ids: the names of the B images.
         seed: the run's seed.
@@ -28,7 +28,7 @@ def make_baselines(kind: str, images: Tensor, sample_ids: Sequence[str], seed: i
         ``(B, C, H, W)`` of the images' type; rounded if that is uint8.
 
     Raises:
-        IgosError: on another kind or shape.
+        IgosError: if the kind or the shape is another one.
     """
     check_choice("baseline", kind, BASELINES)
     check_shape("images", images, ("B", "C", "H", "W"))
@@ -39,7 +39,7 @@ def make_baselines(kind: str, images: Tensor, sample_ids: Sequence[str], seed: i
     if kind == "mean":
         mean = images.float().mean((-2, -1), keepdim=True)
         return _like(images, mean).expand_as(images).contiguous()
-    cpu = torch.device("cpu")  # drawn there whatever the device, so that it is the same on all of them
+    cpu = torch.device("cpu")  # noise is drawn there, so that it is the same for all devices
     noise = [
         torch.randint(
             256, images.shape[1:], dtype=torch.uint8, generator=generator_of(cpu, seed, name, "baseline")
@@ -87,5 +87,5 @@ def gaussian_blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
 
 
 def _like(images: Tensor, values: Tensor) -> Tensor:
-    """Float values as the images' type."""
+    """Float values converted to the images' type."""
     return values if images.is_floating_point() else values.round().clamp(0, 255).to(torch.uint8)

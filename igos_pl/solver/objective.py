@@ -81,7 +81,7 @@ class ObjectiveSettings:
         check_choice("path", self.path, PATHS)
 
 
-# Autograd's words for a tensor that was changed although its value is needed.
+# Parts of autograd's messages about a tensor that was changed although its value is needed.
 _IN_PLACE = ("in-place operation", "inplace operation", "modified inplace")
 
 _CHANGED = (
@@ -91,7 +91,8 @@ _CHANGED = (
 
 _NO_GRADIENT = (
     "The network's score has no gradient with respect to the image: its output is constant, or it is detached"
-    " (torch.no_grad, .detach(), .numpy(), argmax or rounding in its forward). Return what autograd follows"
+    " (torch.no_grad, .detach(), .numpy(), argmax or rounding in its forward). Return a score that has a"
+    " gradient"
 )
 
 
@@ -237,7 +238,7 @@ class Objective:
             coverage: ``(n, T, K)``.
             rows: ``(n,)``.
             keys: of these n rows.
-            gradient: whether to compute the gradient of the terms with respect to ``maps``, too.
+            gradient: whether to compute the gradient of the terms with respect to ``maps`` as well.
 
         Returns:
             scores ``(n, T, K)`` and the gradient ``(n, P, H, W)`` (zeros without ``gradient``).
@@ -278,7 +279,7 @@ class Objective:
         try:
             with torch.enable_grad():
                 score = self.network.score(images, targets)
-                if not score.requires_grad:  # known without asking the device
+                if not score.requires_grad:  # this does not wait for the device
                     raise IgosError(_NO_GRADIENT)
                 (gradient,) = torch.autograd.grad(score.sum(), images)
         except RuntimeError as error:
@@ -288,7 +289,7 @@ class Objective:
         return score.detach(), gradient
 
     def _noise(self, images: Tensor, keys: Sequence[int], start: int) -> Tensor:
-        """Standard normal noise ``(B, C, H, W)``, of each perturbed image's own, from item ``start`` on."""
+        """Standard normal noise ``(B, C, H, W)`` of the items from ``start`` on, different for each one."""
         terms, steps = len(self.method.terms), self.settings.path_steps
         noise = torch.empty_like(images)
         for item, image in enumerate(noise, start):

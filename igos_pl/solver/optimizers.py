@@ -46,9 +46,10 @@ class MaskOptimizer(Optimizer):
     ) -> None:
         if alpha is not None and step_size is not None:
             raise IgosError(
-                f"step_size is {step_size} and alpha is {alpha}, but only one can be: make the other null"
+                f"step_size is {step_size} and alpha is {alpha}, but only one can be given: make the other"
+                " null"
             )
-        # Not in the signature: the command line would hand one optimiser's default on to another.
+        # Not in the signature, because the command line would pass one optimiser's default on to another.
         step_size = self.default_step_size if step_size is None else step_size
         if not 0 < step_size < math.inf:
             raise IgosError(f"step_size is {step_size}, but must be above 0 and finite")
@@ -90,7 +91,7 @@ class LineSearch(MaskOptimizer):
 
     Args:
         params: the one parameter of masks.
-        step_size: of the first trial: how far it moves the cell that it moves most; 1 by default.
+        step_size: the largest change of a cell in the first trial; 1 by default.
         alpha: the first trial as a raw factor of the gradient, as published, instead of ``step_size``.
 
     Attributes:
@@ -127,7 +128,10 @@ class LineSearch(MaskOptimizer):
 
 
 def tried_optimizer(factory: Callable[[Iterable[Tensor]], Optimizer]) -> Optimizer:
-    """An optimiser of masks, after it has moved two of them, as they move alone.
+    """Make an optimiser, and check that it moves each of two masks as if that were alone.
+
+    Returns:
+        The optimiser after two steps.
 
     Raises:
         IgosError: if it cannot be made, does not work with masks, or mixes the masks of a batch.
@@ -138,12 +142,12 @@ def tried_optimizer(factory: Callable[[Iterable[Tensor]], Optimizer]) -> Optimiz
         optimizer, alone = _moved(factory, gradient[:1])
     except IgosError:
         raise
-    except Exception as error:  # torch's optimisers raise various ones
+    except Exception as error:  # torch's optimisers raise various exceptions
         words = str(error) or type(error).__name__
         raise IgosError(f"The optimizer cannot optimise masks: {words}. {_USABLE}") from error
     if not torch.equal(together[:1], alone):
         raise IgosError(
-            f"{type(optimizer).__name__} mixes the masks of a batch, so that a mask would depend on the other"
+            f"{type(optimizer).__name__} mixes the masks of a batch, so a mask would depend on the other"
             f" images. {_USABLE}"
         )
     return optimizer
@@ -153,7 +157,7 @@ _USABLE = "Use NAG, LineSearch, or an elementwise optimiser of torch.optim, such
 
 
 def _moved(factory: Callable[[Iterable[Tensor]], Optimizer], gradient: Tensor) -> tuple[Optimizer, Tensor]:
-    """An optimiser for masks of 0.5, and these after two steps along a gradient ``(R, 1, s, s)``."""
+    """An optimiser of masks of 0.5, and the masks after two steps with a gradient ``(R, 1, s, s)``."""
     masks = nn.Parameter(torch.full_like(gradient, 0.5))
     optimizer = factory([masks])
 
@@ -179,7 +183,7 @@ class NAG(MaskOptimizer):
 
     Args:
         params: the one parameter of masks.
-        step_size: how far a gradient step moves the cell that it moves most; 0.2 by default.
+        step_size: the largest change of a cell in a gradient step; 0.2 by default.
         alpha: the raw factor of the gradient, as published, instead of ``step_size``.
     """
 

@@ -1,4 +1,4 @@
-"""Settings that belong together, by name: the YAML files of ``configs/presets/``."""
+"""Presets: named settings in the YAML files of ``configs/presets/``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from igos_pl.solver.optimizers import tried_optimizer
 
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
-# With more settings of its own, a run has little to do with a preset.
+# If more settings than this differ, no preset is named.
 _MOST_CHANGES = 4
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -34,7 +34,7 @@ def preset_file(name: str) -> Path:
     """The YAML file of a preset.
 
     Raises:
-        IgosError: naming the presets, if it is not one of them.
+        IgosError: if there is no such preset. The message names all.
     """
     check_choice("preset", name, preset_names())
     return PRESETS / f"{name}.yaml"
@@ -44,7 +44,7 @@ def preset_settings(name: str) -> dict[str, Any]:
     """A preset as arguments of the explainer's constructor.
 
     Raises:
-        IgosError: naming the presets, if it is not one of them.
+        IgosError: if there is no such preset. The message names all.
     """
     settings: dict[str, Any] = yaml.safe_load(preset_file(name).read_text(encoding="utf-8"))["model"]
     if "optimizer" in settings:
@@ -55,13 +55,13 @@ def preset_settings(name: str) -> dict[str, Any]:
 def preset_of(settings: Mapping[str, Any]) -> str:
     """The preset that an explainer's settings come from, and what differs from it: ``fast, with l1=5``.
 
-    The settings alone decide, however they were given. Settings that no preset sets do not count.
+    Only the settings count, not how they were given. Settings that no preset has are ignored.
 
     Args:
-        settings: of an explainer, as `igos_pl.settings.Configurable.describe` gives them.
+        settings: an explainer's settings, as `igos_pl.settings.Configurable.describe` gives them.
 
     Returns:
-        An empty text if the settings are not close to any preset with the same optimiser.
+        The text; empty if the settings are not close to any preset with the same optimiser.
     """
     same = [name for name in preset_names() if _described(name)["optimizer"] == settings.get("optimizer")]
     if not same:
@@ -75,7 +75,7 @@ def preset_of(settings: Mapping[str, Any]) -> str:
 
 
 def optimizer_facts(factory: OptimizerFactory) -> Attributes:
-    """An optimiser's name and settings. They are read from an instance that was tried.
+    """An optimiser's name and settings, read from an instance that was tried.
 
     Raises:
         IgosError: if it does not work with masks.
@@ -88,7 +88,7 @@ def optimizer_facts(factory: OptimizerFactory) -> Attributes:
 def _changes(settings: Mapping[str, Any], preset: str) -> list[str]:
     """The settings that differ from a preset's, as ``name=value``."""
     expected = _described(preset)
-    # Of the optimiser, only what it has: one with alpha has no step_size.
+    # Only the optimiser's own settings: one with alpha has no step_size.
     keys = [key for key in expected if not key.startswith("optimizer.")]
     keys += [key for key in settings if key.startswith("optimizer.")]
     return [

@@ -23,7 +23,7 @@ class Start:
     Attributes:
         k: cells along each side of the box.
         cells: the cells to start from, each with an explanation of its own; all k * k by default.
-        init_val: how much is removed inside of the cell, from 0 to 1; 0 is the plain start, for k = 1 alone.
+        init_val: how much is removed inside of the cell, from 0 to 1; 0 is the plain start, only for k = 1.
     """
 
     k: int = 1
@@ -42,7 +42,7 @@ class Start:
                 f"start.cells has {outside[0]}, but k = {self.k} has the cells 0 to {self.k**2 - 1}"
             )
         if self.cells is not None and (not self.cells or len(set(self.cells)) < len(self.cells)):
-            raise IgosError(f"start.cells is {self.cells}: name each cell once, or leave it out for all")
+            raise IgosError(f"start.cells is {self.cells}: name each cell once, or leave cells out for all")
 
     @property
     def plain(self) -> bool:

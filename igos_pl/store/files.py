@@ -1,4 +1,4 @@
-"""Result files: they appear complete or not at all, and are opened only if they are whole."""
+"""Publishes result files, which appear complete or not at all, and opens them after checking them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from igos_pl.errors import RunError
 from igos_pl.store.schema import check_lengths, damaged, read_column
 from igos_pl.store.seals import cannot_read, check_seal, read_head
 
-_QUICK_BYTES = 1 << 28  # are read in a fraction of a second
+_QUICK_BYTES = 1 << 28  # so many bytes are read in a fraction of a second
 
 
 @contextmanager
@@ -45,12 +45,12 @@ def publishing(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         if not published:
-            with suppress(OSError):  # a file system that became read-only keeps it
+            with suppress(OSError):  # on a file system that became read-only, it stays
                 temporary.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """What to say of a file that cannot be written."""
+    """The error for a file that cannot be written."""
     return RunError(
         f"Cannot write {path}: {error.strerror or error}. All that was published before is safe: free some"
         " space or fix the permissions, and run the same command again to go on"
@@ -61,20 +61,20 @@ def cannot_write(path: Path, error: OSError) -> RunError:
 def open_result(path: Path) -> Iterator[h5py.File]:
     """Open a segment or a merged file for reading.
 
-    The whole seal of a merged file of more than 256 MB is not checked here, so that it opens at once;
-    `check_seal` does. HDF5 notices most damage in such a file, because all chunks and all of HDF5's own data
-    have checksums there.
+    A merged file of more than 256 MB opens at once, because its seal is not checked here; `check_seal` does
+    that. HDF5 notices most damage in such a file, because all its chunks and all of HDF5's own data have
+    checksums.
 
     Raises:
-        IgosError: if it is missing, damaged, or of another schema version.
+        IgosError: if the file is missing, damaged, or of another schema version.
     """
     if not path.is_file() or path.stat().st_size <= _QUICK_BYTES or "images" in read_head(path):
         check_seal(path)
     try:
         file = h5py.File(path, "r", locking=False)  # immutable; some file systems have no locks
     except OSError as error:
-        if path.is_file() and error.errno is None:  # HDF5's own complaint, not the system's
-            raise damaged(path, f"damaged, or no HDF5 file ({error})") from error
+        if path.is_file() and error.errno is None:  # an error of HDF5, not of the system
+            raise damaged(path, f"it is damaged, or not an HDF5 file ({error})") from error
         raise cannot_read(path, error) from error
     with file:
         check_lengths(file, path)
@@ -82,10 +82,10 @@ def open_result(path: Path) -> Iterator[h5py.File]:
 
 
 def check_rows(path: Path) -> None:
-    """Raise if the images of a file have other explanations than their records say.
+    """Raise if images of a file have more or fewer explanations than their records say.
 
     Raises:
-        DamagedFileError: if that is so.
+        DamagedFileError: if the numbers differ.
     """
     with open_result(path) as file:
         ids, targets = (read_column(file["images"], name) for name in ("sample_id", "targets"))
@@ -94,16 +94,16 @@ def check_rows(path: Path) -> None:
 
 
 def check_counts(path: Path, ids: NDArray[Any], targets: NDArray[Any], rows: NDArray[Any]) -> None:
-    """Raise if images have other explanations than their records say.
+    """Raise if images have more or fewer explanations than their records say.
 
     Args:
         path: the file that they are in.
-        ids: of the images.
-        targets: how many explanations each image has, as its record says.
-        rows: the ids of the explanations' images.
+        ids: the images' ids.
+        targets: the number of explanations of each image, by its record.
+        rows: the image id of each explanation.
 
     Raises:
-        DamagedFileError: if that is so.
+        DamagedFileError: if the numbers differ.
     """
     expected, found = np.repeat(ids, targets), rows
     if len(expected) == len(found) and (np.sort(expected) == np.sort(found)).all():

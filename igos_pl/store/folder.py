@@ -31,10 +31,10 @@ from igos_pl.store.seals import check_seal, read_head
 from igos_pl.store.segments import writable_segment
 
 _STALE_SECONDS = 24 * 3600
-_BLOCK_BYTES = 1 << 22  # of the list of images that is read at once
+_BLOCK_BYTES = 1 << 22  # how much of the list of images is read at once
 _CLAIM_SECONDS, _POLL_SECONDS = 2.0, 0.1
 
-# What file systems without hard links say.
+# The errors of file systems without hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -81,10 +81,10 @@ class RunFolder:
         return [*self.segments(), *([self.merged] if self.merged.exists() else [])]
 
     def prepare(self) -> None:
-        """Create the folder and see that it can be written.
+        """Create the folder and check that it can be written.
 
         Raises:
-            IgosError: if it cannot.
+            IgosError: if it cannot be written.
         """
         probe = self.segments_path / f".probe.{uuid.uuid4().hex}.tmp"
         try:
@@ -101,7 +101,7 @@ class RunFolder:
             ) from error
 
     def _remove_stale_files(self) -> None:
-        """Remove what killed processes left half written. Files of the last day may be in use."""
+        """Remove half-written files of killed processes. Files of the last day stay: they may be in use."""
         for folder in (self.path, self.segments_path):
             for path in folder.glob(".*.tmp"):
                 with suppress(OSError):
@@ -148,18 +148,18 @@ class RunFolder:
         for path in damaged:
             aside = self.path / "damaged" / path.name
             aside.parent.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # another run was quicker
+            with suppress(FileNotFoundError):  # another run has moved it
                 path.replace(aside)
                 moved.append(aside)
         return moved
 
     def expect(self, ids: Sequence[str]) -> None:
-        """Write down which images a run is to explain in all."""
+        """Write the list of all images that the run is to explain."""
         with publishing(self.expected_path) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
     def expected(self) -> list[str]:
-        """The ids of the images that the runs so far were to explain; none before the first run."""
+        """The ids of the images that earlier runs were to explain; none before the first run."""
         if not self.expected_path.is_file():
             return []
         return self.expected_path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
@@ -168,7 +168,7 @@ class RunFolder:
         """The ids of the images that the run is to explain and has not published yet.
 
         Args:
-            published: what is published, where the caller has read that.
+            published: what is published, if the caller has read it already.
 
         Raises:
             IgosError: if the folder is not the output folder of a run.
@@ -187,7 +187,7 @@ class RunFolder:
                     missing += decoded(names[~published.contains(names)]).tolist()
                 except UnicodeDecodeError as error:
                     raise DamagedFileError(
-                        f"{self.expected_path} is damaged (no UTF-8): igos-pl predict with the same settings"
+                        f"{self.expected_path} is damaged (not UTF-8): igos-pl predict with the same settings"
                         " writes it again"
                     ) from error
         return missing
@@ -200,11 +200,11 @@ class RunFolder:
         """Raise if the folder belongs to a run of another configuration.
 
         Args:
-            configuration: of the run.
+            configuration: the run's configuration.
             without: damaged files, which are not read.
 
         Raises:
-            IgosError: naming the keys that differ.
+            IgosError: if they differ. The message names the keys.
         """
         claimed = self._claimed()
         if claimed is not None:
@@ -221,7 +221,7 @@ class RunFolder:
         configuration. The file appears complete or not at all.
 
         Raises:
-            IgosError: if a run of another configuration has claimed it; names the keys that differ.
+            IgosError: if a run of another configuration has claimed it. The message names the differing keys.
         """
         claimed = self._claimed()
         if claimed is not None:
@@ -233,7 +233,7 @@ class RunFolder:
             temporary.write_text(json.dumps(dict(configuration), indent=1, sort_keys=True), encoding="utf-8")
             _appear(temporary, self.claim_path)
             created = self._claimed_here = True
-            self.check_configuration(configuration)  # others may have published meanwhile
+            self.check_configuration(configuration)  # others may have published in the meantime
         except FileExistsError:
             self.check_configuration(configuration)
         except OSError as error:
@@ -247,9 +247,9 @@ class RunFolder:
                 temporary.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give a claim of this process back if nothing was published: another configuration may come then.
+        """Withdraw this process's claim if nothing was published, so that another configuration may be used.
 
-        A run of the same configuration that is still going on claims the folder again when it publishes.
+        Another run of this configuration that is still going on claims the folder again when it publishes.
         """
         if self._claimed_here and not self.files():
             with suppress(OSError):
@@ -263,7 +263,7 @@ class RunFolder:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except (OSError, ValueError) as error:
-                # Where there are no hard links, the run that creates the file may be writing it now.
+                # Without hard links, the run that creates the file may be writing it now.
                 if isinstance(error, OSError) or waited >= _CLAIM_SECONDS:
                     raise IgosError(
                         f"Cannot read {self.claim_path}, the configuration of the runs in this folder"
@@ -292,16 +292,16 @@ class RunFolder:
         The file appears under its name only when all of it is on the disk.
 
         Args:
-            results: of at least one image.
-            attributes: of the run; time and schema version are added.
-            rank: goes into the name.
+            results: the results of at least one image.
+            attributes: the run's attributes; time and schema version are added.
+            rank: the rank of this process, which is a part of the file's name.
 
         Raises:
-            IgosError: if the disk is full, the folder cannot be written, or it belongs to a run of another
-                configuration by now; nothing is published then.
+            IgosError: if the disk is full, the folder cannot be written, or a run of another configuration
+                has claimed it in the meantime. Nothing is published then.
         """
         configuration, claimed = configuration_of(attributes), self._claimed()
-        if claimed is None:  # a run that ended without a result gave it back
+        if claimed is None:  # a run that ended without a result withdrew it
             self.claim(configuration)
         else:
             self._compare(claimed, configuration)
@@ -314,7 +314,7 @@ class RunFolder:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file is no link, and every byte of it is as it was written."""
+    """Whether a file is not a link, and every byte of it is as it was written."""
     if path.is_symlink():
         return False
     try:
@@ -322,7 +322,7 @@ def _is_whole(path: Path) -> bool:
     except DamagedFileError:
         return False
     except IgosError:
-        if path.exists():  # or else another run has moved it
+        if path.exists():  # otherwise another run has moved it
             raise
     return True
 
@@ -331,7 +331,7 @@ def _appear(temporary: Path, path: Path) -> None:
     """Give a complete file its name, unless there is a file of this name already.
 
     Raises:
-        FileExistsError: if there is one.
+        FileExistsError: if there is a file of this name.
     """
     try:
         os.link(temporary, path)  # atomic on NFS, too

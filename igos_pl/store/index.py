@@ -1,4 +1,4 @@
-"""What a run has published, read from the heads of its segments alone."""
+"""Finds out what a run has published from the heads of its segments, without reading the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from igos_pl.settings import Attributes, digest
 from igos_pl.store.schema import configuration_of, damaged, decoded, text_array
 from igos_pl.store.seals import read_head
 
-_READERS = 8  # threads: the time goes into waiting where the file system is slow
+_READERS = 8  # threads: on a slow file system, reading is mostly waiting
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Index:
         created: when the segment was made.
         configuration: a digest of its configuration.
         rows: the number of its explanations.
-        ids: of its images, as UTF-8.
-        statuses: of its images, as UTF-8.
+        ids: the ids of its images, as UTF-8.
+        statuses: the statuses of its images, as UTF-8.
     """
 
     created: datetime.datetime
@@ -43,11 +43,11 @@ class Index:
         """The index of a segment.
 
         Raises:
-            DamagedFileError: if the head is damaged, or the file is no segment.
+            DamagedFileError: if the head is damaged, or the file is not a segment.
         """
         head = read_head(path)
         if "images" not in head:
-            raise damaged(path, "it is no segment")
+            raise damaged(path, "it is not a segment")
         ids, statuses = (text_array([value.encode() for value in head["images"][name]]) for name in _COLUMNS)
         created = datetime.datetime.fromisoformat(head["created"])
         return cls(created, head["configuration"], head["rows"], ids, statuses)
@@ -59,12 +59,12 @@ _COLUMNS = ("sample_id", "status")
 def segment_head(
     records: Sequence[ImageRecord], rows: int, attributes: Attributes, created: str
 ) -> Mapping[str, Any]:
-    """What `Index` reads, as the head of a segment keeps it.
+    """The content of a segment's head, which `Index` reads.
 
     Args:
-        records: of its images.
+        records: the records of the segment's images.
         rows: the number of its explanations.
-        attributes: of the segment.
+        attributes: the segment's attributes.
         created: the time in ISO format.
     """
     return {
@@ -94,11 +94,11 @@ class Published:
         paths: the segments.
 
     Attributes:
-        indexes: of the segments.
-        ids: of all images of all segments, in the order of the segments, as UTF-8.
-        statuses: of these, as UTF-8.
-        starts: where each segment's images begin, and the end.
-        used: which of them are used.
+        indexes: the segments' indexes.
+        ids: the image ids (entries) of all segments, in the order of the segments, as UTF-8.
+        statuses: the status of each entry, as UTF-8.
+        starts: the first entry of each segment, and the number of entries.
+        used: whether each entry is used.
 
     Raises:
         DamagedFileError: if a segment's head is damaged, or an image is in a segment twice.
@@ -145,10 +145,10 @@ class Published:
         return int(np.count_nonzero(counts > 1))
 
     def contains(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of some images are published.
+        """Whether each of some images is published.
 
         Args:
-            ids: as UTF-8.
+            ids: the images' ids, as UTF-8.
         """
         return find(self._sorted, ids) >= 0
 

@@ -18,7 +18,7 @@ from igos_pl.store.seals import HEAD_BYTES, seal
 from igos_pl.store.segments import now, write_attributes
 from igos_pl.store.tables import copy_table, sorted_tables
 
-_ROOM_BYTES = 1 << 16  # more than HDF5 needs for itself in a small file
+_ROOM_BYTES = 1 << 16  # HDF5 itself needs less than this in a small file
 
 
 def merge(
@@ -27,23 +27,23 @@ def merge(
     """Copy all segments of a run into its ``masks.h5``.
 
     Rows are sorted by sample id, target and start cell, so that the file does not depend on how the work was
-    split. A second call gives the same tables. An existing file is replaced once the new one is complete. If
+    split. A second call gives the same tables. An existing file is replaced when the new one is complete. If
     several segments contain the same image, the rows of one segment are used, and the number of duplicates is
     logged.
 
     Args:
         run: the output folder.
         partial: merge even if images are missing.
-        on_progress: is called with the number of rows that are copied, and of all rows.
+        on_progress: called with the number of rows copied so far, and the number of all rows.
 
     Returns:
         The merged file.
 
     Raises:
-        IgosError: if there is no segment, one is damaged, or images are missing.
+        IgosError: if there is no segment, images are missing, configurations differ, or the disk is full.
     """
     tell_damaged(run.set_aside(run.damaged()))
-    published = run.published()  # what is published from here on does not matter
+    published = run.published()  # segments that are published later are not merged
     missing = [] if partial else run.missing(published)
     if missing:
         raise IgosError(
@@ -76,7 +76,7 @@ def _write(published: Published, path: Path, on_progress: Callable[[int, int], N
         if on_progress is not None:
             on_progress(done, total)
 
-    # This version of HDF5's own data has checksums, as every compressed chunk has.
+    # In this version of the format, HDF5's own data have checksums, too.
     with h5py.File(path, "w", userblock_size=HEAD_BYTES, libver=("v110", "v110")) as target:
         with open_result(published.paths[0]) as first:
             provenance = {k: first.attrs[k] for k in PROVENANCE[2:] if k in first.attrs}
@@ -87,9 +87,9 @@ def _write(published: Published, path: Path, on_progress: Callable[[int, int], N
 
 
 def _check_room(run: RunFolder, paths: list[Path]) -> None:
-    """Raise if the disk has no room for the merged file: HDF5 may crash on a disk that is full.
+    """Raise if the disk has no room for the merged file, because HDF5 may crash on a full disk.
 
-    The merged file is compressed, so that it is hardly ever larger than its segments.
+    The merged file is compressed, so it is hardly ever larger than its segments.
     """
     needed = sum(path.stat().st_size for path in paths) + _ROOM_BYTES
     free = shutil.disk_usage(run.path).free
@@ -102,7 +102,7 @@ def _check_room(run: RunFolder, paths: list[Path]) -> None:
 
 
 def tell_damaged(damaged: list[Path]) -> None:
-    """Say which files were set aside because they are damaged."""
+    """Log a warning for each damaged file that was set aside."""
     for path in damaged:
         logging.getLogger(__name__).warning(
             "%s was damaged and is now %s: igos-pl predict explains any lost images again",
@@ -112,7 +112,10 @@ def tell_damaged(damaged: list[Path]) -> None:
 
 
 def _check_configurations(published: Published) -> None:
-    """Tasks that started at the same time in an empty folder may not have seen each other's settings."""
+    """Raise if segments have different configurations.
+
+    Tasks that started at the same time in an empty folder may not have seen each other's settings.
+    """
     first = published.paths[0]
     for path, index in zip(published.paths, published.indexes, strict=True):
         if index.configuration == published.indexes[0].configuration:
@@ -127,7 +130,7 @@ def _check_configurations(published: Published) -> None:
 
 
 def _check_nothing_lost(run: RunFolder, published: Published) -> None:
-    """Segments may have been removed after an earlier merge: their images must not vanish now."""
+    """Raise if the merged file has images that no segment has, because merging again would lose them."""
     if not run.merged.exists():
         return
     with open_result(run.merged) as file:

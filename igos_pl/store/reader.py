@@ -39,14 +39,14 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 
 
 class Rows(Sequence[Explanation]):
-    """Some explanations of a file, in an order. Nothing is read before it is asked for.
+    """Some explanations of a file, in a given order. Rows are read only when they are used.
 
     ``rows[3]`` is an explanation; ``rows[10:20]``, ``rows[[1, 5]]`` and ``rows["cat.jpg"]`` are rows again.
     Iterating reads a thousand rows at a time.
 
     Args:
-        file: where they are read.
-        numbers: of the rows in it.
+        file: the file that they are read from.
+        numbers: the numbers of the rows in it.
     """
 
     def __init__(self, file: MaskFile, numbers: NDArray[np.int64]) -> None:
@@ -73,10 +73,10 @@ class Rows(Sequence[Explanation]):
         return np.flatnonzero(chosen)
 
     def flat(self) -> dict[str, NDArray[Any]]:
-        """What can stand in a flat table: a column for each number and text of these rows.
+        """These rows as a flat table: a column for each number and text.
 
-        Masks and curves are left out; `column` gives them in the same order. The box has four columns, and
-        the image's path and label come from the table of images.
+        Masks and curves are left out; `column` gives them in the same order. The box becomes four columns,
+        and the image's path and annotated label are added.
         """
         columns: dict[str, NDArray[Any]] = {}
         for name in EXPLANATIONS:
@@ -117,7 +117,7 @@ class Rows(Sequence[Explanation]):
             places = row if isinstance(row, slice) else np.asarray(row, None if len(row) else np.int64)
             return Rows(self._masks, self.numbers[places])
         if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
+            raise IndexError(f"row {row} does not exist: there are {len(self)} rows")
         return next(iter(Rows(self._masks, self.numbers[[row]])))
 
     def __iter__(self) -> Iterator[Explanation]:
@@ -137,21 +137,22 @@ class Rows(Sequence[Explanation]):
 class MaskFile(Rows):
     """The results of a run: ``MaskFile("runs/x/masks.h5")``, or ``MaskFile("runs/x")`` for a run's folder.
 
-    A folder is read from its merged file if that holds all results, or else from its segments, so that a run
-    can be inspected while it goes on. If several segments hold an image, the rows of one of them are used.
-    See `Rows` for what a file offers. Use it in a ``with`` statement, or `close` it.
+    A folder is read from its merged file if that holds all results, otherwise from its segments, so a run can
+    be inspected while it goes on. If several segments hold an image, the rows of one of them are used. `Rows`
+    describes how rows are read. Use the file in a ``with`` statement, or `close` it.
 
     Args:
         path: a merged file, a segment, or a run's folder.
 
     Attributes:
         attributes: the settings of the run.
-        images: the table of images, a column for each key; columns are read when they are asked for.
-        table: the explanations, for reading some rows of a column.
-        image_table: the same for the table of images.
+        images: the table of images: a mapping from the name of a column to its values. A column is read when
+            it is used.
+        table: the table of explanations, from which some rows of a column can be read.
+        image_table: the table of images, likewise.
 
     Raises:
-        IgosError: if there is no result, it is damaged, or of another schema version.
+        IgosError: if there are no results, or a file is damaged or of another schema version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -165,7 +166,7 @@ class MaskFile(Rows):
             lengths = [_length(self._files[0][group]) for group in ("/", "images")]
         except HDF5_ERRORS as error:
             raise damaged(paths[0], f"damaged ({error})") from error
-        # The rows that are used of each file; all of a single one.
+        # The rows of each file that are used; of a single file, all.
         if published is None:
             rows, image_rows = ([np.arange(length)] for length in lengths)
         else:
@@ -244,7 +245,7 @@ class MaskFile(Rows):
 
 
 class _Files:
-    """Open files by number; a few at a time."""
+    """Opens files by number. Only a few are open at a time."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -269,9 +270,9 @@ class Table:
 
     Args:
         files: the files.
-        group: where the table is in them.
+        group: the table's group in each file.
         schema: its columns.
-        rows: the rows that are used of each file, ascending.
+        rows: the rows of each file that are used, ascending.
     """
 
     def __init__(
@@ -295,7 +296,7 @@ class Table:
             raise damaged(self._files.paths[0], f"{name} is damaged ({error})") from error
 
     def read_bytes(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """The same, with text as UTF-8 bytes, which is many times quicker."""
+        """The same as `read`, but text stays UTF-8 bytes, which is many times quicker."""
         if name not in self._schema:
             raise IgosError(f"No column {name!r}; there are: {', '.join(self._schema)}")
         parts = np.searchsorted(self._starts, numbers, side="right") - 1
@@ -309,7 +310,7 @@ class Table:
 
 
 class _Images(Mapping[str, NDArray[Any]]):
-    """The table of images; each column is read once, when it is asked for."""
+    """The table of images. Each column is read once, when it is used."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -332,8 +333,8 @@ class _Images(Mapping[str, NDArray[Any]]):
 def _read_rows(table: h5py.Group, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Some rows of a column of one file, in the order given.
 
-    Rows without gaps are read at once, others chunk by chunk, so that a few rows of a large file need little
-    memory.
+    Rows without gaps are read at once. Others are read chunk by chunk, so a few rows of a large file need
+    little memory.
     """
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
@@ -350,11 +351,11 @@ def _read_rows(table: h5py.Group, name: str, rows: NDArray[np.int64]) -> NDArray
 
 
 def _reordered(found: Sequence[NDArray[Any]], order: NDArray[np.int64]) -> NDArray[Any]:
-    """Values that were found in another order, in the order in which they were asked for.
+    """Bring values into the order that was asked for.
 
     Args:
-        found: the values, in parts.
-        order: the place of each.
+        found: the values, in parts, as they were found.
+        order: the place of each value in the result.
     """
     values = np.concatenate(found) if len(found) > 1 else found[0]
     if (np.diff(order) == 1).all():
@@ -369,12 +370,12 @@ def _length(table: h5py.Group) -> int:
 
 
 def _values(column: NDArray[Any]) -> Any:
-    """A column's rows: plain Python values, or arrays."""
+    """The rows of a column: plain Python values, or arrays."""
     return column.tolist() if column.ndim == 1 else column
 
 
 def _results_in(folder: Path) -> tuple[list[Path], Published | None]:
-    """The merged file of a run's folder if it holds all results, or else its segments."""
+    """The merged file of a run's folder if it holds all results, otherwise its segments."""
     run = RunFolder(folder)
     segments = run.segments()
     if run.merged.exists() and (not segments or run.is_merged()):

@@ -1,4 +1,4 @@
-"""The file format: two tables in columns, and attributes that say how they were made."""
+"""The file format: two tables of columns, and attributes that describe how they were made."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _TEXT = h5py.string_dtype()
 _LONGEST_FIXED = 256
 
 _CHUNK_BYTES = 1 << 16
-CHUNK_ROWS = 1024  # at most; all chunks have a power of two, so that blocks of so many rows are whole chunks
+CHUNK_ROWS = 1024  # the most; chunk lengths are powers of two, so blocks of 1024 rows are whole chunks
 
 
-# What h5py raises for damaged data.
+# The exceptions that h5py raises for damaged data.
 HDF5_ERRORS = (OSError, KeyError, RuntimeError)
 
 
@@ -41,7 +41,7 @@ class DamagedFileError(IgosError):
 
 
 def damaged(path: Path, why: str) -> DamagedFileError:
-    """The error for a damaged file. If the file is a copy of segments, it says how to make it again."""
+    """The error for a damaged file. If it is a merged file, the message says how to make it again."""
     message = f"Cannot read {path}: {why}"
     if path.name == MERGED and (path.parent / SEGMENTS).is_dir():
         message += f". It is a copy of {path.parent / SEGMENTS}: igos-pl merge {path.parent} creates it again"
@@ -71,8 +71,8 @@ EXPLANATIONS = {
     "start_cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
     "label": Column("i4", "class that is explained"),
     "label_name": Column(_TEXT, "its name"),
-    "score": Column("f4", "of the class, or of the detection, as the network gives it for the image"),
-    "baseline_score": Column("f4", "of the target on the baseline"),
+    "score": Column("f4", "score of the class or the detection, as the network gives it for the image"),
+    "baseline_score": Column("f4", "score of the target on the baseline"),
     "box": Column("f4", "x1 y1 x2 y2 in original pixels; NaN for classifiers"),
     "deletion": Column("f4", "area under the deletion curve, low is good; NaN if not computed"),
     "insertion": Column("f4", "area under the insertion curve, high is good; NaN if not computed"),
@@ -87,25 +87,25 @@ EXPLANATIONS = {
         "f4", "1 - mean overlap of the top 20 % of cells between the target's starts; NaN for one start"
     ),
     "best": Column("i1", "1 for the start with the largest insertion - deletion of its target"),
-    "iterations": Column("i4", "of the optimiser"),
+    "iterations": Column("i4", "iterations of the optimiser"),
     "evaluations": Column("i4", "forward and backward passes of the optimisation"),
     "forwards": Column("i4", "passes without gradient of the optimisation"),
     "seconds": Column("f4", "the time of the row's batch, divided by the rows of the batch"),
-    "objective": Column("f4", "before the last step"),
+    "objective": Column("f4", "value of the objective before the last step"),
     "status": Column(_TEXT, "ok, or nan: the objective stopped being finite"),
 }
 
 IMAGES = {
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
-    "path": Column(_TEXT, "where it was read"),
-    "width": Column("i4", "of the upright original, in pixels; 0 if unreadable"),
-    "height": Column("i4", "of the upright original, in pixels; 0 if unreadable"),
+    "path": Column(_TEXT, "the file that it was read from"),
+    "width": Column("i4", "width of the upright original, in pixels; 0 if unreadable"),
+    "height": Column("i4", "height of the upright original, in pixels; 0 if unreadable"),
     "frame": Column("f8", "x1 y1 x2 y2 of what the network sees, in pixels of the upright original", (4,)),
     "input_size": Column("i4", "height and width to which that was scaled for the network", (2,)),
     "ground_truth": Column("i4", "label, -1 if unknown"),
     "status": Column(_TEXT, "ok, no detection, nan (not finite), unreadable, or failed (the network)"),
-    "message": Column(_TEXT, "why it is not ok, or what to know of its targets"),
-    "targets": Column("i4", "rows of the image in the other table"),
+    "message": Column(_TEXT, "why it is not ok, or remarks on its targets"),
+    "targets": Column("i4", "number of the image's rows in the table of explanations"),
 }
 
 
@@ -128,7 +128,7 @@ def encoded(values: NDArray[Any]) -> NDArray[Any]:
     """Text from outside as `text_array`.
 
     Raises:
-        TypeError, ValueError: if a value is no text, has a zero byte, or is no Unicode.
+        TypeError, ValueError: if a value is not text, has a zero byte, or is not valid Unicode.
     """
     texts = [str.encode(value) for value in values.tolist()]
     if any(b"\0" in text for text in texts):
@@ -155,15 +155,16 @@ def create_column(
     dtype: np.dtype[Any],
     chunk_rows: int | None = None,
 ) -> h5py.Dataset:
-    """An empty column.
+    """Create an empty column.
 
     Args:
-        table: where.
-        name: of the column.
+        table: the group that gets the column.
+        name: the column's name.
         column: its type.
-        shape: rows, and the shape of one row.
-        dtype: of the values that it is to hold; text as `text_array`.
-        chunk_rows: compress it in chunks of at most so many rows, a power of two; plain if it is None.
+        shape: the number of rows, and the shape of one row.
+        dtype: the type of the values that are written; for text, that of `text_array`.
+        chunk_rows: compress the column in chunks of at most so many rows, a power of two. If None, it is
+            neither chunked nor compressed.
     """
     if column.dtype == _TEXT:
         stored = _TEXT if dtype.kind == "O" else h5py.string_dtype("utf-8", dtype.itemsize)
@@ -181,7 +182,7 @@ def create_column(
 
 
 def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Columns) -> None:
-    """Write whole columns, plain: this must be quick, and rows can be read from the file as they are.
+    """Write whole columns, not compressed. This is quick, and `igos_pl.store.tables` can read rows directly.
 
     Raises:
         IgosError: if the columns are not those of the schema, or differ in length.
@@ -198,7 +199,7 @@ def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Column
 
 
 def find_column(table: h5py.Group, name: str) -> h5py.Dataset:
-    """A column that lies in the file itself.
+    """A column that is stored in the file itself.
 
     Raises:
         DamagedFileError: if it is missing, damaged, or leads to another place.
@@ -233,7 +234,7 @@ def check_version(version: Any, path: Path) -> None:
     """Raise unless this program can read a file.
 
     Args:
-        version: of its schema; None if it has none.
+        version: the file's schema version; None if it has none.
         path: the file.
 
     Raises:
@@ -245,7 +246,7 @@ def check_version(version: Any, path: Path) -> None:
         raise DamagedFileError(f"{path}: schema_version is {version!r}, but must be a whole number")
     if int(version) != SCHEMA_VERSION:
         raise IgosError(
-            f"{path} has schema version {int(version)}, this igos-pl reads version {SCHEMA_VERSION}:"
+            f"{path} has schema version {int(version)}, but this igos-pl reads version {SCHEMA_VERSION}:"
             + (" update igos-pl" if version > SCHEMA_VERSION else " read it with the igos-pl that wrote it")
         )
 
@@ -265,10 +266,10 @@ def configuration_of(attributes: Mapping[str, Any]) -> dict[str, str | int | flo
 
 
 def check_lengths(file: h5py.File, path: object) -> None:
-    """Raise unless all columns of a table have equally many rows.
+    """Raise unless all columns of a table have the same number of rows.
 
     Raises:
-        DamagedFileError: naming the table and its lengths.
+        DamagedFileError: the message names the table and the lengths.
     """
     for table, schema in (("/", EXPLANATIONS), ("images", IMAGES)):
         group = file[table]

@@ -1,14 +1,15 @@
-"""Seals: every result file begins with a head that says what is in the file, and covers every byte of it.
+"""Seals: every result file begins with a head, which describes the file and has digests of every byte of it.
 
-The head stands in the user block, where HDF5 leaves room:
+The head is in the HDF5 file's user block:
 
 - a line with a digest of the rest of the head, and the head's size, a power of two;
-- JSON: the digest of all that follows the head (``content``), the size of the file (``bytes``), the schema's
-  version, and what the file's kind needs (`igos_pl.store.index`);
+- JSON: the digest of all that follows the head (``content``), the size of the file (``bytes``), the schema
+  version, and fields that depend on the kind of file (`igos_pl.store.index`);
 - zero bytes.
 
-So the head can be trusted after one small read, without HDF5. HDF5 itself may crash on a damaged file, so
-the whole seal is checked before HDF5 opens a file.
+So one small read without HDF5 gives a head that is known to be whole. HDF5 may crash on a damaged file, so
+the digest of the content is checked before HDF5 opens a file (but for large merged files, see
+`igos_pl.store.files.open_result`).
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ HEAD_BYTES = 512  # the smallest head, and that of merged files
 
 _MAGIC = b"igos-pl sealed result, blake2b "
 _LINE = re.compile(_MAGIC + rb"([0-9a-f]{64}) (\d{10})\n")
-_FIRST_BYTES = 1 << 16  # as much as the head of a usual segment has
+_FIRST_BYTES = 1 << 16  # the head of a usual segment is not larger
 _BLOCK_BYTES = 1 << 20
 
-# How the files of earlier schema versions begin, whose seals are not checked any more.
+# The first bytes of files of earlier schema versions. Their seals are not checked.
 _VERSION_2 = b"igos-pl result, blake2b "
 _HDF5 = b"\x89HDF"
 
@@ -47,11 +48,11 @@ _checked: set[tuple[str, int, int, int]] = set()
 
 
 def sealed(content: bytes, about: Mapping[str, Any]) -> bytes:
-    """An HDF5 file in memory, with its head in front.
+    """Put a head in front of an HDF5 file in memory.
 
     Args:
         content: the file without a user block.
-        about: what the head says of it.
+        about: the fields of the head.
     """
     size, digest = HEAD_BYTES, hashlib.blake2b(content, digest_size=32).hexdigest()
     while (head := _head(about, digest, size, size + len(content))) is None:
@@ -64,7 +65,7 @@ def seal(path: Path, about: Mapping[str, Any]) -> None:
 
     Args:
         path: a file whose user block has `HEAD_BYTES`, or a sealed file that was changed.
-        about: what the head says of it.
+        about: the fields of the head.
     """
     with path.open("r+b") as file:
         match = _LINE.match(file.read(_FIRST_BYTES))
@@ -76,7 +77,7 @@ def seal(path: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_head(path: Path) -> Head:
-    """What the head of a file says. The rest of the file is not read, only its size is compared.
+    """The fields of a file's head. The rest of the file is not read, but its size is checked.
 
     Raises:
         DamagedFileError: if the head is damaged, or the file has another size than it was written with.
@@ -90,7 +91,7 @@ def check_seal(path: Path) -> None:
     """Raise if any byte of a file is not as it was written.
 
     Raises:
-        DamagedFileError: if that is so.
+        DamagedFileError: if a byte differs.
         IgosError: if the file is missing, cannot be read, or is of another schema version.
     """
     with _opened(path) as file:
@@ -105,17 +106,17 @@ def check_seal(path: Path) -> None:
 
 
 def cannot_read(path: Path, error: OSError) -> IgosError:
-    """What to say of a file that cannot be read, for reasons outside of it."""
+    """The error for a file that the system cannot read."""
     if not path.exists():
         return IgosError(f"Cannot read {path}: no such file")
     limit = error.errno in (errno.EMFILE, errno.ENFILE)
-    advice = ". Close some, or raise the limit by ulimit -n" if limit else ""
+    advice = ". Close files, or raise the limit by ulimit -n" if limit else ""
     return IgosError(f"Cannot read {path}: {error.strerror or error}{advice}")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A regular file for reading. Others are refused; a pipe would wait for ever."""
+    """Open a regular file for reading. Others are refused: reading a pipe could wait for ever."""
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -155,7 +156,7 @@ def _read_head(file: BinaryIO, path: Path) -> tuple[Head, int]:
 
 
 def _no_head(start: bytes, path: Path) -> IgosError:
-    """What to say of a file that does not begin with a head."""
+    """The error for a file that does not begin with a head."""
     try:
         if start.startswith(_VERSION_2):
             check_version(2, path)
@@ -170,7 +171,7 @@ def _no_head(start: bytes, path: Path) -> IgosError:
 
 
 def _digest(file: BinaryIO, start: int) -> str:
-    """Of all that comes after the head."""
+    """The digest of all that comes after the head."""
     digest = hashlib.blake2b(digest_size=32)
     file.seek(start)
     while block := file.read(_BLOCK_BYTES):

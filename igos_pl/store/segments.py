@@ -19,7 +19,7 @@ from igos_pl.store.seals import sealed
 
 
 def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> bytes:
-    """The segment as an HDF5 file in memory, so that a full disk can only break one plain write."""
+    """Build a segment in memory, so that a full disk can only fail one plain write."""
     records = [record for result in results for record in result.images]
     tables = [result.explanations for result in results if result.explanations]
     created = now()
@@ -42,7 +42,7 @@ def now() -> str:
 
 
 def write_attributes(file: h5py.File, attributes: Attributes, created: str) -> None:
-    """The root attributes, with the schema's version and the time."""
+    """Write the root attributes, the schema version and the time."""
     file.attrs["schema_version"] = SCHEMA_VERSION
     file.attrs["created"] = created
     for key, value in attributes.items():
@@ -50,7 +50,7 @@ def write_attributes(file: h5py.File, attributes: Attributes, created: str) -> N
 
 
 def writable_segment(results: Sequence[BatchResult], attributes: Attributes) -> bytes:
-    """The segment, with a failed record in place of each image that HDF5 cannot write.
+    """Build a segment, with a failed record in place of each image that HDF5 cannot write.
 
     Raises:
         RunError: if no image can be written, so that the images are not to blame.
@@ -58,13 +58,15 @@ def writable_segment(results: Sequence[BatchResult], attributes: Attributes) -> 
     try:
         return segment_bytes(results, attributes)
     except IgosError:
-        raise  # columns are missing, which is no image's fault
+        raise  # columns are missing, which no single image causes
     except _UNWRITABLE as error:
         first = error
     kept: list[BatchResult] = []
     for part in (part for result in results for part in result.parts()):
         try:
-            segment_bytes([*kept[:1], part], attributes)  # rows must have the shape of the others
+            segment_bytes(
+                [*kept[:1], part], attributes
+            )  # with another part, because rows must have one shape
             kept.append(part)
         except _UNWRITABLE as error:
             kept.append(BatchResult([part.images[0].failed(f"its result cannot be written: {error}")]))
@@ -74,6 +76,6 @@ def writable_segment(results: Sequence[BatchResult], attributes: Attributes) -> 
         raise RunError(f"Results cannot be written as HDF5: {first}") from first
 
 
-# What h5py and NumPy raise for values that do not fit: zero bytes in text, integers of more than 64 bits, ...
-# No disk is at work: segments are built in memory.
+# The exceptions of h5py and NumPy for values that do not fit: zero bytes in text, integers of more than 64
+# bits, ... They are never about the disk, because segments are built in memory.
 _UNWRITABLE = (ValueError, TypeError, OverflowError, OSError)

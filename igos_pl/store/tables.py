@@ -1,8 +1,8 @@
 """Copies a table of all segments into one: gathers its rows in order, block by block, and compresses them.
 
-HDF5 does one thing at a time in a process, also reading and compressing. So the rows are read from where HDF5
-says that they lie in the segments (`igos_pl.store.schema.write_table` writes them plain), and chunks are
-compressed here, as HDF5's own filters would do it.
+HDF5 does one thing at a time in a process, even reading and compressing. So this module reads rows directly
+from the bytes of the segments, at the places that HDF5 names (`igos_pl.store.schema.write_table` does not
+compress them), and compresses chunks in threads, as HDF5's own filters would do it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from igos_pl.store.schema import (
 )
 from igos_pl.store.seals import cannot_read
 
-# Of the rows that are gathered at once. Two such blocks are in memory: one is compressed, one is gathered.
+# The size of the rows gathered at once. Two such blocks are in memory: one is compressed, one is gathered.
 _BLOCK_BYTES = 1 << 27
 _NEAR_BYTES = 1 << 14  # rows that are closer together are read at once
 _TOGETHER = 16  # chunks that a thread compresses at a time
@@ -47,7 +47,7 @@ _KEYS = ("sample_id", "target", "start_cell")
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a column lies in a file, and what its rows are like."""
+    """Where a column lies in a file, and the type and shape of its rows."""
 
     offset: int | None  # None: the rows have no fixed length, and HDF5 must read them
     dtype: np.dtype[Any]
@@ -73,7 +73,7 @@ class _Place:
             rows: their numbers.
 
         Raises:
-            EOFError: if the file ends before them.
+            EOFError: if the file ends before the last of these rows.
         """
         if (rows[-1] - rows[0]) * self.row_bytes <= _NEAR_BYTES:
             return self._read_near(file, rows)
@@ -81,7 +81,7 @@ class _Place:
         return np.concatenate([self._read_near(file, near) for near in np.split(rows, far)])
 
     def _read_near(self, file: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Rows that are read at once, with what lies between them."""
+        """Read rows at once, together with the bytes between them."""
         assert self.offset is not None
         first, number = int(rows[0]), int(rows[-1] - rows[0]) + 1
         content = os.pread(file, number * self.row_bytes, self.offset + first * self.row_bytes)
@@ -124,7 +124,7 @@ class _Source:
 
 
 class SortedTable:
-    """One table of all segments: the rows that are used, in order.
+    """One table over all segments: the rows that are used, sorted.
 
     Args:
         schema: its columns.
@@ -175,7 +175,7 @@ def sorted_tables(published: Published) -> tuple[SortedTable, SortedTable]:
     """The tables of images and of explanations. Each segment is opened once.
 
     Raises:
-        IgosError: if an image has another number of explanations than its record says.
+        IgosError: if an image has more or fewer explanations than its record says.
     """
     images: list[_Source] = []
     explanations: list[_Source] = []
@@ -223,9 +223,9 @@ def copy_table(table: SortedTable, target: h5py.Group, on_rows: Callable[[int], 
     """Write a table, compressed by all cores.
 
     Args:
-        table: what is written, of at least one row.
+        table: the table, with at least one row.
         target: an empty group.
-        on_rows: is called with a number of rows each time that so many are on their way.
+        on_rows: called after each block with its number of rows.
     """
     row_bytes = sum(like.dtype.itemsize * math.prod(like.shape[1:]) for like in table.like.values())
     fitting = max(1, _BLOCK_BYTES // row_bytes)
@@ -252,19 +252,21 @@ def copy_table(table: SortedTable, target: h5py.Group, on_rows: Callable[[int], 
                     datasets[name][start : start + block] = values
                 elif values.size:
                     chunks += _chunks(datasets[name], start, values, pool)
-            _write(compressing)  # of the block before, while this one is compressed
+            _write(compressing)  # the block before, while this one is compressed
             compressing = chunks
             on_rows(min(block, len(table) - start))
         _write(compressing)
 
 
-_Chunks = tuple[h5py.Dataset, int, "Future[list[bytes]]"]  # of a column, from a row on
+_Chunks = tuple[
+    h5py.Dataset, int, "Future[list[bytes]]"
+]  # a column, its first row, and the compressed chunks
 
 
 def _chunks(
     dataset: h5py.Dataset, start: int, values: NDArray[Any], pool: ThreadPoolExecutor
 ) -> Iterator[_Chunks]:
-    """The chunks of some rows, which are being compressed."""
+    """Start to compress some rows in chunks."""
     rows = dataset.chunks[0]
     for row in range(0, len(values), rows * _TOGETHER):
         some = values[row : row + rows * _TOGETHER]
@@ -283,14 +285,14 @@ def _write(chunks: Sequence[_Chunks]) -> None:
 
 
 def compressed(values: NDArray[Any], rows: int) -> bytes:
-    """A chunk as HDF5's filters shuffle and deflate write it.
+    """Compress a chunk as HDF5's filters shuffle and deflate do.
 
-    Deflate looks for repeated bytes alone here: on masks this is twice as quick as its usual search, and the
-    result is as small.
+    Deflate looks only for repeated bytes here (run-length encoding). On masks this is twice as quick as its
+    usual search, and the result is as small.
 
     Args:
-        values: its rows.
-        rows: of a whole chunk; the last chunk of a column is filled up.
+        values: the rows.
+        rows: the rows of a whole chunk; the last chunk of a column is filled up with zeros.
     """
     chunk = np.zeros((rows, *values.shape[1:]), values.dtype)
     chunk[: len(values)] = values

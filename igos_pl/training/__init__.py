@@ -1,4 +1,4 @@
-"""Explanations while a network is trained by a LightningModule of its own."""
+"""Explain the user's own LightningModule while it is trained."""
 
 from igos_pl.training.callback import ExplainCallback
 

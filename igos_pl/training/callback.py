@@ -30,13 +30,13 @@ from igos_pl.training.samples import Samples
 # The prefix of all names in the loggers.
 _GROUP = "explanations"
 
-# What samples are explained by themselves.
+# The values of ``targets`` that are text.
 _OWN = ("predicted", "label")
 
-# A side in pixels that is larger than any mask.
+# The largest side of an input in pixels, which no mask exceeds.
 _LARGE = 1 << 14
 
-# The check before the first epoch: everything that an explanation does, quickly.
+# Settings of the check before the first epoch: a quick explanation.
 _CHECK: dict[str, Any] = {"iterations": 1, "metrics": False}
 
 # Strategies that split the weights between processes, so that no process can work alone.
@@ -70,14 +70,15 @@ class ExplainCallback(Callback):
             output for all images, or a list with one for each.
         network: the network inside of the LightningModule, as in ``lambda module: module.backbone``, or an
             `ExplainableNetwork` around it; the LightningModule itself by default.
-        mean: that images are normalised with, for values in [0, 1]; for each channel, or one for all. Images
-            are explained as they are. Mean and std make pictures look natural, and baselines and noise have
-            their exact meaning. Without them, pictures are stretched to the image's range.
-        std: likewise.
-        class_names: in label order; ``imagenet`` for the 1000 ImageNet classes.
+        mean: the mean that the samples are normalised with, for values in [0, 1]: one number for each
+            channel, or one for all. Samples are explained as they are. With mean and std, pictures have
+            natural colours, and baselines and noise are exact. Without them, pictures are stretched to the
+            image's range of values.
+        std: the standard deviation, given as ``mean``.
+        class_names: names of the classes in label order; ``imagenet`` for the 1000 ImageNet classes.
         output: whether scores are the softmax (default) or the sigmoid of the logits.
         preset: see `igos_pl.explain`.
-        **settings: of `Explainer`, likewise.
+        **settings: arguments of `Explainer`; they override those of the preset.
 
     Raises:
         IgosError: if a setting cannot work.
@@ -144,7 +145,7 @@ class ExplainCallback(Callback):
             )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the images anew while there are too few: the sanity check has a few batches only."""
+        """Collect the images again if there are too few: the sanity check has only a few batches."""
         if self._is_short(trainer):
             self._samples = None
 
@@ -170,19 +171,19 @@ class ExplainCallback(Callback):
             self._tell(str(error))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say if the validation has too few images."""
+        """Warn if the validation has too few images."""
         if self._is_short(trainer) and not trainer.sanity_checking and self._samples is not None:
             self._tell(f"samples is {self._count}, but the validation has only {len(self._samples)} images")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out before the first epoch whether the network can be explained, where images are known."""
+        """If images are known already, check before the first epoch that the network can be explained."""
         if self._samples is None:
             return
         with isolate_rng(include_cuda=pl_module.device.type == "cuda"):
             self._explained(trainer, self._network(pl_module, self._samples), self._samples, **_CHECK)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Explain the samples if it is time. The other ranks go on."""
+        """Explain the samples on the first rank if this epoch is due."""
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or _is_trial(trainer)
         if not due or not trainer.is_global_zero:
             return
@@ -190,7 +191,7 @@ class ExplainCallback(Callback):
         with isolate_rng(include_cuda=pl_module.device.type == "cuda"):
             try:
                 self._explain(trainer, pl_module)
-            except Exception as error:  # an explanation is not worth a training
+            except Exception as error:  # a failed explanation must not end the training
                 if _is_trial(trainer):
                     raise
                 self._tell(str(error) if isinstance(error, IgosError) else f"{type(error).__name__}: {error}")
@@ -215,7 +216,7 @@ class ExplainCallback(Callback):
         chosen = module if self.network is None else self.network(module)
         bare = {"class_names": self.class_names, "output": self.output}
         adapter = adapter_of(chosen, samples.images, self.mean, self.std, **bare)
-        adapter.file_sha256 = None  # of an adapter that is kept: its weights are being trained
+        adapter.file_sha256 = None  # the user may keep the adapter, but its weights changed
         return adapter
 
     def _explained(
@@ -231,7 +232,7 @@ class ExplainCallback(Callback):
             trainer.precision_plugin.forward_context(),
             warnings.catch_warnings(),
         ):
-            warnings.filterwarnings("ignore", module="igos_pl")  # the records say the same, see below
+            warnings.filterwarnings("ignore", module="igos_pl")  # the records below repeat them
             result = explain(
                 network,
                 samples.images,
@@ -248,7 +249,7 @@ class ExplainCallback(Callback):
     def _explain(self, trainer: Trainer, module: LightningModule) -> None:
         """Explain the samples, and log and write the results."""
         if self._samples is None:
-            raise IgosError("There was no validation so far from which images could be taken")
+            raise IgosError("No validation has run yet, so there are no images to explain")
         network = self._network(module, self._samples)
         result = self._explained(trainer, network, self._samples)
         # As Lightning does for an epoch's own metrics: the last step of the epoch, not the next one.
@@ -264,7 +265,7 @@ class ExplainCallback(Callback):
         folder, name = folder_of(trainer), f"epoch={trainer.current_epoch:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         masks = folder / f"{name}.h5"
-        masks.unlink(missing_ok=True)  # of an earlier training
+        masks.unlink(missing_ok=True)  # left by an earlier training
         result.save(masks)
         if not taken:
             write_pictures(folder / name, pictures)
@@ -314,7 +315,7 @@ def _means(rows: Sequence[Explanation]) -> dict[str, float]:
 def _drawn(
     result: Explanations, row: int, labels: Sequence[int], network: ExplainableNetwork
 ) -> tuple[str, Picture]:
-    """The name and the picture of an explanation. It also names the image's label if that is another one."""
+    """The name and the picture of an explanation. The caption adds the image's label if it differs."""
     explanation, number = result[row], int(result.image_index[row])
     label, truth = explanation.label_name, labels[number]
     if truth not in (-1, explanation.label) and isinstance(network, Classifier):
@@ -327,7 +328,7 @@ def _drawn(
 
 @contextmanager
 def _unlogged(network: nn.Module) -> Iterator[None]:
-    """A forward pass that logs by ``self.log`` logs nothing: that would be mixed with the training's."""
+    """Turn off ``self.log`` in a network: its values would be mixed with those of the training."""
     logging_modules = [module for module in network.modules() if hasattr(module, "log_dict")]
     for module in logging_modules:
         vars(module).update(log=_nothing, log_dict=_nothing)
@@ -343,5 +344,5 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _eager() -> Any:
-    """Compiled layers run uncompiled: new sizes would be compiled and use up the allowed recompilations."""
+    """Run compiled layers uncompiled: new sizes would be compiled and use up the allowed recompilations."""
     return torch.compiler.set_stance("force_eager")

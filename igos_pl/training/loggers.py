@@ -47,10 +47,10 @@ def log(trainer: Trainer, metrics: Metrics, pictures: Mapping[str, Picture], ste
     """Pass metrics and pictures to all loggers of a trainer.
 
     Args:
-        trainer: whose loggers are meant.
+        trainer: its loggers are used.
         metrics: numbers by their names.
-        pictures: by their names.
-        step: that the loggers show them at.
+        pictures: pictures by their names.
+        step: the step at which the loggers show them.
 
     Returns:
         Whether any of the loggers takes pictures.
@@ -82,7 +82,7 @@ def folder_of(trainer: Trainer) -> Path:
     """The folder of a training's explanations, beside the one in which Lightning keeps checkpoints.
 
     Raises:
-        IgosError: if it would not be on a file system.
+        IgosError: if the trainer or its logger saves to a URL.
     """
     root, parts = str(trainer.default_root_dir), []
     if trainer.loggers:
@@ -92,7 +92,8 @@ def folder_of(trainer: Trainer) -> Path:
         parts = [str(logger.name), version]
     if "://" in root:
         raise IgosError(
-            f"Masks are not kept, because {root} is no folder of a file system. The loggers have the pictures"
+            f"Masks are not saved, because {root} is not a folder of a file system: set default_root_dir or"
+            " the logger's save_dir to one"
         )
     return Path(root, *parts, "explanations")
 

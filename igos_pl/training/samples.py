@@ -1,4 +1,4 @@
-"""The images that are explained again and again while a network is trained."""
+"""The fixed images that are explained while a network is trained."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Samples:
 
     Attributes:
         images: ``(N, C, H, W)`` float32.
-        labels: of the N images, -1 where unknown.
+        labels: the labels of the N images, -1 where unknown.
     """
 
     images: Tensor
@@ -32,8 +32,8 @@ class Samples:
         """The images and labels of a batch.
 
         Args:
-            batch: a tensor, or a tuple, list or dict of tensors. Its first tensor with four dimensions are
-                the images. Its first tensor of integers with one number for each image are the labels.
+            batch: a tensor, or a tuple, list or dict of tensors. The first tensor with four dimensions has
+                the images. The first tensor of integers with one number for each image has the labels.
 
         Raises:
             IgosError: if there are no images, or they are not of a floating-point type.
@@ -55,19 +55,19 @@ class Samples:
                 " pass samples=(images, labels) to ExplainCallback"
             )
         labels = next((tensor for tensor in tensors if _are_labels(tensor, len(images))), None)
-        with torch.inference_mode(False):  # copies, which gradients may be taken of
+        with torch.inference_mode(False):  # autograd cannot use inference tensors: copy them
             pixels = images.detach().to("cpu", torch.float32, copy=True)
         return cls(pixels, [-1] * len(images) if labels is None else labels.tolist())
 
     def first(self, count: int) -> Samples:
-        """The first of them."""
+        """The first ``count`` samples."""
         return Samples(self.images[:count], self.labels[:count])
 
     def and_more(self, other: Samples) -> Samples:
-        """These, and others after them.
+        """These samples followed by others.
 
         Raises:
-            IgosError: if they differ in size.
+            IgosError: if the images differ in size.
         """
         if self.images.shape[1:] != other.images.shape[1:]:
             raise IgosError(

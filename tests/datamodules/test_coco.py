@@ -221,7 +221,8 @@ def test_left_out_objects_are_said_once(data_of: Writer, caplog: pytest.LogCaptu
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        f"{data.annotations}: left out 1 crowd regions, 4 boxes without width, height or a number,"
+        f"{data.annotations}: left out 1 crowd regions, 4 boxes without width or height, or with a"
+        " value that is not finite,"
         " 3 boxes outside of their images"
     )
 
@@ -248,10 +249,13 @@ def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ('{\n"images": [\n}', r"instances\.json, line 3, column 1: no JSON"),
-        ("", r"instances\.json, line 1, column 1: no JSON"),
+        ('{\n"images": [\n}', r"instances\.json, line 3, column 1: not valid JSON"),
+        ("", r"instances\.json, line 1, column 1: not valid JSON"),
         ("[1, 2]", r"no COCO instances file: it has no list 'images', 'categories', 'annotations'"),
-        ({"images": []}, r"it has no list 'categories', 'annotations'\. Name one such as instances_val2017"),
+        (
+            {"images": []},
+            r"it has no list 'categories', 'annotations'\. Set --data\.annotations to one",
+        ),
         (without(content(), "annotations"), r"it has no list 'annotations'"),
         (content(annotations={}), r"it has no list 'annotations'"),
         (content(images=[]), r"names no images"),
@@ -262,13 +266,13 @@ def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
         (content(images=[an_image(file_name=None)]), r"image 7: file_name .* but is None"),
         (content(images=[an_image(height=0)]), r"image 7: height must be a number of pixels, but is 0"),
         (content(images=[an_image(width="40")]), r"image 7: width must be a number of pixels, but is '40'"),
-        (content(images=[an_image(3), an_image(7), an_image(3)]), r"images\[2\]: the id 3 is there twice"),
+        (content(images=[an_image(3), an_image(7), an_image(3)]), r"images\[2\]: the id 3 occurs twice"),
         (
             content(images=[an_image([3])]),
             r"images\[0\]: an id is a whole number or a text, but this is \[3\]",
         ),
         (content(categories=[{"id": 18}]), r"categories\[0\] lacks 'name'"),
-        (content(categories=[{"id": 1, "name": "a"}] * 2), r"categories\[1\]: the id 1 is there twice"),
+        (content(categories=[{"id": 1, "name": "a"}] * 2), r"categories\[1\]: the id 1 occurs twice"),
         (content(an_object(), an_object(image_id=8)), r"annotations\[1\]: image_id is 8, .* 2 ids in images"),
         (content(an_object(category_id=5)), r"annotations\[0\]: category_id is 5, .* 2 ids in categories"),
         (content(an_object(category_id=[5])), r"annotations\[0\]: category_id is \[5\]"),
@@ -294,7 +298,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_picture_instead_of_json(tmp_path: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.png")
-    with pytest.raises(IgosError, match=r"a\.png is no JSON"):
+    with pytest.raises(IgosError, match=r"a\.png is not a JSON"):
         COCODataModule(str(tmp_path), str(tmp_path / "a.png")).find_samples()
 
 
@@ -449,7 +453,7 @@ def test_json_beyond_python(data_of: Writer, text: str, message: str) -> None:
 
 def test_annotation_ids_are_unique_and_whole(data_of: Writer) -> None:
     with pytest.raises(
-        IgosError, match=r"annotations\[1\]: the id 5 is there twice; ids of annotations must be"
+        IgosError, match=r"annotations\[1\]: the id 5 occurs twice; ids of annotations must be"
     ):
         data_of(content(an_object(5), an_object(5))).find_samples()
     samples = data_of(content(an_object(2**60 + 1), an_object(2**60 + 2))).find_samples()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +15,25 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import Callback
-from tiny import CLASSES, SIZE, Items, pictures, quiet_trainer, tiny_classifier
+from tiny import CLASSES, SIZE, Items, TinyNet, pictures, quiet_trainer, tiny_classifier
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from igos_pl.callbacks import MaskWriter, OverlayWriter
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.preprocessing import Resize
+from igos_pl.data.targets import Targets
 from igos_pl.datamodules import DatasetDataModule
+from igos_pl.datamodules.samples import ImageDataset, Sample
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.explainer import Explainer
+from igos_pl.models.detector import Detections, Detector
 from igos_pl.run.run import Run
 from igos_pl.store import MaskFile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ranks import Server
+from ranks import Server, environment
 
 NAMES = ("plane", "car", "Bird of Prey", "cat, house cat", "deer")
 
@@ -320,6 +324,13 @@ def test_overlays_show_what_has_no_file(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, callbacks=[MaskWriter(), OverlayWriter(2)])
     trainer.predict(explainer(), data, return_predictions=False)
     assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == ["0.png", "1.png"]
+    data = DatasetDataModule(Items(5, "uint8"), num_workers=0, limit=3)
+    quiet_trainer(tmp_path / "later", callbacks=[MaskWriter()]).predict(explainer(), data)
+    trainer = quiet_trainer(tmp_path / "later", callbacks=[MaskWriter(), OverlayWriter(4)])
+    with pytest.warns(UserWarning, match=r"No overlays of 2 earlier.*Items\[0\], for example") as warned:
+        trainer.predict(explainer(), DatasetDataModule(Items(5, "uint8"), num_workers=0))
+    assert sum("No overlay" in str(one.message) for one in warned) == 1
+    assert sorted(path.name for path in (tmp_path / "later/overlays").iterdir()) == ["3.png", "4.png"]
 
 
 def test_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,3 +397,117 @@ def test_a_run_of_python_knows_its_items(tmp_path: Path) -> None:
     trainer.predict(explainer(), data, return_predictions=False)
     assert list(Run.of(trainer).expected) == ["0", "1", "2"]
     assert isinstance(data.dataset, Dataset)
+
+
+class OneBox(Detector):
+    """Finds each class at the box of `Items`."""
+
+    def detect(self, images: torch.Tensor) -> list[Detections]:
+        labels = torch.arange(CLASSES)
+        box = torch.tensor([[1.0, 2, 9, 12]]).expand(CLASSES, 4)
+        return [Detections(box, labels, scores, labels) for scores in self.module(images).softmax(1)]
+
+    def score(self, images: torch.Tensor, targets: Targets) -> torch.Tensor:
+        return self.module(images).softmax(1).gather(1, targets.label[:, None])[:, 0]
+
+
+def test_what_is_known_only_when_it_is_read_may_be_explained(tmp_path: Path) -> None:
+    labelled = run(Items(3), tmp_path / "labels", {"targets": "ground_truth"})
+    assert truths(labelled) == [0, 1, 2]
+    with MaskFile(tmp_path / "labels") as masks:
+        assert masks.column("label").tolist() == [0, 1, 2]
+    network = OneBox(
+        TinyNet(), class_names=list(NAMES), input_size=SIZE, targets="ground_truth", score_threshold=0
+    )
+    network.freeze()
+    boxes = Explainer(network, mask_size=4, iterations=1, path_steps=1)
+    data = DatasetDataModule(Items(3, "boxes"), num_workers=0)
+    quiet_trainer(tmp_path / "boxes", callbacks=[MaskWriter()]).predict(boxes, data)
+    with MaskFile(tmp_path / "boxes") as masks:
+        assert masks.column("label").tolist() == [0, 1, 2]
+    with pytest.raises(IgosError, match="3 of 3 images have no labels"):
+        run(list(pictures(3)), tmp_path / "none", {"targets": "ground_truth"}, batch_size=3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_malformed_items_are_their_own_failure(tmp_path: Path, workers: int) -> None:
+    image = pictures(1)[0]
+    good = {"boxes": [[1, 2, 9, 12]], "labels": [1]}
+    items = [
+        (image, good),
+        (image, {**good, "boxes": [[1, 2, 3]]}),
+        (image, {**good, "boxes": [[1, 2, 3], [1, 2]]}),
+        (image, {**good, "labels": [1.5]}),
+        (image, {"boxes": [], "labels": []}),
+        Image.open(io.BytesIO(jpeg(Image.new("RGB", (400, 300)))[:200])),  # decoded later
+        (image, good),
+    ]
+    run(items, tmp_path / "run", {"class_names": list(NAMES)}, num_workers=workers)
+    with MaskFile(tmp_path / "run") as masks:
+        statuses, messages = masks.images["status"].tolist(), masks.images["message"].tolist()
+    assert [place for place, status in enumerate(statuses) if status == "unreadable"] == [1, 2, 3, 5]
+    assert messages[1] == "boxes must be (n, 4), x1 y1 x2 y2 of each, but are (1, 3)"
+    assert messages[2].startswith("boxes must be (n, 4) numbers x1 y1 x2 y2: ")
+    assert messages[3] == "labels of boxes must be whole numbers or class names, but one is 1.5"
+    assert messages[5].startswith("reading it raised OSError: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("odd"), "unreadable"), (MemoryError("no room"), "unread")]
+)
+def test_any_exception_of_a_sample_is_its_own(error: Exception, status: str) -> None:
+    class Odd(Sample):
+        def load(self) -> Any:
+            raise error
+
+    to_input = NetworkInput(Resize((SIZE, SIZE)), (SIZE, SIZE), [0.5] * 3, [0.5] * 3)
+    batch = ImageDataset([Odd("a", "a")], to_input)[[0]]
+    (record,) = batch.failures + batch.unread
+    assert (record.status, record.message) == (status, f"reading it raised {type(error).__name__}: {error}")
+    assert len(batch.failures) == (status == "unreadable")
+
+
+ENDS = """
+import tiny
+from igos_pl import DatasetDataModule, Explainer
+from igos_pl.datamodules.samples import ImageDataset
+
+def breaks(self, sample):
+    raise AssertionError("a bug in a data-loading process")
+
+ImageDataset._item = breaks
+data = DatasetDataModule(tiny.Items(6), num_workers=1, batch_size=1)
+explainer = Explainer(tiny.tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
+tiny.quiet_trainer("run").predict(explainer, data)
+"""
+
+
+def test_a_process_ends_after_an_exception_of_its_workers(tmp_path: Path) -> None:
+    """Python waits for workers at its exit, and they ignore its signal."""
+    command = [sys.executable, "-c", ENDS]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert b"a bug in a data-loading process" in done.stderr
+
+
+def test_a_run_goes_on_whatever_its_next_item_is(tmp_path: Path) -> None:
+    items: list[Any] = [*pictures(2), torch.rand(3, SIZE + 1, SIZE), (pictures(1)[0], "car")]
+    run(items, tmp_path / "run", limit=2)
+    run(items, tmp_path / "run")
+    run(items, tmp_path / "undisturbed")
+    for folder in ("run", "undisturbed"):
+        with MaskFile(tmp_path / folder) as masks:
+            assert masks.images["status"].tolist() == ["ok", "ok", "unreadable", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"no picture", (pictures(1)[0], "carr"), (pictures(1)[0], {"boxes": [[1, 2]], "labels": [1]})],
+    ids=["damaged", "misspelt", "boxes"],
+)
+def test_a_fault_of_the_first_item_alone_is_recorded(tmp_path: Path, first: Any) -> None:
+    run([first, *pictures(2)], tmp_path / "run", {"class_names": list(NAMES)})
+    with MaskFile(tmp_path / "run") as masks:
+        assert masks.images["status"].tolist() == ["unreadable", "ok", "ok"]

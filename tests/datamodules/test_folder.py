@@ -73,7 +73,10 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
         ("a.png 1\nb.png x\nc.png 2\n", "line 2: 'x' is not a class of the network, whose class names are"),
         ("a.png 1\nb.png -1\nc.png 2\n", "line 2: '-1' is not a class"),
         ("a.png 1\nb.png ²\nc.png 2\n", "line 2: '²' is not a class"),
-        ("a.png 1\nb.png 2\nc.png 2\na.png 5\n", r"line 4: a\.png has the label 1 in another line, here 5"),
+        (
+            "a.png 1\nb.png 2\nc.png 2\na.png 5\n",
+            r"line 4: a\.png has the label 1 in an earlier line, but 5 here",
+        ),
     ],
 )
 def test_bad_label_files_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -91,7 +94,7 @@ def test_names_that_results_cannot_hold(tmp_path: Path, name: bytes, problem: st
     root = write_pictures(tmp_path / "photos", ["a.png"])
     bad = root / os.fsdecode(name)
     (root / "a.png").rename(bad)
-    with pytest.raises(IgosError, match=f"{problem}.*change that") as caught:
+    with pytest.raises(IgosError, match=f"{problem}.*correct it") as caught:
         run(root, tmp_path / "run")
     assert repr(str(bad)) in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -174,7 +177,7 @@ def test_folders_are_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "class names" not in caplog.text
     theirs = {Path(path).relative_to(root).as_posix(): label for path, label in ImageFolder(root).samples}
     assert labelled(root, "folders") == theirs
-    assert "labels are the places of the sorted folders: 0 is Dog, 1 is egyptian-cat" in caplog.text
+    assert "the sorted folders are numbered from 0: 0 is Dog, 1 is egyptian-cat" in caplog.text
 
 
 def test_wordnet_ids_are_classes_of_imagenet(tmp_path: Path) -> None:
@@ -254,6 +257,9 @@ def test_bad_tables_are_named(tmp_path: Path, name: str, text: str, message: str
 def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path, ["a/1.png", "a/b/2.png", "a/c/3.png", "a/[x]/4.png", "d/5.png"])
     (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no picture")
     monkeypatch.chdir(tmp_path)
     for roots, expected in (
         ("a/1.png", ["1.png"]),
@@ -262,7 +268,8 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("a/[bc]", ["b/2.png", "c/3.png"]),
         ("a/[x]", ["4.png"]),
         ("a/?/[0-9].png", ["b/2.png", "c/3.png"]),
-        ("a/*", ["1.png", "[x]/4.png", "b/2.png", "c/3.png", "notes.txt"]),
+        ("a/*", ["1.png", "[x]/4.png", "b/2.png", "c/3.png"]),  # and an empty folder, and notes
+        ("a/1*", ["1.png"]),
         (["a/b/2.png", "d"], ["a/b/2.png", "d/5.png"]),
         (["a/b", "a/b/*.png", "a/b/2.png"], ["2.png"]),
     ):
@@ -273,7 +280,10 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ([], "root is an empty list"),
         ("", "root is empty"),
         ([""], "root is empty"),
-        ("a/*.jpg", r"No file matches .*a/\*\.jpg"),
+        ("a/*.jpg", r"No image matches .*a/\*\.jpg"),
+        ("texts/*", r"No image matches .*texts/\*"),
+        ("texts/**", r"No image matches .*texts/\*\*"),
+        (["a/1.png", "text?"], r"No image matches .*text\?"),
         ("e", "There is no folder .*e: set --data.root"),
     ):
         with pytest.raises(IgosError, match=message):

@@ -79,10 +79,12 @@ def test_the_stream_itself_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(IgosError, match=r"is no folder that litdata.optimize wrote: cannot read index\.json"):
+    with pytest.raises(
+        IgosError, match=r"is not a folder that litdata.optimize wrote: cannot read index\.json"
+    ):
         LitDataDataModule(str(tmp_path))
     (tmp_path / "index.json").write_text('{"chunks": 3}')
-    with pytest.raises(IgosError, match="is no folder that litdata.optimize wrote"):
+    with pytest.raises(IgosError, match="is not a folder that litdata.optimize wrote"):
         LitDataDataModule(str(tmp_path))
 
 

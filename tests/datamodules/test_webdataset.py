@@ -7,6 +7,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from tiny import SIZE, pictures, quiet_trainer, tiny_classifier
 
 from igos_pl.callbacks import MaskWriter, OverlayWriter
 from igos_pl.data.batches import ImageBatch
+from igos_pl.data.images import MAX_BYTES
 from igos_pl.datamodules import WebDatasetDataModule
 from igos_pl.datamodules.tar_index import members_of
+from igos_pl.datamodules.webdataset import TarSample
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.store import MaskFile
@@ -55,7 +58,14 @@ def data_of(urls: Any, **options: Any) -> WebDatasetDataModule:
     return WebDatasetDataModule(urls, **{"num_workers": 0, "batch_size": 2, **options})
 
 
-def run(urls: Any, output: Path, *callbacks: Callback, names: Any = None, **options: Any) -> list[ImageBatch]:
+def run(
+    urls: Any,
+    output: Path,
+    *callbacks: Callback,
+    names: Any = None,
+    targets: Any = "predicted",
+    **options: Any,
+) -> list[ImageBatch]:
     """Explain shards; returns what reached the network."""
     seen: list[ImageBatch] = []
 
@@ -63,7 +73,8 @@ def run(urls: Any, output: Path, *callbacks: Callback, names: Any = None, **opti
         def on_predict_batch_start(self, trainer: Any, module: Any, batch: ImageBatch, *_: Any) -> None:
             seen.append(batch)
 
-    explainer = Explainer(tiny_classifier(class_names=names), mask_size=4, iterations=1, path_steps=1)
+    network = tiny_classifier(class_names=names, targets=targets)
+    explainer = Explainer(network, mask_size=4, iterations=1, path_steps=1)
     trainer = quiet_trainer(output, callbacks=[MaskWriter(), Watch(), *callbacks])
     trainer.predict(explainer, data_of(urls, **options), return_predictions=False)
     return seen
@@ -116,6 +127,28 @@ def test_names_of_members(tmp_path: Path) -> None:
     assert [sample["__key__"] for sample in theirs] == keys
 
 
+def test_labels_of_shards_are_explained(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 3)
+    run(str(tmp_path / "shards/000.tar"), tmp_path / "run", targets="ground_truth")
+    with MaskFile(tmp_path / "run") as masks:
+        assert masks.column("label").tolist() == [0, 1, 2]
+
+
+def test_members_that_are_too_large_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path / "shards", 1)
+    (sample,) = data_of(str(tmp_path / "shards/000.tar")).find_samples()
+    assert isinstance(sample, TarSample)
+    assert sample.image is not None
+    member = replace(sample.image, size=MAX_BYTES + 1)
+
+    def never(*rest: object) -> None:
+        raise AssertionError("the shard was opened")
+
+    monkeypatch.setattr(Path, "open", never)
+    with pytest.raises(IgosError, match="has 1,073,741,825 bytes, but at most 1,073,741,824 are read"):
+        replace(sample, image=member, label=None).load()
+
+
 def test_the_picture_is_named_if_there_are_several(tmp_path: Path) -> None:
     one, other = pictures(2)
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
@@ -150,13 +183,16 @@ def test_keys_that_occur_in_several_shards(tmp_path: Path) -> None:
     [
         ("", "urls is empty"),
         ([], "urls is empty"),
-        ("http://host/{000..099}.tar", r"http://host/\{000..099\}.tar is no path.*copy the shards to a disk"),
-        ("pipe:curl -s http://host/a.tar", "is no path"),
-        ("s3://bucket/a.tar", "is no path"),
+        (
+            "http://host/{000..099}.tar",
+            r"http://host/\{000..099\}.tar is not a path.*copy the shards to a disk",
+        ),
+        ("pipe:curl -s http://host/a.tar", "is not a path"),
+        ("s3://bucket/a.tar", "is not a path"),
         ("nowhere/*.tar", "No file matches .*nowhere/.*tar"),
         ("nowhere.tar", "Cannot read the shard .*nowhere.tar: No such file"),
         ("a.tar.gz", "a.tar.gz is compressed.*decompress it"),
-        ("words.tar", "words.tar is no tar file"),
+        ("words.tar", "words.tar is not a tar file"),
         ("empty.tar", "has no samples"),
     ],
 )
@@ -199,7 +235,7 @@ def test_damage_in_a_shard_is_recorded(tmp_path: Path) -> None:
     assert messages.pop(f"000.tar@{lost}") == f"{path} is damaged at byte {lost}: what was there is lost"
     assert "no image" in messages.pop("sample0000")
     assert messages.pop("sample0001").startswith("'x' is not a class of the network, whose class names are")
-    assert messages.pop("sample0002") == "the sample has no picture, but cls"
+    assert messages.pop("sample0002") == "the sample has no picture; its members: cls"
     assert messages.pop("sample0006") == f"sample0006.png is cut off after 20 of {last.size:,} bytes"
     assert set(messages.values()) == {""}
 

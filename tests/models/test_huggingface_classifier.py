@@ -234,7 +234,7 @@ def test_outputs_without_logits_are_named(output: Any) -> None:
 
 def test_without_network_the_message_says_what_to_do() -> None:
     with pytest.raises(
-        IgosError, match=r"google/vit.*no folder here.*hf download google/vit --local-dir FOLDER"
+        IgosError, match=r"google/vit.*not a folder.*hf download google/vit --local-dir FOLDER"
     ):
         HuggingFaceClassifier("google/vit")
 

@@ -247,7 +247,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(IgosError, match="categories names 'dog'"):
         HuggingFaceDetector(str(path), categories=["dog"])
     monkeypatch.setattr("igos_pl.models.huggingface_detection._SOFTMAX", ())
-    with pytest.raises(IgosError, match="is a yolos, whose queries are not known here"):
+    with pytest.raises(IgosError, match="is a yolos, which is not supported"):
         HuggingFaceDetector(str(path))
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(IgosError, match=r"pip install 'igos_pl\[huggingface\]'"):

@@ -85,7 +85,5 @@ def test_folders_of_transformers(tmp_path: Any) -> None:
     assert type(network).__name__ == "HuggingFaceClassifier"
     assert (network.name, network.input_size) == ("classifier", (16, 16))
     transformers.ViTModel(config).save_pretrained(tmp_path / "bare")
-    with pytest.raises(
-        IgosError, match=r"bare is a ViTModel, for which igos_pl has no network\. It has some for"
-    ):
+    with pytest.raises(IgosError, match=r"bare is a ViTModel, which igos_pl does not support\. It supports"):
         network_named(f"hf:{tmp_path / 'bare'}")

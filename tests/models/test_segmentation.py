@@ -240,6 +240,22 @@ def test_segformers_predictions(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("offline")
+def test_a_network_that_takes_blue_green_red(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    path = segformer_folder(tmp_path / "bgr")
+    size = {"height": 64, "width": 96}
+    transformers.MobileViTImageProcessor(size=size, do_flip_channel_order=True).save_pretrained(path)
+    network = HuggingFaceSegmenter(path, min_area=0)
+    module = transformers.AutoModelForSemanticSegmentation.from_pretrained(path).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(path, do_center_crop=False)
+    with torch.no_grad(), network.frozen():
+        theirs = module(**processor(images=photo(PHOTOS[0]), size=size, return_tensors="pt")).logits
+        wanted = nn.functional.interpolate(theirs.softmax(1), (64, 96), mode="bilinear").argmax(1)
+        ours = network.predict(seen_by(network, PHOTOS[0]))
+    assert (ours == wanted).float().mean() > 0.99
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_run_of_segformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = segformer_folder(tmp_path / "tiny-segformer")
     network = HuggingFaceSegmenter(path, max_per_image=2)

@@ -113,7 +113,10 @@ def test_the_sentences_identify_a_run(kind: str, tmp_path: Path) -> None:
         ({"prompts": []}, r"prompts is \[\], but must be a list with a sentence for each class"),
         ({"prompts": "a cat"}, "prompts is 'a cat', but must be a list"),
         ({"prompts": ["a cat", ""]}, "a sentence for each class"),
-        ({"prompts": PROMPTS, "class_names": ["one"]}, "There are 1 class_names, but 3 prompts"),
+        (
+            {"prompts": PROMPTS, "class_names": ["one"]},
+            "There are 1 class_names, but 3 prompts: give one for each",
+        ),
         (
             {"prompts": ["a photo of a cup " * 3]},
             r"The prompt 'a photo .* has 16 tokens, but .* takes 12 at most",
