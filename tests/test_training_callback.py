@@ -306,8 +306,17 @@ def test_without_a_logger_everything_is_a_file(tmp_path: Path) -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
 
 
-def test_weights_of_every_epoch_have_their_digest(tmp_path: Path) -> None:
-    fitted(tmp_path, [ExplainCallback(samples=1, **QUICK)])
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_weights_of_every_epoch_have_their_digest(tmp_path: Path, is_kept: bool) -> None:
+    kept: list[Classifier] = []
+
+    def adapter(module: Any) -> Classifier:
+        if not kept:
+            kept.append(Classifier(module.backbone, mean=MEAN, std=STD, input_size=SIZE))
+            kept[0].file_sha256 = "0" * 64  # as if it came from a file
+        return kept[0]
+
+    fitted(tmp_path, [ExplainCallback(samples=1, network=adapter if is_kept else None, **QUICK)])
     digests = set()
     for epoch in (0, 1):
         with MaskFile(tmp_path / "explanations" / f"epoch=00{epoch}.h5") as masks:

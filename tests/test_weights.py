@@ -50,6 +50,15 @@ def test_classifier_loads_and_records_its_file(tmp_path: Path) -> None:
     assert tiny_classifier().describe()["weights_sha256"] != described["weights_sha256"]
 
 
+def test_the_digest_of_a_module_without_a_file_is_of_its_weights_now() -> None:
+    network = tiny_classifier()
+    before = network.describe()["weights_sha256"]
+    assert network.describe()["weights_sha256"] == before
+    with torch.no_grad():
+        next(network.module.parameters()).add_(1)
+    assert network.describe()["weights_sha256"] != before
+
+
 def test_a_network_is_frozen_for_a_while() -> None:
     network = Classifier(TinyNet(), input_size=SIZE)
     network.train()

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -46,6 +45,7 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
 
     Attributes:
         preprocessing: how picture files become the input; data modules use it unless told otherwise.
+        file_sha256: of the weight file; None if there is none, or if the weights were trained since.
     """
 
     not_settings = frozenset({"module", "weights"})  # their digests are in `facts`
@@ -55,6 +55,7 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     scores_regions: bool = False
     # Whether images are expected in [0, 1], and this class normalises them.
     is_normalizing: bool = True
+    file_sha256: str | None = None
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -82,13 +83,13 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self.register_buffer("pixel_mean", torch.tensor(self.mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(self.std).reshape(1, -1, 1, 1), persistent=False)
         if weights:
-            self.weights_sha256 = self._load_weights(weights)
+            self.file_sha256 = self._load_weights(weights)
         check_tensors(module, self.name)
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
-        """The SHA-256 of the weight file, or of the module's tensors if it came without a file."""
-        return module_sha256(self.module)
+        """The SHA-256 of the weight file, or of the module's tensors as they are now if there is none."""
+        return self.file_sha256 or module_sha256(self.module)
 
     def _load_weights(self, path: str) -> str:
         """Load a weight file into the module; returns the file's SHA-256."""

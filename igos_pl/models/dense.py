@@ -151,7 +151,7 @@ class TorchvisionDenseDetector(DenseDetector):
         families = ("retinanet_", "fcos_", "ssd")
         built = build_detector(name, weights, weight_folder, class_names, batch_norm_eps, families)
         super().__init__(built.module, class_names=built.class_names, name=name, **detector)
-        self.weights_sha256 = built.sha256
+        self.file_sha256 = built.sha256
 
 
 def _levels(features: list[Tensor], rows: int) -> Tensor:

@@ -36,4 +36,4 @@ class EfficientNetLite0Classifier(Classifier):
             name="efficientnet_lite0",
             **classifier,
         )
-        self.weights_sha256 = sha256
+        self.file_sha256 = sha256

@@ -128,4 +128,4 @@ class TorchvisionRCNNDetector(RCNNDetector):
         families = ("fasterrcnn_", "maskrcnn_")
         built = build_detector(name, weights, weight_folder, class_names, batch_norm_eps, families)
         super().__init__(built.module, class_names=built.class_names, name=name, **detector)
-        self.weights_sha256 = built.sha256
+        self.file_sha256 = built.sha256

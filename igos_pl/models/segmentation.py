@@ -216,7 +216,7 @@ class TorchvisionSegmenter(Segmenter):
         if options:
             module.aux_classifier = None  # it would be computed in every pass without use
         super().__init__(module, class_names=names, name=name, input_size=input_size, **segmenter)
-        self.weights_sha256 = sha256
+        self.file_sha256 = sha256
 
 
 class HuggingFaceSegmenter(Segmenter):

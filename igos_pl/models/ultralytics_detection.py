@@ -112,7 +112,7 @@ class UltralyticsDetector(Detector):
         self.nms_iou = nms_iou
         self.preprocessing = LetterboxResize(self.input_size)
         if sha256:
-            self.weights_sha256 = sha256
+            self.file_sha256 = sha256
 
     def facts(self) -> Attributes:
         """The facts of all networks, and the most detections that the model gives for an image."""

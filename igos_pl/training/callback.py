@@ -216,7 +216,7 @@ class ExplainCallback(Callback):
         chosen = module if self.network is None else self.network(module)
         bare = {"class_names": self.class_names, "output": self.output}
         adapter = adapter_of(chosen, samples.images, self.mean, self.std, **bare)
-        vars(adapter).pop("weights_sha256", None)  # the user may keep the adapter, but its weights changed
+        adapter.file_sha256 = None  # the user may keep the adapter, but its weights changed
         return adapter
 
     def _explained(
