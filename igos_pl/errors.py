@@ -17,6 +17,10 @@ class UnreadError(IgosError):
     """A file could not be read for a temporary reason (lost network storage, no memory). Try again."""
 
 
+class TargetError(IgosError):
+    """The targets of some images cannot be explained: a label is missing, or outside of the classes."""
+
+
 class RunError(IgosError):
     """The input is right, but the run could not go on: a full disk, a dead rank. Run it again."""
 

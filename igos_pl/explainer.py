@@ -20,7 +20,7 @@ from igos_pl.checks import check_arguments, check_at_least, check_choice
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.targets import Targets
-from igos_pl.errors import IgosError, NetworkError
+from igos_pl.errors import IgosError, NetworkError, TargetError
 from igos_pl.evaluation.columns import (
     explanation_columns,
     joined,
@@ -222,6 +222,8 @@ class Explainer(Configurable, LightningModule):
             return BatchResult([])
         try:
             result = self._explain_images(batch)
+        except TargetError as error:
+            return self._without_bad_targets(batch, error)
         except IgosError:
             raise
         except Exception as error:
@@ -233,6 +235,23 @@ class Explainer(Configurable, LightningModule):
             return BatchResult([batch.records[0].failed(f"{type(error).__name__}: {error}")])
         self._failures.note(None)
         return result
+
+    def _without_bad_targets(self, batch: ImageBatch, error: TargetError) -> BatchResult:
+        """Explain the images of a batch whose targets can be explained, and record the others as failed.
+
+        Raises:
+            TargetError: if no image of the run has been explained yet, and none of this batch can be. The
+                labels of all images are probably missing then.
+        """
+        results = []
+        for part in batch.parts() if len(batch.records) > 1 else ():
+            try:
+                results.append(self._explain_or_split(part))
+            except TargetError as own:
+                results.append(BatchResult([part.records[0].failed(str(own))]))
+        if not self._failures.explained:
+            raise error
+        return joined_results(results) if results else BatchResult([batch.records[0].failed(str(error))])
 
     def _explain_images(self, batch: ImageBatch) -> BatchResult:
         """Propose the targets of a batch, and explain them."""
@@ -349,7 +368,7 @@ class _Failures:
     """Counts exceptions of the network, and ends the run after too many in a row."""
 
     def __init__(self, explained: bool = False, at_first: int = _FAILURES_AT_FIRST) -> None:
-        self._explained = explained
+        self.explained = explained
         self._at_first = at_first
         self._in_a_row = 0
 
@@ -360,10 +379,10 @@ class _Failures:
             NetworkError: if the run is to end.
         """
         if error is None:
-            self._explained, self._in_a_row = True, 0
+            self.explained, self._in_a_row = True, 0
             return
         self._in_a_row += 1
-        if self._in_a_row < (_FAILURES_IN_A_ROW if self._explained else self._at_first):
+        if self._in_a_row < (_FAILURES_IN_A_ROW if self.explained else self._at_first):
             return
         raise NetworkError(
             f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"

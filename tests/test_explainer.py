@@ -331,7 +331,7 @@ def test_given_labels_and_ground_truth() -> None:
     known = truth.predict_step(batch_of(images, label=1))
     assert known.explanations["label"].tolist() == [1, 1]
     with pytest.raises(IgosError, match="'ground_truth', but 2 of 2 images have no labels.*--data.labels"):
-        truth.predict_step(batch_of(images))
+        explainer_of(tiny_classifier(targets="ground_truth")).predict_step(batch_of(images))
     with pytest.raises(IgosError, match=r"Label 5 is outside of the 5 classes of TinyNet \(0 to 4\)"):
         explainer_of(tiny_classifier(targets=[0, 5])).predict_step(batch_of(images))
 
@@ -604,3 +604,16 @@ def test_masks_are_the_trainable_parameter_of_a_batch() -> None:
     assert isinstance(masks, nn.Parameter)
     assert masks.requires_grad
     assert masks.shape == (3, 2, 8, 8)
+
+
+def test_an_image_whose_label_is_missing_or_wrong_ends_no_run() -> None:
+    explainer = explainer_of(tiny_classifier(targets="ground_truth"))
+    batch = batch_of(pictures(3))
+    truth = [GroundTruth(1), GroundTruth(-1), GroundTruth(CLASSES)]
+    result = explainer.predict_step(replace(batch, truth=truth))
+    assert [record.status for record in result.images] == ["ok", "failed", "failed"]
+    assert "1 of 1 images have no labels" in result.images[1].message
+    assert f"Label {CLASSES} is outside" in result.images[2].message
+    assert result.explanations["label"].tolist() == [1]
+    alone = explainer.predict_step(batch_of(pictures(1)))  # something was explained before
+    assert [record.status for record in alone.images] == ["failed"]

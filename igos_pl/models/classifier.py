@@ -12,7 +12,7 @@ from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
 
 
@@ -126,7 +126,7 @@ class Classifier(ExplainableNetwork):
             )
         outside = [label for label in labels if not 0 <= label < classes]
         if outside:
-            raise IgosError(
+            raise TargetError(
                 f"Label {outside[0]} is outside of the {classes} classes of {self.name} (0 to {classes - 1})"
             )
 
@@ -144,7 +144,7 @@ class Classifier(ExplainableNetwork):
 def _check_labelled(labels: Sequence[int]) -> None:
     unknown = sum(label < 0 for label in labels)
     if unknown:
-        raise IgosError(
+        raise TargetError(
             f"targets is 'ground_truth', but {unknown} of {len(labels)} images have no labels: name a labels"
             " file (--data.labels), or explain the predicted classes (--model.network.targets predicted)"
         )
