@@ -420,11 +420,11 @@ def test_find_images_below_folders_without_hidden_ones(tmp_path: Path) -> None:
 def test_find_images_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(IgosError, match="There is no folder .*nowhere.*--data.root"):
         find_images(tmp_path / "nowhere")
-    with pytest.raises(IgosError, match="No image in .*but nothing"):
+    with pytest.raises(IgosError, match="No image in .*there are no files"):
         find_images(tmp_path)
     for name in ("a.txt", "b.csv"):
         (tmp_path / name).write_text("?")
-    with pytest.raises(IgosError, match="No image in .*but 2 other files"):
+    with pytest.raises(IgosError, match="No image in .*there are 2 other files"):
         find_images(tmp_path)
     with pytest.raises(IgosError, match=r"a\.txt is a file"):
         find_images(tmp_path / "a.txt")

@@ -42,9 +42,9 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in endings]
     if not images and not may_be_empty:
-        found = f"{len(files)} other files" if files else "nothing"
+        found = f"{len(files)} other files" if files else "no files"
         raise IgosError(
-            f"No image in {root} or the folders below it, but {found} (supported: PNG, JPEG, TIFF, ...)"
+            f"No image in {root} or the folders below it: there are {found} (supported: PNG, JPEG, TIFF, ...)"
         )
     left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
     if left_out:
