@@ -335,7 +335,7 @@ def test_info_as_csv(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "4 explanations are in table.csv\n"
     assert Path("table.csv").read_text() == output
     assert "Cannot write nowhere/table.csv" in refused(
-        ["info", "run", "--csv", "nowhere/table.csv"], capsys, 1, path="nowhere"
+        ["info", "run", "--csv", "nowhere/table.csv"], capsys, 2, path="nowhere"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from igos_pl.cli.info import print_info
+from igos_pl.cli.info import print_info, write_csv
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.errors import IgosError
@@ -163,3 +163,9 @@ def test_saliency_can_be_normalised(tmp_path: Path) -> None:
         assert one.saliency_on_original(normalize=True).max() == 1
         one.values["masks"][:] = 1
         assert not one.saliency_on_original(normalize=True).any()
+
+
+def test_a_csv_in_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(IgosError, match=r"nowhere/x.csv: there is no folder .*nowhere"):
+        write_csv(tmp_path, tmp_path / "nowhere" / "x.csv")

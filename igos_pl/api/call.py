@@ -90,7 +90,7 @@ def explain(
     records = [record for result in results for record in result.images]
     for record in records:
         if record.message:
-            warnings.warn(f"Image {record.sample_id}: {record.message}", stacklevel=2)
+            warnings.warn(f"{record.sample_id}: {record.message}", stacklevel=2)
     described = explainer.describe()
     return Explanations(
         records,

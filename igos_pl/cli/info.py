@@ -18,6 +18,7 @@ from rich.table import Table
 
 from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.text import printable, shortened
+from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
 
@@ -76,6 +77,8 @@ def write_csv(path: Path, target: Path | None) -> None:
         if target is None:
             _write_rows(masks, sys.stdout)
             return
+        if not target.absolute().parent.is_dir():
+            raise IgosError(f"Cannot write {target}: there is no folder {target.absolute().parent}")
         with publishing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             _write_rows(masks, file)
     print(f"{counted(len(masks), 'explanation')} are in {target}")
