@@ -376,14 +376,14 @@ def synthetic_result(numbers: Sequence[int], generator: np.random.Generator) -> 
     """A finished batch with one explanation of 28 x 28 cells and its curves for each image."""
     images = len(numbers)
     columns: dict[str, Any] = {}
+    curves = ("deletion_curve", "insertion_curve", "deletion_measured", "insertion_measured")
+    shapes = {"masks": (28, 28), "box": (4,), **dict.fromkeys(curves, (51,))}
     for name, column in EXPLANATIONS.items():
-        shape = {"masks": (28, 28), "box": (4,), "deletion_curve": (51,), "insertion_curve": (51,)}.get(
-            name, ()
-        )
+        shape = shapes.get(name, ())
         if column.dtype in ("f", "f4"):
             columns[name] = generator.random((images, *shape), dtype=np.float32)
         elif column.dtype in ("i1", "i4", "i8"):
-            columns[name] = np.zeros(images, column.dtype)
+            columns[name] = np.zeros((images, *shape), column.dtype)
         else:
             columns[name] = np.array(["ok"] * images, dtype=object)
     names = [f"{number:06d}.png" for number in numbers]

@@ -69,13 +69,14 @@ def result_of(numbers: Sequence[int], targets: NDArray[np.int64], size: int, ran
         random: generates the values.
     """
     rows, names = int(targets.sum()), [image_name(number) for number in numbers]
-    shapes = {"box": (4,), "deletion_curve": (CURVE,), "insertion_curve": (CURVE,)}
+    curves = ("deletion_curve", "insertion_curve", "deletion_measured", "insertion_measured")
+    shapes = {"box": (4,), **dict.fromkeys(curves, (CURVE,))}
     columns: dict[str, Any] = {}
     for name, column in EXPLANATIONS.items():
         if column.dtype == "f4":
             columns[name] = random.random((rows, *shapes.get(name, ())), np.float32)
         elif name != "masks":
-            columns[name] = np.zeros(rows, column.dtype)
+            columns[name] = np.zeros((rows, *shapes.get(name, ())), column.dtype)
     labels = random.integers(0, 1000, rows)
     columns |= {
         "masks": smooth_masks(rows, size, random),

@@ -21,6 +21,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError, NetworkError, TargetError
+from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES, adaptive_curves
 from igos_pl.evaluation.columns import (
     explanation_columns,
     joined,
@@ -60,6 +61,7 @@ _PIXELS_AT_ONCE = 1 << 24
 _FAILURES_AT_FIRST = 4
 _FAILURES_IN_A_ROW = 32
 
+CURVE_KINDS = ("adaptive", "full")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -88,6 +90,9 @@ class Explainer(Configurable, LightningModule):
         baseline: ``blur``, ``black``, ``mean`` or ``noise``.
         start: the initial masks. A diverse start gives each target one explanation per cell.
         metrics: whether deletion and insertion curves are computed.
+        curves: ``adaptive`` measures a curve's 51 points where it bends, and draws straight lines between
+            them: about 30 forward passes for both curves; see `igos_pl.evaluation.adaptive_curves`. ``full``
+            measures all points (102 passes).
         seed: the random seed.
         micro_batch_size: perturbed images per forward pass; by default chosen for the device.
 
@@ -113,6 +118,7 @@ class Explainer(Configurable, LightningModule):
         baseline: Literal["blur", "black", "mean", "noise"] = "blur",
         start: Start = Start(),  # noqa: B008  frozen
         metrics: bool = True,
+        curves: Literal["adaptive", "full"] = "adaptive",
         seed: int = 63,
         micro_batch_size: int | None = None,
     ) -> None:
@@ -135,6 +141,7 @@ class Explainer(Configurable, LightningModule):
             )
         check_at_least("iterations", iterations, 1)
         check_choice("baseline", baseline, BASELINES)
+        check_choice("curves", curves, CURVE_KINDS)
         if micro_batch_size is not None:
             check_at_least("micro_batch_size", micro_batch_size, 1)
         self._objective_settings = ObjectiveSettings(l1, l2, path_steps, noise, path)
@@ -148,6 +155,7 @@ class Explainer(Configurable, LightningModule):
         self.baseline = baseline
         self.start = start
         self.metrics = metrics
+        self.curves = curves
         self.seed = seed
         self.micro_batch_size = micro_batch_size
         self.on_progress: Callable[[BatchProgress], None] | None = None
@@ -311,10 +319,13 @@ class Explainer(Configurable, LightningModule):
         solution = optimize(
             objective, masks, optimizer, self.iterations, self.average, partial(tell, OPTIMISING)
         )
-        counts = removal_counts(cells, CURVE_STEPS) if self.metrics else cells.new_zeros(len(cells), 1)
-        curves = deletion_insertion_curves(
-            self.network, problem, solution.masks, counts, micro_batches, partial(tell, CURVES)
-        )
+        scored_masks = (self.network, problem, solution.masks)
+        told = partial(tell, CURVES)
+        if self.metrics and self.curves == "adaptive":
+            curves = adaptive_curves(*scored_masks, cells, micro_batches, told)
+        else:
+            counts = removal_counts(cells) if self.metrics else cells.new_zeros(len(cells), 1)
+            curves = deletion_insertion_curves(*scored_masks, counts, micro_batches, told)
         return explanation_columns(
             targets,
             batch,
@@ -340,7 +351,8 @@ class Explainer(Configurable, LightningModule):
             return
         # Passes for each row. The trials of a line search are not counted, because their number is unknown.
         optimising = 2 * len(self._method.terms) * self.path_steps * self.iterations
-        curves = 2 * (CURVE_STEPS + 1 if self.metrics else 1)
+        curves = EXPECTED_PASSES if self.curves == "adaptive" else 2 * (CURVE_STEPS + 1)
+        curves = curves if self.metrics else 2
         passes = optimising * done / total if phase == OPTIMISING else optimising + curves * done / total
         share = before + size * passes / (optimising + curves)
         self.on_progress(BatchProgress(phase, done, total, share))

@@ -401,7 +401,27 @@ def test_metrics_can_be_switched_off() -> None:
     for name in ("deletion", "insertion", "deletion_curve", "insertion_curve"):
         assert np.isnan(without[name]).all()
         assert np.isfinite(with_them[name]).all()
+    for name in ("deletion_measured", "insertion_measured"):
+        assert without[name].shape == with_them[name].shape == (2, CURVE_STEPS + 1)
+        assert not without[name].any()
+        assert with_them[name].any()
     np.testing.assert_allclose(without["baseline_score"], with_them["baseline_score"], atol=1e-6)
+
+
+def test_curves_of_all_points() -> None:
+    batch = batch_of(pictures(2))
+    few = explainer_of().predict_step(batch).explanations
+    whole = explainer_of(curves="full").predict_step(batch).explanations
+    np.testing.assert_array_equal(few["masks"], whole["masks"])
+    for name in ("deletion", "insertion"):
+        measured = few[f"{name}_measured"] == 1
+        assert 5 <= measured.sum(1).min() <= measured.sum(1).max() < 51
+        assert whole[f"{name}_measured"].all()
+        curves = few[f"{name}_curve"], whole[f"{name}_curve"]
+        np.testing.assert_allclose(*(curve[measured] for curve in curves), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(few[name], whole[name], atol=0.01, rtol=0)
+    with pytest.raises(IgosError, match="curves is 'none'"):
+        explainer_of(curves="none")
 
 
 def test_batch_without_a_readable_image() -> None:
@@ -412,18 +432,26 @@ def test_batch_without_a_readable_image() -> None:
     assert not result.explanations
 
 
-@pytest.mark.parametrize("metrics", [True, False])
-def test_progress_is_told(metrics: bool) -> None:
-    explainer = explainer_of(metrics=metrics, micro_batch_size=50)
+@pytest.mark.parametrize("kind", ["adaptive", "full", None])
+def test_progress_is_told(kind: str | None) -> None:
+    explainer = explainer_of(metrics=kind is not None, curves=kind or "adaptive", micro_batch_size=50)
     assert isinstance(explainer, ReportsProgress)
     told: list[BatchProgress] = []
     explainer.on_progress = told.append
     explainer.predict_step(batch_of(pictures(1)))
-    optimising, curves = 3, 102 if metrics else 2
-    assert [(each.phase, each.done, each.total) for each in told] == [
-        *(("optimising", done, 3) for done in (1, 2, 3)),
-        *(("curves", done, curves) for done in ((34, 68, 102) if metrics else (2,))),
+    optimising, curves = 3, {"adaptive": 30, "full": 102, None: 2}[kind]
+    assert [(each.phase, each.done, each.total) for each in told[:3]] == [
+        ("optimising", done, 3) for done in (1, 2, 3)
     ]
+    total = 2 if kind is None else 102
+    assert {(each.phase, each.total) for each in told[3:]} == {("curves", total)}
+    dones = [each.done for each in told[3:]]
+    if kind == "adaptive":  # the first points of both curves, without those that show the same image
+        assert dones[0] == 8
+        assert dones == sorted(dones)
+        assert dones[-1] == 102
+    else:
+        assert dones == ([2] if kind is None else [34, 68, 102])
     shares = [each.share for each in told]
     assert shares == sorted(shares)
     assert shares[-1] == 1

@@ -202,7 +202,7 @@ def test_files_of_version_2_are_refused(tmp_path: Path) -> None:
     old.write_bytes(f"igos-pl result, blake2b {'0' * 64}\n".encode().ljust(512, b"\0") + b"\x89HDF")
     for use in (lambda: MaskFile(tmp_path), RunFolder(tmp_path).done, RunFolder(tmp_path).damaged):
         with pytest.raises(
-            IgosError, match="schema version 2, but this igos-pl reads version 3: read it with"
+            IgosError, match="schema version 2, but this igos-pl reads versions 3 to 4: read it with"
         ):
             use()
     assert old.exists()

@@ -350,7 +350,9 @@ def test_folder_of_a_merged_file_alone(tmp_path: Path) -> None:
     assert_same_tables(tables(tmp_path), expected)
 
 
-@pytest.mark.parametrize(("version", "advice"), [(SCHEMA_VERSION + 1, "update"), (0, "that wrote it")])
+@pytest.mark.parametrize(
+    ("version", "advice"), [(SCHEMA_VERSION + 1, "update"), (2, "read it with .* that wrote it")]
+)
 def test_other_schema_versions_are_refused(tmp_path: Path, version: int, advice: str) -> None:
     run = run_of(tmp_path, ["a"])
     segment = run.segments()[0]
@@ -361,7 +363,7 @@ def test_other_schema_versions_are_refused(tmp_path: Path, version: int, advice:
         lambda run: run.check_configuration(ATTRIBUTES),
     ):
         with pytest.raises(
-            IgosError, match=rf"schema version {version}, .* version {SCHEMA_VERSION}.*{advice}"
+            IgosError, match=rf"schema version {version}, .* versions 3 to {SCHEMA_VERSION}: {advice}"
         ):
             use(run)
 
@@ -607,3 +609,24 @@ def test_rows_are_selected_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read.clear()
         assert len(list(masks)) == 8
         assert len(read) == len(set(read)), "a block is read column by column, not row by row"
+
+
+def test_files_of_version_3_are_read_and_merged(tmp_path: Path) -> None:
+    """They do not say which points of the curves were measured: all of them were."""
+    run = run_of(tmp_path, ["a", "b"], ["c"], targets=2)
+    expected = tables(tmp_path)
+    for segment in run.segments():
+        head = {**read_head(segment), "schema_version": 3}
+        with h5py.File(segment, "r+") as file:
+            file.attrs["schema_version"] = 3
+            for name in ("deletion_measured", "insertion_measured"):
+                del file[name]
+        seal(segment, head)
+    expected |= {f"{name}_measured": np.ones((6, 51), np.int8) for name in ("deletion", "insertion")}
+    assert_same_tables(tables(tmp_path), expected)
+    merge(run, partial=True)
+    assert_same_tables(tables(run.merged), expected)
+    with MaskFile(run.merged) as masks:
+        assert masks.attributes["schema_version"] == SCHEMA_VERSION
+        assert masks[[4, 1]].column("deletion_measured").shape == (2, 51)
+        assert masks[3].deletion_measured.all()

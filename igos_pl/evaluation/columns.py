@@ -55,11 +55,16 @@ def explanation_columns(
         "forwards": objective.forwards,
         "objective": solution.objective,
     }
-    for name, curve in (("deletion", curves.deletion), ("insertion", curves.insertion)):
+    for name, curve, measured in (
+        ("deletion", curves.deletion, curves.deletion_measured),
+        ("insertion", curves.insertion, curves.insertion_measured),
+    ):
         if curve.shape[1] == 1:
             curve = curve.new_full((rows, CURVE_STEPS + 1), torch.nan)
+            measured = torch.zeros_like(curve, dtype=torch.bool)
         tensors[name] = area_under_curve(curve)
         tensors[f"{name}_curve"] = curve
+        tensors[f"{name}_measured"] = measured.to(torch.int8)
     columns = {name: array(tensor) for name, tensor in tensors.items()}
     return {
         **columns,

@@ -22,12 +22,17 @@ class Curves:
     """Scores along the order of a mask's cells, most important first (Petsiuk et al., BMVC 2018).
 
     Attributes:
-        deletion: ``(R, steps + 1)``; the first is the score of the unmasked image.
-        insertion: ``(R, steps + 1)``; the first is the score of the baseline.
+        deletion: ``(R, P)``; the first is the score of the unmasked image.
+        insertion: ``(R, P)``; the first is the score of the baseline.
+        deletion_measured: ``(R, P)`` bool: True where the network was asked, False where the score is on the
+            straight line between the points that were measured.
+        insertion_measured: ``(R, P)`` likewise.
     """
 
     deletion: Tensor
     insertion: Tensor
+    deletion_measured: Tensor
+    insertion_measured: Tensor
 
 
 def ranks(masks: Tensor) -> Tensor:
@@ -86,7 +91,62 @@ def area_under_curve(curves: Tensor) -> Tensor:
     return torch.trapezoid(curves, dx=1 / (curves.shape[1] - 1), dim=1)
 
 
-@torch.no_grad()
+class CurveImages:
+    """Makes and scores the images along the curves of some masks.
+
+    A binary mask is made at the mask's resolution and upsampled. The image and its baseline are blended with
+    it.
+
+    Args:
+        network: scores the perturbed images.
+        problem: images, baselines and targets of R rows.
+        masks: ``(R, s, s)``, low is important.
+        micro_batches: cuts the images into pieces.
+    """
+
+    def __init__(self, network: Scorer, problem: Problem, masks: Tensor, micro_batches: MicroBatches) -> None:
+        self.place = ranks(masks)
+        self._network, self._problem, self._micro_batches = network, problem, micro_batches
+        # In (N, C, H, W) memory order, even if the network uses channels last: blending is faster.
+        self._images, self._baselines = problem.images.contiguous(), problem.baselines.contiguous()
+
+    @torch.no_grad()
+    def score(
+        self, row: Tensor, inserts: Tensor, count: Tensor, on_images: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """Score n images, of any rows.
+
+        Args:
+            row: ``(n,)`` the row of each image.
+            inserts: ``(n,)`` bool: whether the most important cells are shown on the baseline (insertion), or
+                removed from the image (deletion).
+            count: ``(n,)`` the number of these cells.
+            on_images: called after each micro-batch with the number of images scored so far.
+
+        Returns:
+            ``(n,)``.
+        """
+        size = (self._images.shape[-2], self._images.shape[-1])
+        scores = torch.empty(len(row), device=row.device)
+
+        def work(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            kept = self.place[row[part]] >= count[part].reshape(-1, 1, 1)
+            shown = upsample(kept.to(self._images.dtype).unsqueeze(1), size)
+            shown = torch.where(inserts[part].reshape(-1, 1, 1, 1), 1 - shown, shown)
+            targets = self._problem.targets.select(row[part])
+            whole, bare = (
+                source.index_select(0, targets.image) for source in (self._images, self._baselines)
+            )
+            blended = blend(whole, bare, shown).contiguous(memory_format=torch.channels_last)
+            scores[part] = self._network.score(blended, targets).to(scores.dtype)
+            if on_images is not None:
+                on_images(stop)
+
+        self._micro_batches.run(len(scores), work)
+        return scores
+
+
 def deletion_insertion_curves(
     network: Scorer,
     problem: Problem,
@@ -97,8 +157,7 @@ def deletion_insertion_curves(
 ) -> Curves:
     """Remove each mask's cells in order; score what remains (deletion) and what was removed (insertion).
 
-    A binary mask is made at the mask's resolution and upsampled. The image and its baseline are blended with
-    it.
+    All points are measured. `igos_pl.evaluation.adaptive_curves` measures fewer.
 
     Args:
         network: scores the perturbed images.
@@ -109,25 +168,14 @@ def deletion_insertion_curves(
         on_images: called after each piece with the number of images scored and the number in all.
     """
     rows, points = counts.shape
-    place = ranks(masks)
-    size = (problem.images.shape[-2], problem.images.shape[-1])
-    # In (N, C, H, W) memory order, even if the network uses channels last: blending is faster.
-    images, baselines = problem.images.contiguous(), problem.baselines.contiguous()
-    scores = masks.new_empty(2 * rows * points)
-
-    def work(start: int, stop: int) -> None:
-        item = torch.arange(start, stop, device=masks.device)
-        inserts, row, point = item // (rows * points), item // points % rows, item % points
-        kept = place[row] >= counts[row, point].reshape(-1, 1, 1)
-        shown = upsample(kept.to(images.dtype).unsqueeze(1), size)
-        shown = torch.where(inserts.bool().reshape(-1, 1, 1, 1), 1 - shown, shown)
-        targets = problem.targets.select(row)
-        whole, bare = (source.index_select(0, targets.image) for source in (images, baselines))
-        blended = blend(whole, bare, shown).contiguous(memory_format=torch.channels_last)
-        scores[start:stop] = network.score(blended, targets).to(scores.dtype)
-        if on_images is not None:
-            on_images(stop, len(scores))
-
-    micro_batches.run(len(scores), work)
+    item = torch.arange(2 * rows * points, device=masks.device)
+    row, inserts = item // points % rows, item >= rows * points
+    scores = CurveImages(network, problem, masks, micro_batches).score(
+        row,
+        inserts,
+        counts.flatten().repeat(2),
+        None if on_images is None else lambda done: on_images(done, len(item)),
+    )
     deletion, insertion = scores.reshape(2, rows, points)
-    return Curves(deletion, insertion)
+    measured = torch.ones_like(deletion, dtype=torch.bool)
+    return Curves(deletion, insertion, measured, measured)

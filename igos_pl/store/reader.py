@@ -27,6 +27,7 @@ from igos_pl.store.schema import (
     Column,
     damaged,
     decoded,
+    lacks,
     read_column,
 )
 
@@ -34,7 +35,14 @@ _BLOCK = 1024  # rows that are read at once
 _OPEN_FILES = 4  # a long run has more segments than a process may open
 
 # The columns of explanations that hold more than one number in a row.
-_ARRAYS = ("masks", "box", "deletion_curve", "insertion_curve")
+_ARRAYS = (
+    "masks",
+    "box",
+    "deletion_curve",
+    "insertion_curve",
+    "deletion_measured",
+    "insertion_measured",
+)
 _CORNERS = ("x1", "y1", "x2", "y2")
 
 
@@ -341,7 +349,7 @@ def _read_rows(table: h5py.Group, name: str, rows: NDArray[np.int64]) -> NDArray
     if (np.diff(ascending) == 1).all():
         cuts = []
     else:
-        chunk = (table[name].chunks or (CHUNK_ROWS,))[0]
+        chunk = CHUNK_ROWS if lacks(table, name) else (table[name].chunks or (CHUNK_ROWS,))[0]
         cuts = (np.flatnonzero(np.diff(ascending // chunk)) + 1).tolist()
     found = []
     for first, last in zip([0, *cuts], [*cuts, len(rows)], strict=True):

@@ -15,7 +15,10 @@ from igos_pl.data.records import Columns, ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+
+# Version 4 added the columns that have a `Column.ones_like`.
+_READABLE = (3, SCHEMA_VERSION)
 
 # The names of a run's merged file, and of the folder of its segments.
 MERGED, SEGMENTS = "masks.h5", "segments"
@@ -57,11 +60,14 @@ class Column:
         about: what the column contains.
         shape: the shape of one row in the table of images. Rows of explanations may have any shape, but all
             rows of a run have the same one.
+        ones_like: the name of another column. Files of earlier versions do not have this column: it is read
+            as ones, in the shape of the other one.
     """
 
     dtype: Any
     about: str
     shape: tuple[int, ...] = ()
+    ones_like: str = ""
 
 
 EXPLANATIONS = {
@@ -78,6 +84,12 @@ EXPLANATIONS = {
     "insertion": Column("f4", "area under the insertion curve, high is good; NaN if not computed"),
     "deletion_curve": Column("f4", "scores from nothing removed to all removed"),
     "insertion_curve": Column("f4", "scores from nothing shown to all shown"),
+    "deletion_measured": Column(
+        "i1",
+        "1 at the points of the deletion curve that were measured, 0 on the straight lines between them",
+        ones_like="deletion_curve",
+    ),
+    "insertion_measured": Column("i1", "the same for the insertion curve", ones_like="insertion_curve"),
     "object": Column("i8", "annotation id of the object that was detected, paired one to one; -1 if none"),
     "pointing_box": Column("f4", "1 if the most salient pixel is in the object's box; NaN without object"),
     "pointing_mask": Column("f4", "the same for its instance mask"),
@@ -198,6 +210,12 @@ def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Column
         dataset[...] = values.view(dataset.dtype) if values.dtype.kind == "S" else values
 
 
+def lacks(table: h5py.Group, column: str) -> bool:
+    """Whether a table of an earlier version does not have a column, which is then read as ones."""
+    known = EXPLANATIONS.get(column)
+    return known is not None and bool(known.ones_like) and column not in table
+
+
 def find_column(table: h5py.Group, name: str) -> h5py.Dataset:
     """A column that is stored in the file itself.
 
@@ -223,6 +241,8 @@ def read_column(table: h5py.Group, name: str, rows: Any = ...) -> NDArray[Any]:
     Raises:
         DamagedFileError: if the column is missing, damaged, or leads to another place.
     """
+    if lacks(table, name):
+        return np.ones_like(read_column(table, EXPLANATIONS[name].ones_like, rows), EXPLANATIONS[name].dtype)
     dataset = find_column(table, name)
     try:
         return np.asarray(dataset[rows])
@@ -244,9 +264,10 @@ def check_version(version: Any, path: Path) -> None:
         raise IgosError(f"{path} is an HDF5 file, but was not written by igos-pl (no schema_version)")
     if not isinstance(version, int | np.integer):
         raise DamagedFileError(f"{path}: schema_version is {version!r}, but must be a whole number")
-    if int(version) != SCHEMA_VERSION:
+    if int(version) not in _READABLE:
         raise IgosError(
-            f"{path} has schema version {int(version)}, but this igos-pl reads version {SCHEMA_VERSION}:"
+            f"{path} has schema version {int(version)}, but this igos-pl reads versions {_READABLE[0]}"
+            f" to {_READABLE[1]}:"
             + (" update igos-pl" if version > SCHEMA_VERSION else " read it with the igos-pl that wrote it")
         )
 

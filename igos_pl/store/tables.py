@@ -33,6 +33,7 @@ from igos_pl.store.schema import (
     create_column,
     damaged,
     find_column,
+    lacks,
     read_column,
 )
 from igos_pl.store.seals import cannot_read
@@ -49,12 +50,16 @@ _KEYS = ("sample_id", "target", "start_cell")
 class _Place:
     """Where a column lies in a file, and the type and shape of its rows."""
 
-    offset: int | None  # None: the rows have no fixed length, and HDF5 must read them
+    offset: int | None  # None: `read_column` must read the rows
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, dataset: h5py.Dataset) -> _Place:
+    def in_table(cls, table: h5py.Group, name: str) -> _Place:
+        if lacks(table, name):
+            found = read_column(table, name, slice(0))
+            return cls(None, found.dtype, found.shape[1:])
+        dataset = find_column(table, name)
         text = h5py.check_string_dtype(dataset.dtype)
         if text is not None and text.length is None:
             return cls(None, np.dtype(object), dataset.shape[1:])
@@ -102,7 +107,7 @@ class _Source:
     @classmethod
     def of(cls, file: h5py.File, path: Path, group: str, schema: Mapping[str, Column]) -> _Source:
         table = file[group]
-        return cls(path, group, {name: _Place.of(find_column(table, name)) for name in schema})
+        return cls(path, group, {name: _Place.in_table(table, name) for name in schema})
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Some rows of each column, in ascending order."""
