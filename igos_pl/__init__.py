@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
     from igos_pl.callbacks import MaskWriter, OverlayWriter
+    from igos_pl.data.regions import GivenLabelMaps, LabelMaps, RegionSource, Slic, segments_label_map
     from igos_pl.datamodules import (
         COCODataModule,
         DatasetDataModule,
@@ -56,12 +57,14 @@ __all__ = [
     "ExplainCallback",
     "Explainer",
     "Explanations",
+    "GivenLabelMaps",
     "HuggingFaceClassifier",
     "HuggingFaceDetector",
     "HuggingFaceSegmenter",
     "IgosError",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "LabelMaps",
     "LitDataDataModule",
     "MaskAttribution",
     "MaskFile",
@@ -69,7 +72,9 @@ __all__ = [
     "OpenCLIPClassifier",
     "OverlayWriter",
     "RCNNDetector",
+    "RegionSource",
     "Segmenter",
+    "Slic",
     "Start",
     "TimmClassifier",
     "TorchvisionClassifier",
@@ -84,6 +89,7 @@ __all__ = [
     "explain",
     "explain_func",
     "merge",
+    "segments_label_map",
 ]
 
 _HOMES = {
@@ -93,7 +99,12 @@ _HOMES = {
     "MaskAttribution": "api",
     "explain": "api",
     "explain_func": "api",
+    "GivenLabelMaps": "data.regions",
     "IgosError": "errors",
+    "LabelMaps": "data.regions",
+    "RegionSource": "data.regions",
+    "Slic": "data.regions",
+    "segments_label_map": "data.regions",
     "MaskFile": "store",
     "MaskWriter": "callbacks",
     "OverlayWriter": "callbacks",

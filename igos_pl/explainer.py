@@ -19,6 +19,7 @@ from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.checks import check_arguments, check_at_least, check_choice
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
+from igos_pl.data.regions import RegionSource
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError, NetworkError, TargetError
 from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES, adaptive_curves
@@ -46,6 +47,7 @@ from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import optimize
 from igos_pl.solver.presets import OptimizerFactory, optimizer_facts, preset_settings
+from igos_pl.solver.regions import Regions
 from igos_pl.solver.starts import Start
 
 # Perturbed images per forward pass; halved when memory runs out. On CPUs, larger micro-batches are slower,
@@ -89,6 +91,8 @@ class Explainer(Configurable, LightningModule):
         noise: standard deviation of the noise on perturbed images, in units of ImageNet-normalised images.
         baseline: ``blur``, ``black``, ``mean`` or ``noise``.
         start: the initial masks. A diverse start gives each target one explanation per cell.
+        regions: parts of each image that masks remove as a whole, instead of single cells; see
+            `igos_pl.data.regions`.
         metrics: whether deletion and insertion curves are computed.
         curves: ``adaptive`` measures a curve's 51 points where it bends, and draws straight lines between
             them: about 30 forward passes for both curves; see `igos_pl.evaluation.adaptive_curves`. ``full``
@@ -117,6 +121,7 @@ class Explainer(Configurable, LightningModule):
         noise: float = 0.0,
         baseline: Literal["blur", "black", "mean", "noise"] = "blur",
         start: Start = Start(),  # noqa: B008  frozen
+        regions: RegionSource | None = None,
         metrics: bool = True,
         curves: Literal["adaptive", "full"] = "adaptive",
         seed: int = 63,
@@ -154,6 +159,7 @@ class Explainer(Configurable, LightningModule):
         self.noise = noise
         self.baseline = baseline
         self.start = start
+        self.regions = regions
         self.metrics = metrics
         self.curves = curves
         self.seed = seed
@@ -270,12 +276,16 @@ class Explainer(Configurable, LightningModule):
         # A clone, because some networks change their input.
         proposed = self.network.propose(images.clone(), batch.truth_in_input())
         targets = self.start.expand(proposed.targets)
+        labels, notes = None, proposed.notes
+        if self.regions is not None:
+            labels, gone = self.regions.label_maps(batch, self.mask_size)
+            notes = ["; ".join(filter(None, pair)) for pair in zip(notes, gone, strict=True)]
         at_once = max(1, _PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
         parts = []
         for start in range(0, len(targets), at_once):
             rows = targets.select(slice(start, start + at_once))
             tell = partial(self._tell, start / len(targets), len(rows) / len(targets))
-            parts.append(self._explain(images, baselines, rows, batch, tell))
+            parts.append(self._explain(images, baselines, rows, batch, tell, labels))
         columns = with_diversity(joined(parts))
         counts = torch.bincount(targets.image, minlength=len(names)).tolist()
         broken = set(columns["sample_id"][columns["status"] == "nan"]) if columns else set()
@@ -285,7 +295,7 @@ class Explainer(Configurable, LightningModule):
             warnings.warn(next(iter(doubts.values())), stacklevel=2)
         records = [
             record.explained(count, [note, doubts.get(record.sample_id, "")], record.sample_id in broken)
-            for record, count, note in zip(batch.records, counts, proposed.notes, strict=True)
+            for record, count, note in zip(batch.records, counts, notes, strict=True)
         ]
         return BatchResult(records, columns)
 
@@ -296,8 +306,18 @@ class Explainer(Configurable, LightningModule):
         targets: Targets,
         batch: ImageBatch,
         tell: Callable[[str, int, int], None],
+        labels: Tensor | None,
     ) -> Columns:
-        """Optimise and score the masks of some targets; returns their rows."""
+        """Optimise and score the masks of some targets; returns their rows.
+
+        Args:
+            images: of the batch, normalised.
+            baselines: likewise.
+            targets: R rows.
+            batch: the images that they belong to.
+            tell: see `_tell`.
+            labels: ``(N, s, s)`` the region of each cell of the N images; None for single cells.
+        """
         began = time.perf_counter()
         size, count = (images.shape[-2], images.shape[-1]), self._method.masks
         cells = curve_cells(targets, self.mask_size, size)
@@ -309,15 +329,23 @@ class Explainer(Configurable, LightningModule):
             scored,
             self._keys(targets, batch),
             extent=cells / self.mask_size**2,
+            regions=None if labels is None else Regions.of(labels[targets.image]),
         )
         settings = replace(self._objective_settings, noise=self.noise * self.network.unit)
         micro_batches = self._sized_micro_batches(images.device)
         objective = Objective(self.network, problem, self._method, settings, micro_batches)
         # A local parameter: nothing of it stays on the module or affects another batch.
-        masks = nn.Parameter(self.start.masks(targets, count, self.mask_size, size))
+        start = self.start.masks(targets, count, self.mask_size, size)
+        masks = nn.Parameter(start if problem.regions is None else problem.regions.means(start))
         optimizer = self.optimizer([masks])
         solution = optimize(
-            objective, masks, optimizer, self.iterations, self.average, partial(tell, OPTIMISING)
+            objective,
+            masks,
+            optimizer,
+            self.iterations,
+            self.average,
+            partial(tell, OPTIMISING),
+            problem.regions,
         )
         scored_masks = (self.network, problem, solution.masks)
         told = partial(tell, CURVES)
@@ -335,6 +363,7 @@ class Explainer(Configurable, LightningModule):
             label_names=[self.network.label_name(label) for label in targets.label.tolist()],
             iterations=self.iterations,
             seconds=time.perf_counter() - began,
+            regions=None if labels is None else labels[targets.image],
         )
 
     def _tell(self, before: float, size: float, phase: str, done: int, total: int) -> None:

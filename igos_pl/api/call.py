@@ -13,6 +13,7 @@ from torch import nn
 
 from igos_pl.api.images import Inputs, as_inputs, gathered
 from igos_pl.api.networks import Normalization, adapter_of, device_of
+from igos_pl.api.regions import as_regions
 from igos_pl.api.result import Explanations
 from igos_pl.api.targets import with_targets
 from igos_pl.checks import check_arguments, check_at_least
@@ -68,7 +69,8 @@ def explain(
         top_k: how many predicted classes of a bare module are explained for each image; 1 by default.
         batch_size: number of images that are optimised together.
         **settings: arguments of `Explainer`; they override those of the preset. By default, ``mask_size`` is
-            not larger than the images.
+            not larger than the images. ``regions`` may also be ``slic``, or label maps of the images' sizes:
+            ``(N, h, w)``, ``(h, w)``, or a list of ``(h, w)``.
 
     Returns:
         The explanations in the order of the images.
@@ -85,7 +87,8 @@ def explain(
     asked, truth = with_targets(adapter, targets, len(inputs.records))
     defaults = preset_settings(preset)
     defaults["mask_size"] = min(defaults.get("mask_size", _MASK_SIZE), *inputs.images.shape[-2:])
-    explainer = Explainer(asked, **{**defaults, **settings})
+    regions = as_regions(settings.pop("regions", None), inputs.records)
+    explainer = Explainer(asked, **{**defaults, **settings}, regions=regions)
     results = [explainer.explain_batch(batch) for batch in _batches(inputs, truth, batch_size, device)]
     records = [record for result in results for record in result.images]
     for record in records:

@@ -97,7 +97,13 @@ method
                                 0.2) [0.0],
   --model.start.cells CELLS     for each of these cells (a list in square
                                 brackets); all by default
+  --model.regions CLASS         masks over regions instead of single cells: Slic
+                                (superpixels; needs scikit-image) or LabelMaps
+  --model.regions.count N       Slic: about how many regions [50]
+  --model.regions.root FOLDER   LabelMaps: a grey PNG or .npy for each image
   --model.metrics BOOL          deletion and insertion curves [true]
+  --model.curves KIND           [adaptive]: about 30 passes, where a curve bends;
+                                full: all 102
   --model.seed N                random seed [63]
   --model.micro_batch_size N    perturbed images per forward pass; by default
                                 chosen for the device

@@ -14,6 +14,7 @@ import igos_pl.datamodules  # noqa: F401  so that the parser knows its classes b
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
+from igos_pl.data.regions import LabelMaps, Slic  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.run.run import Run

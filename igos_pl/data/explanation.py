@@ -49,6 +49,16 @@ class Explanation:
         """``(s, s)`` in [0, 1], high = important."""
         return 1 - self.mask
 
+    def region_saliency(self) -> dict[int, float]:
+        """The saliency of each region by its label, high = important.
+
+        Raises:
+            AttributeError: if the masks are of single cells.
+        """
+        labels = np.asarray(self.regions)
+        found, first = np.unique(labels, return_index=True)
+        return dict(zip(found.tolist(), self.saliency.flat[first].tolist(), strict=True))
+
     @property
     def frame(self) -> Frame:
         """Where the network's input lies in the upright original."""

@@ -28,6 +28,7 @@ def explanation_columns(
     label_names: Sequence[str],
     iterations: int,
     seconds: float,
+    regions: Tensor | None = None,
 ) -> Columns:
     """The columns of R rows; see `igos_pl.store.schema.EXPLANATIONS`.
 
@@ -41,6 +42,7 @@ def explanation_columns(
         label_names: of the R rows.
         iterations: of the optimiser.
         seconds: the time that all rows took together.
+        regions: ``(R, s, s)`` the label of each cell's region; None if the masks are of single cells.
     """
     rows = len(targets)
     records = [batch.records[image] for image in targets.image.tolist()]
@@ -65,6 +67,8 @@ def explanation_columns(
         tensors[name] = area_under_curve(curve)
         tensors[f"{name}_curve"] = curve
         tensors[f"{name}_measured"] = measured.to(torch.int8)
+    if regions is not None:
+        tensors["regions"] = regions.to(torch.int32)
     columns = {name: array(tensor) for name, tensor in tensors.items()}
     return {
         **columns,

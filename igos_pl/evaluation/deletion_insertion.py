@@ -95,17 +95,17 @@ class CurveImages:
     """Makes and scores the images along the curves of some masks.
 
     A binary mask is made at the mask's resolution and upsampled. The image and its baseline are blended with
-    it.
+    it. If the problem has regions, they are removed as a whole.
 
     Args:
         network: scores the perturbed images.
-        problem: images, baselines and targets of R rows.
+        problem: images, baselines, targets and regions of R rows.
         masks: ``(R, s, s)``, low is important.
         micro_batches: cuts the images into pieces.
     """
 
     def __init__(self, network: Scorer, problem: Problem, masks: Tensor, micro_batches: MicroBatches) -> None:
-        self.place = ranks(masks)
+        self.place = ranks(masks) if problem.regions is None else problem.regions.places(masks)
         self._network, self._problem, self._micro_batches = network, problem, micro_batches
         # In (N, C, H, W) memory order, even if the network uses channels last: blending is faster.
         self._images, self._baselines = problem.images.contiguous(), problem.baselines.contiguous()

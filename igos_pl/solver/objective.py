@@ -18,6 +18,7 @@ from igos_pl.randomness import generator_of, key_of
 from igos_pl.solver.integration_paths import PATHS, LinearCoverage, PathSampling
 from igos_pl.solver.methods import Method
 from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.regions import Regions
 from igos_pl.solver.regularizers import (
     area,
     bilateral_total_variation,
@@ -45,6 +46,7 @@ class Problem:
         keys: R keys from which the rows' random numbers are drawn.
         extent: ``(R,)`` the share of a mask's cells that the row's curves remove, 1 by default; see
             `igos_pl.evaluation.deletion_insertion.curve_cells`.
+        regions: of the R rows' masks, if they are optimised and judged by regions instead of single cells.
     """
 
     images: Tensor
@@ -52,6 +54,7 @@ class Problem:
     targets: Targets
     keys: Sequence[int]
     extent: Tensor | None = None
+    regions: Regions | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from igos_pl.checks import check_at_least
 from igos_pl.solver.objective import Objective
+from igos_pl.solver.regions import Regions
 
 
 @dataclass(frozen=True)
@@ -37,30 +38,35 @@ def optimize(
     iterations: int,
     average: bool = False,
     on_iteration: Callable[[int, int], None] | None = None,
+    regions: Regions | None = None,
 ) -> Solution:
     """Minimise the objective over the masks.
 
     Args:
         objective: of R rows.
-        masks: ``(R, M, s, s)``, the optimiser's one parameter; changed in place.
+        masks: ``(R, M, s, s)``, the optimiser's one parameter; changed in place. With ``regions``, the values
+            of the regions: ``(R, M, U, 1)``.
         optimizer: see `igos_pl.solver.optimizers` for what its ``step`` is given.
         iterations: at least 1.
         average: return the weighted mean of the products over the iterations, where the k-th has weight k,
             instead of the last product. Cells that end at the same bound (0 or 1) can still be ranked, by how
             early they reached it.
         on_iteration: called after each iteration with the number done and the number in all.
+        regions: the parts of the masks that are optimised as a whole; single cells by default.
     """
     check_at_least("iterations", iterations, 1)
     failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
     losses = torch.full((len(masks),), torch.nan, device=masks.device)
-    product = masks.detach().prod(1)
+    product = _cells(masks.detach(), regions).prod(1)
     iteration = 0
 
     def closure(rows: Tensor | None = None) -> Tensor:
         nonlocal failed
         if rows is not None:
-            return objective.value(masks.detach()[rows], rows)
-        values, gradient = objective.value_and_gradient(masks.detach(), iteration)
+            some = None if regions is None else regions.select(rows)
+            return objective.value(_cells(masks.detach()[rows], some), rows)
+        values, gradient = objective.value_and_gradient(_cells(masks.detach(), regions), iteration)
+        gradient = gradient if regions is None else regions.summed(gradient)
         bad = ~(values.isfinite() & gradient.flatten(1).isfinite().all(1))
         failed = failed | bad
         masks.grad = torch.where(failed.reshape(-1, 1, 1, 1), 0.0, gradient)
@@ -71,8 +77,13 @@ def optimize(
         losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
         with torch.no_grad():
             masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
-            moved = product.lerp(masks.prod(1), 2 / (iteration + 2) if average else 1.0)
+            moved = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
             product = torch.where(failed.reshape(-1, 1, 1), product, moved)
         if on_iteration is not None:
             on_iteration(iteration + 1, iterations)
     return Solution(product, losses, failed)
+
+
+def _cells(values: Tensor, regions: Regions | None) -> Tensor:
+    """The masks ``(R, M, s, s)`` of the optimised values."""
+    return values if regions is None else regions.spread(values)

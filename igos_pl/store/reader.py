@@ -29,6 +29,7 @@ from igos_pl.store.schema import (
     damaged,
     decoded,
     lacks,
+    present,
     read_column,
 )
 
@@ -38,6 +39,7 @@ _OPEN_FILES = 4  # a long run has more segments than a process may open
 # The columns of explanations that hold more than one number in a row.
 _ARRAYS = (
     "masks",
+    "regions",
     "box",
     "deletion_curve",
     "insertion_curve",
@@ -88,7 +90,7 @@ class Rows(Sequence[Explanation]):
         and the image's path and annotated label are added.
         """
         columns: dict[str, NDArray[Any]] = {}
-        for name in EXPLANATIONS:
+        for name in self._masks.table.schema:
             if name == "box":
                 corners = self.column(name).reshape(len(self), 4)
                 columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
@@ -130,7 +132,7 @@ class Rows(Sequence[Explanation]):
             numbers = self.numbers[start : start + _BLOCK]
             ids = self._masks.table.read_bytes("sample_id", numbers)
             images = self._masks.images_by_id(ids)
-            columns = {name: _values(self._masks.read(name, numbers)) for name in EXPLANATIONS}
+            columns = {name: _values(self._masks.read(name, numbers)) for name in self._masks.table.schema}
             for name, *values in zip(ids.tolist(), *columns.values(), strict=True):
                 row = dict(zip(columns, values, strict=True))
                 yield Explanation(row, images[name], self._masks.attributes)
@@ -177,7 +179,9 @@ class MaskFile(Rows):
         else:
             image_rows = [np.flatnonzero(published.used[published.of(part)]) for part in range(len(paths))]
             rows = [self._used_rows(published, part) for part in range(len(paths))]
-        self.table = Table(self._files, "/", EXPLANATIONS, rows)
+        with_rows = next((part for part, numbers in enumerate(rows) if len(numbers)), 0)
+        schema = present(self._files[with_rows]["/"], EXPLANATIONS)
+        self.table = Table(self._files, "/", schema, rows)
         self.image_table = Table(self._files, "images", IMAGES, image_rows)
         self.images = _Images(self.image_table)
         super().__init__(self, np.arange(len(self.table)))
@@ -283,7 +287,7 @@ class Table:
     def __init__(
         self, files: _Files, group: str, schema: Mapping[str, Column], rows: Sequence[NDArray[np.int64]]
     ) -> None:
-        self._files, self._group, self._schema, self._rows = files, group, schema, rows
+        self._files, self._group, self.schema, self._rows = files, group, schema, rows
         self._starts = np.cumsum([0, *map(len, rows)])
 
     def __len__(self) -> int:
@@ -302,8 +306,8 @@ class Table:
 
     def read_bytes(self, name: str, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """The same as `read`, but text stays UTF-8 bytes, which is many times quicker."""
-        if name not in self._schema:
-            raise IgosError(f"No column {name!r}; there are: {', '.join(self._schema)}")
+        if name not in self.schema:
+            raise IgosError(f"No column {name!r}; there are: {', '.join(self.schema)}")
         parts = np.searchsorted(self._starts, numbers, side="right") - 1
         order = np.argsort(parts, kind="stable")
         found = []

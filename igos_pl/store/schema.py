@@ -62,16 +62,19 @@ class Column:
             rows of a run have the same one.
         ones_like: the name of another column. Files of earlier versions do not have this column: it is read
             as ones, in the shape of the other one.
+        optional: whether only some runs have the column.
     """
 
     dtype: Any
     about: str
     shape: tuple[int, ...] = ()
     ones_like: str = ""
+    optional: bool = False
 
 
 EXPLANATIONS = {
     "masks": Column("f", "(s, s) in [0, 1], low = important"),
+    "regions": Column("i4", "(s, s) label of each cell's region; only in runs over regions", optional=True),
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
     "target": Column("i4", "number of the target within its image"),
     "start_cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
@@ -199,15 +202,23 @@ def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Column
     Raises:
         IgosError: if the columns are not those of the schema, or differ in length.
     """
-    if set(columns) != set(schema):
-        raise IgosError(f"Columns {sorted(set(columns) ^ set(schema))} are missing or unknown")
+    wanted = {name for name, column in schema.items() if not column.optional or name in columns}
+    if set(columns) != wanted:
+        raise IgosError(f"Columns {sorted(set(columns) ^ wanted)} are missing or unknown")
     if len({len(values) for values in columns.values()}) != 1:
         lengths = {name: len(values) for name, values in columns.items()}
         raise IgosError(f"Columns differ in length: {lengths}")
     for name, column in schema.items():
+        if name not in columns:
+            continue
         values = encoded(columns[name]) if column.dtype == _TEXT else columns[name]
         dataset = create_column(table, name, column, values.shape, values.dtype)
         dataset[...] = values.view(dataset.dtype) if values.dtype.kind == "S" else values
+
+
+def present(table: h5py.Group, schema: Mapping[str, Column]) -> dict[str, Column]:
+    """A schema's columns without the optional ones that a table does not have."""
+    return {name: column for name, column in schema.items() if not column.optional or name in table}
 
 
 def lacks(table: h5py.Group, column: str) -> bool:

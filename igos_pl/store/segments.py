@@ -28,7 +28,9 @@ def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> byt
         write_table(file.create_group("images"), IMAGES, image_columns(records))
         if tables:
             columns: dict[str, Any] = {
-                name: np.concatenate([table[name] for table in tables]) for name in EXPLANATIONS
+                name: np.concatenate([table[name] for table in tables])
+                for name in EXPLANATIONS
+                if name in tables[0]
             }
             write_table(file, EXPLANATIONS, columns)
         file.flush()

@@ -34,6 +34,7 @@ from igos_pl.store.schema import (
     damaged,
     find_column,
     lacks,
+    present,
     read_column,
 )
 from igos_pl.store.seals import cannot_read
@@ -107,7 +108,7 @@ class _Source:
     @classmethod
     def of(cls, file: h5py.File, path: Path, group: str, schema: Mapping[str, Column]) -> _Source:
         table = file[group]
-        return cls(path, group, {name: _Place.in_table(table, name) for name in schema})
+        return cls(path, group, {name: _Place.in_table(table, name) for name in present(table, schema)})
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Some rows of each column, in ascending order."""
@@ -148,9 +149,12 @@ class SortedTable:
         parts: NDArray[np.int64],
         rows: NDArray[np.int64],
     ) -> None:
-        self.schema = schema
+        # All segments of a run have the same optional columns.
+        self.schema = {
+            name: column for name, column in schema.items() if not sources or name in sources[0].columns
+        }
         self._sources, self._parts, self._rows = sources, parts, rows
-        self.like = {name: self._common(name) for name in schema} if sources else {}
+        self.like = {name: self._common(name) for name in self.schema} if sources else {}
 
     def __len__(self) -> int:
         return len(self._rows)

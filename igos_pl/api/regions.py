@@ -1,0 +1,49 @@
+"""The regions that a user gives for images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from igos_pl.data.records import ImageRecord
+from igos_pl.data.regions import GivenLabelMaps, RegionSource, Slic
+from igos_pl.errors import IgosError
+
+
+def as_regions(regions: Any, records: Sequence[ImageRecord]) -> RegionSource | None:
+    """The source of the regions.
+
+    Args:
+        regions: None; ``slic``; a `RegionSource`; or label maps: ``(N, h, w)``, ``(h, w)`` for all images, or
+            a list with one for each.
+        records: the records of the N images.
+
+    Raises:
+        IgosError: if they are something else, or their number is another one.
+    """
+    if regions is None or isinstance(regions, RegionSource):
+        return regions
+    if isinstance(regions, str):
+        if regions != "slic":
+            raise IgosError(f"regions is {regions!r}, but must be slic, label maps, or a RegionSource")
+        return Slic()
+    if isinstance(regions, list | tuple):
+        maps = [_array(one) for one in regions]
+    else:
+        whole = _array(regions)
+        maps = [whole] * len(records) if whole.ndim == 2 else list(whole)
+    if len(maps) != len(records):
+        raise IgosError(
+            f"There are {len(maps)} label maps for {len(records)} images: give one for each, or one for all"
+        )
+    return GivenLabelMaps({record.sample_id: found for record, found in zip(records, maps, strict=True)})
+
+
+def _array(regions: Any) -> Any:
+    found = regions.cpu().numpy() if isinstance(regions, Tensor) else np.asarray(regions)
+    if found.dtype.kind not in "iub":
+        raise IgosError(f"regions must be whole numbers, the label of each pixel, but is {found.dtype}")
+    return found
