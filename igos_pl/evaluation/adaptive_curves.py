@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -55,10 +56,31 @@ def adaptive_curves(
         micro_batches: cuts the images into pieces.
         on_points: called after each piece with the number of points that are known and the number in all.
     """
-    counts = removal_counts(cells)
-    images = CurveImages(network, problem, masks, micro_batches)
+    return measured(CurveImages(network, problem, masks, micro_batches), removal_counts(cells), on_points)
+
+
+class Scores(Protocol):
+    """What gives the scores along some curves: `CurveImages`, or a table of known scores."""
+
+    place: Tensor
+
+    def score(
+        self, row: Tensor, inserts: Tensor, count: Tensor, on_images: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """See `CurveImages.score`."""
+        ...
+
+
+def measured(images: Scores, counts: Tensor, on_points: Callable[[int, int], None] | None = None) -> Curves:
+    """Measure curves where they bend.
+
+    Args:
+        images: gives the scores of R rows.
+        counts: ``(R, P)`` cells removed at each point.
+        on_points: see `adaptive_curves`.
+    """
     states = _states(images.place, counts)
-    scores = torch.full(states.shape, torch.nan, device=masks.device)
+    scores = torch.full(states.shape, torch.nan, device=states.device)
     known = torch.zeros_like(states, dtype=torch.bool)
     wanted = known.clone()
     wanted[..., list(_FIRST)] = True
