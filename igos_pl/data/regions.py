@@ -260,7 +260,7 @@ def _read(path: Path) -> NDArray[Any]:
                     " for each pixel"
                 )
             return np.asarray(picture)
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         if isinstance(error, IgosError):
             raise
         raise TargetError(f"{path} cannot be read as a label map: {error}") from error

@@ -64,8 +64,8 @@ class Regions:
         """The place of each cell where whole regions are removed in the order of their values.
 
         All cells of a region have the same place: that of its middle cell, if its cells were removed one by
-        one. So a curve removes a region where more than half of its cells are to be removed. Regions of the
-        same value are removed in the order of their numbers.
+        one. So a curve removes a region where at least half of its cells are due. Regions of the same value
+        are removed in the order of their numbers.
 
         Args:
             masks: ``(R, s, s)``, constant within each region; low is removed first.
@@ -74,8 +74,9 @@ class Regions:
             ``(R, s, s)`` integers from 0 to ``s * s - 1``.
         """
         sizes = self.sizes()
-        values = self.means(masks.unsqueeze(1)).reshape(sizes.shape)
-        order = torch.where(sizes > 0, values, torch.inf).argsort(dim=1, stable=True)
+        values = masks.new_full(sizes.shape, torch.inf)  # of unused regions, which come last
+        values = values.scatter_reduce(1, self.index.flatten(1), masks.flatten(1), "amin")
+        order = values.argsort(dim=1, stable=True)
         ordered = sizes.gather(1, order)
         middle = ordered.cumsum(1) - ordered + (ordered - 1).clamp_min(0) // 2
         place = torch.zeros_like(sizes).scatter(1, order, middle)
