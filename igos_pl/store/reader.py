@@ -29,8 +29,8 @@ from igos_pl.store.schema import (
     damaged,
     decoded,
     lacks,
-    present,
     read_column,
+    with_optional,
 )
 
 _BLOCK = 1024  # rows that are read at once
@@ -180,7 +180,7 @@ class MaskFile(Rows):
             image_rows = [np.flatnonzero(published.used[published.of(part)]) for part in range(len(paths))]
             rows = [self._used_rows(published, part) for part in range(len(paths))]
         with_rows = next((part for part, numbers in enumerate(rows) if len(numbers)), 0)
-        schema = present(self._files[with_rows]["/"], EXPLANATIONS)
+        schema = with_optional(EXPLANATIONS, self._files[with_rows]["/"])
         self.table = Table(self._files, "/", schema, rows)
         self.image_table = Table(self._files, "images", IMAGES, image_rows)
         self.images = _Images(self.image_table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,16 @@ class Column:
             rows of a run have the same one.
         ones_like: the name of another column. Files of earlier versions do not have this column: it is read
             as ones, in the shape of the other one.
-        optional: whether only some runs have the column.
     """
 
     dtype: Any
     about: str
     shape: tuple[int, ...] = ()
     ones_like: str = ""
-    optional: bool = False
 
 
 EXPLANATIONS = {
     "masks": Column("f", "(s, s) in [0, 1], low = important"),
-    "regions": Column("i4", "(s, s) label of each cell's region; only in runs over regions", optional=True),
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
     "target": Column("i4", "number of the target within its image"),
     "start_cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
@@ -108,6 +105,11 @@ EXPLANATIONS = {
     "seconds": Column("f4", "the time of the row's batch, divided by the rows of the batch"),
     "objective": Column("f4", "value of the objective before the last step"),
     "status": Column(_TEXT, "ok, or nan: the objective stopped being finite"),
+}
+
+# Columns of explanations that only some runs have.
+OPTIONAL = {
+    "regions": Column("i4", "(s, s) label of each cell's region; low mask values = important regions")
 }
 
 IMAGES = {
@@ -202,23 +204,20 @@ def write_table(table: h5py.Group, schema: Mapping[str, Column], columns: Column
     Raises:
         IgosError: if the columns are not those of the schema, or differ in length.
     """
-    wanted = {name for name, column in schema.items() if not column.optional or name in columns}
-    if set(columns) != wanted:
-        raise IgosError(f"Columns {sorted(set(columns) ^ wanted)} are missing or unknown")
+    if set(columns) != set(schema):
+        raise IgosError(f"Columns {sorted(set(columns) ^ set(schema))} are missing or unknown")
     if len({len(values) for values in columns.values()}) != 1:
         lengths = {name: len(values) for name, values in columns.items()}
         raise IgosError(f"Columns differ in length: {lengths}")
     for name, column in schema.items():
-        if name not in columns:
-            continue
         values = encoded(columns[name]) if column.dtype == _TEXT else columns[name]
         dataset = create_column(table, name, column, values.shape, values.dtype)
         dataset[...] = values.view(dataset.dtype) if values.dtype.kind == "S" else values
 
 
-def present(table: h5py.Group, schema: Mapping[str, Column]) -> dict[str, Column]:
-    """A schema's columns without the optional ones that a table does not have."""
-    return {name: column for name, column in schema.items() if not column.optional or name in table}
+def with_optional(schema: Mapping[str, Column], names: Container[str]) -> dict[str, Column]:
+    """A schema with the optional columns that are among some names."""
+    return {**schema, **{name: column for name, column in OPTIONAL.items() if name in names}}
 
 
 def lacks(table: h5py.Group, column: str) -> bool:

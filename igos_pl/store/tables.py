@@ -34,8 +34,8 @@ from igos_pl.store.schema import (
     damaged,
     find_column,
     lacks,
-    present,
     read_column,
+    with_optional,
 )
 from igos_pl.store.seals import cannot_read
 
@@ -108,7 +108,7 @@ class _Source:
     @classmethod
     def of(cls, file: h5py.File, path: Path, group: str, schema: Mapping[str, Column]) -> _Source:
         table = file[group]
-        return cls(path, group, {name: _Place.in_table(table, name) for name in present(table, schema)})
+        return cls(path, group, {name: _Place.in_table(table, name) for name in with_optional(schema, table)})
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Some rows of each column, in ascending order."""
@@ -150,9 +150,7 @@ class SortedTable:
         rows: NDArray[np.int64],
     ) -> None:
         # All segments of a run have the same optional columns.
-        self.schema = {
-            name: column for name, column in schema.items() if not sources or name in sources[0].columns
-        }
+        self.schema = with_optional(schema, sources[0].columns if sources else ())
         self._sources, self._parts, self._rows = sources, parts, rows
         self.like = {name: self._common(name) for name in self.schema} if sources else {}
 
