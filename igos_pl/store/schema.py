@@ -302,7 +302,7 @@ def check_lengths(file: h5py.File, path: object) -> None:
     Raises:
         DamagedFileError: the message names the table and the lengths.
     """
-    for table, schema in (("/", EXPLANATIONS), ("images", IMAGES)):
+    for table, schema in (("/", EXPLANATIONS | OPTIONAL), ("images", IMAGES)):
         group = file[table]
         found = [group.get(name) for name in schema if group.get(name, getlink=True) is not None]
         lengths = {len(column) for column in found if isinstance(column, h5py.Dataset) and column.shape}
