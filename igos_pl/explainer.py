@@ -95,7 +95,7 @@ class Explainer(Configurable, LightningModule):
             `igos_pl.data.regions`.
         metrics: whether deletion and insertion curves are computed.
         curves: ``adaptive`` measures a curve's 51 points where it bends, and draws straight lines between
-            them: about 30 forward passes for both curves; see `igos_pl.evaluation.adaptive_curves`. ``full``
+            them: about 35 forward passes for both curves; see `igos_pl.evaluation.adaptive_curves`. ``full``
             measures all points (102 passes).
         seed: the random seed.
         micro_batch_size: perturbed images per forward pass; by default chosen for the device.

@@ -33,6 +33,7 @@ from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.data.targets import class_targets
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
+from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES
 from igos_pl.evaluation.deletion_insertion import CURVE_STEPS
 from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier
@@ -415,7 +416,7 @@ def test_curves_of_all_points() -> None:
     np.testing.assert_array_equal(few["masks"], whole["masks"])
     for name in ("deletion", "insertion"):
         measured = few[f"{name}_measured"] == 1
-        assert 5 <= measured.sum(1).min() <= measured.sum(1).max() < 51
+        assert 9 <= measured.sum(1).min() <= measured.sum(1).max() < 51
         assert whole[f"{name}_measured"].all()
         curves = few[f"{name}_curve"], whole[f"{name}_curve"]
         np.testing.assert_allclose(*(curve[measured] for curve in curves), atol=1e-5, rtol=0)
@@ -439,7 +440,7 @@ def test_progress_is_told(kind: str | None) -> None:
     told: list[BatchProgress] = []
     explainer.on_progress = told.append
     explainer.predict_step(batch_of(pictures(1)))
-    optimising, curves = 3, {"adaptive": 30, "full": 102, None: 2}[kind]
+    optimising, curves = 3, {"adaptive": EXPECTED_PASSES, "full": 102, None: 2}[kind]
     assert [(each.phase, each.done, each.total) for each in told[:3]] == [
         ("optimising", done, 3) for done in (1, 2, 3)
     ]
@@ -447,7 +448,7 @@ def test_progress_is_told(kind: str | None) -> None:
     assert {(each.phase, each.total) for each in told[3:]} == {("curves", total)}
     dones = [each.done for each in told[3:]]
     if kind == "adaptive":  # the first points of both curves, without those that show the same image
-        assert dones[0] == 8
+        assert dones[0] == 16
         assert dones == sorted(dones)
         assert dones[-1] == 102
     else:
