@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from igos_pl.datamodules.base import absolute
 from igos_pl.datamodules.dataset import DatasetDataModule
 from igos_pl.errors import IgosError
+from igos_pl.optional import imported
 
 
 class LitDataFolder(Dataset[Any]):
@@ -72,10 +73,4 @@ def _length(folder: Path) -> int:
 def _streaming_dataset() -> Any:
     # LitData asks the package index for a newer version; compute nodes without internet would wait for it.
     os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
-    try:
-        from litdata import StreamingDataset
-    except ImportError as error:
-        raise IgosError(
-            f"Cannot import litdata ({error}): install it by pip install 'igos_pl[litdata]'"
-        ) from error
-    return StreamingDataset
+    return imported("litdata", "litdata", "LitDataDataModule").StreamingDataset

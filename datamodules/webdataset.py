@@ -21,6 +21,7 @@ from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.datamodules.samples import Sample
 from igos_pl.datamodules.tar_index import Member, members_of
 from igos_pl.errors import IgosError, UnreadError
+from igos_pl.optional import imported
 
 # The members that hold labels: a number or a class name; a JSON object with a key "label" or "cls".
 _LABELS = ("cls", "json")
@@ -175,10 +176,7 @@ def _shards(urls: Sequence[str]) -> list[Path]:
     Raises:
         IgosError: if a pattern matches nothing, or webdataset is not installed.
     """
-    try:
-        from webdataset.shardlists import expand_urls
-    except ImportError as error:
-        raise _not_installed(error) from error
+    expand_urls = _webdataset("shardlists").expand_urls
     shards: list[Path] = []
     for url in (expanded for given in urls for expanded in expand_urls(given)):
         if Path(url).exists() or not glob.has_magic(url):
@@ -196,10 +194,7 @@ def _grouped(shard: Path) -> Iterator[tuple[str, dict[str, Member]]]:
 
     A damaged part of the shard has no members, and its position as its key.
     """
-    try:
-        from webdataset.tariterators import base_plus_ext
-    except ImportError as error:
-        raise _not_installed(error) from error
+    base_plus_ext = _webdataset("tariterators").base_plus_ext
     current: str | None = None
     members: dict[str, Member] = {}
     for member in members_of(shard):
@@ -238,5 +233,5 @@ def _label(member: Member, content: bytes, classes: ClassLabels) -> int:
     return int(text) if re.fullmatch(r"-1|\d+", text) else classes.of(text)
 
 
-def _not_installed(error: ImportError) -> IgosError:
-    return IgosError(f"Cannot import webdataset ({error}): install it by pip install 'igos_pl[webdataset]'")
+def _webdataset(module: str) -> Any:
+    return imported(f"webdataset.{module}", "webdataset", "WebDatasetDataModule")

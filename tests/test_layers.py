@@ -21,7 +21,7 @@ ROOT = Path(igos_pl.__file__).resolve().parents[1]
 # packages stand for all that is in them.
 LAYERS: list[set[str]] = [
     {"errors", "randomness"},
-    {"checks", "settings"},
+    {"checks", "optional", "settings"},
     {"data"},
     {"figures", "models", "solver", "store"},
     {"evaluation", "run"},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from igos_pl.errors import IgosError
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 
 
 def read_tensors(path: Path) -> Any:

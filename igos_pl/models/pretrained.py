@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from igos_pl.errors import IgosError
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 from igos_pl.settings import digest
 
 _T = TypeVar("_T")

@@ -15,7 +15,7 @@ from igos_pl.data.library_preprocessing import PictureTransform
 from igos_pl.errors import IgosError
 from igos_pl.models.base import size_of
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 _PICTURE_MODES = {1: "L", 3: "RGB"}

@@ -20,8 +20,8 @@ from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
 from igos_pl.models.base import size_of
 from igos_pl.models.detector import Detections, Detector, label_scores, select_rows
-from igos_pl.models.optional import imported
 from igos_pl.models.weights import file_sha256
+from igos_pl.optional import imported
 from igos_pl.settings import Attributes
 
 

@@ -14,7 +14,6 @@ from igos_pl.checks import suggestion
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, PictureTransform, input_size_of
 from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
-from igos_pl.models.optional import imported
 from igos_pl.models.pretrained import (
     config_digest,
     pretrained_model,
@@ -23,6 +22,7 @@ from igos_pl.models.pretrained import (
     transformers_for,
 )
 from igos_pl.models.weights import load_weights
+from igos_pl.optional import imported
 from igos_pl.settings import Attributes
 
 _FOLDER, _HUB = "local-dir:", "hf-hub:"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
+from igos_pl.optional import imported
 from igos_pl.store.files import open_result
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published, find
@@ -97,11 +98,7 @@ class Rows(Sequence[Explanation]):
         Raises:
             IgosError: if pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise IgosError("Data frames need pandas: pip install 'igos_pl[pandas]'") from error
-        return pd.DataFrame(self.flat())
+        return imported("pandas", "pandas", "to_dataframe").DataFrame(self.flat())
 
     @overload
     def __getitem__(self, row: int) -> Explanation: ...

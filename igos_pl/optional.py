@@ -1,4 +1,4 @@
-"""Libraries that are imported only when a network needs them."""
+"""Libraries of igos_pl's extras, which are imported only where they are needed."""
 
 from __future__ import annotations
 
