@@ -41,9 +41,10 @@ check: install  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## quality of the demos' masks beside a blob, a filled box and random cells
+bench: install  ## quality of the demos' masks beside a blob, a filled box and random cells; their stability
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/quality.py --detector
+	$(BIN)/python benchmarks/stability.py
 
 clean:  ## remove the environment and what tools left
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -27,13 +27,13 @@ LAYERS: list[set[str]] = [
     {"evaluation", "run"},
     {"callbacks", "datamodules"},
     {"explainer"},
-    {"api"},
+    {"api", "sanity"},
     {"training"},
     {"__main__", "cli", "demo"},
 ]
 COMMANDS = LAYERS[-1]  # which may call each other
 LINKED = {"callbacks", "datamodules"}
-KNOW_LIGHTNING = {"run", "callbacks", "datamodules", "explainer", "api", "training", "cli"}
+KNOW_LIGHTNING = {"run", "callbacks", "datamodules", "explainer", "api", "sanity", "training", "cli"}
 
 
 def parsed() -> Iterator[tuple[str, ast.Module]]:

@@ -1,4 +1,4 @@
-"""The help of ``igos-pl predict``. It is plain text, so that it needs no slow imports."""
+"""The help of ``igos-pl predict`` and ``sanity``. It is plain text, so that it needs no slow imports."""
 
 PREDICT_HELP = """\
 usage: igos-pl predict [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
@@ -122,4 +122,22 @@ output
   --print_config                print the settings as YAML and exit
   --help_all                    every setting there is, from the code itself
                                 (takes a few seconds)
+"""
+
+SANITY_HELP = """\
+usage: igos-pl sanity [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
+
+Check that masks depend on the network's weights and on the class that they
+explain. Some images are explained by the network, and again with random
+weights in more and more of its layers. Masks of another class, of another seed
+and of another image, and edge detectors are compared as well. The network must
+be a classifier. docs/sanity.md says what the numbers mean and what they do not.
+
+  --images N                    images, evenly spread over the data [8]
+  --steps N                     steps from one random layer to all [8]
+  --output FOLDER               sanity.csv, sanity.json, sanity.png
+                                [runs/sanity]
+
+Method, network and data are set as for igos-pl predict; see its help. The
+checks need pip install 'igos_pl[sanity]'.
 """

@@ -1,4 +1,4 @@
-"""The command line: ``igos-pl predict | status | verify | merge | info | demo``.
+"""The command line: ``igos-pl predict | sanity | status | verify | merge | info | demo``.
 
 Torch and Lightning are imported only by the commands that need them, so the others are quick.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from igos_pl import __version__
 from igos_pl.cli.console import say
-from igos_pl.cli.help import PREDICT_HELP
+from igos_pl.cli.help import PREDICT_HELP, SANITY_HELP
 from igos_pl.errors import IgosError
 
 # The number of characters that are shown of a path that is too long.
@@ -28,7 +28,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
-        return _predict(words[1:]) if words[:1] == ["predict"] else _dispatch(words)
+        # The commands with Lightning's parser.
+        explains = {"predict": _predict, "sanity": _sanity}.get(words[0] if words else "")
+        return explains(words[1:]) if explains else _dispatch(words)
     except IgosError as error:
         print(f"igos-pl: {error}", file=sys.stderr)
         return error.exit_code
@@ -72,6 +74,17 @@ def _predict(words: list[str]) -> int:
         from igos_pl.cli.predict import predict
 
         return predict(["--help" if word == "--help_all" else word for word in words])
+
+
+def _sanity(words: list[str]) -> int:
+    if "-h" in words or "--help" in words:
+        print(SANITY_HELP, end="")
+        return 0
+    if not {"--print_config", "--help_all"} & set(words):
+        _say_starting()
+    from igos_pl.cli.sanity import sanity
+
+    return sanity(["--help" if word == "--help_all" else word for word in words])
 
 
 def _say_starting() -> None:
@@ -119,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"igos-pl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("predict", help="explain every image of a data set", add_help=False)
+    commands.add_parser("sanity", help="check that masks depend on the network's weights", add_help=False)
 
     def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
         description = f"{text[0].upper()}{text[1:]}.{more}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeVar
 
 from jsonargparse import ActionYesNo, ArgumentError, Namespace
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -22,18 +23,26 @@ from igos_pl.solver.optimizers import LineSearch, MaskOptimizer  # noqa: F401
 from igos_pl.store.files import publishing
 
 
-class PredictCLI(LightningCLI):
-    """Explainer, data and trainer from YAML files and the command line."""
+class ExplainerCLI(LightningCLI, ABC):
+    """Explainer, data and trainer from YAML files and the command line.
+
+    Attributes:
+        command: the command's name.
+        devices: how many processes work, unless the command line says otherwise.
+    """
+
+    command: ClassVar[str]
+    devices: ClassVar[int | str] = "auto"
+
+    @abstractmethod
+    def callbacks(self, trainer_settings: dict[str, Any]) -> list[Callback]:
+        """The command's own callbacks. They may change the settings of the trainer."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the output folder, the callbacks and the default classes."""
-        parser.add_argument("--output", type=str, default="runs/predict", help="folder of the results")
-        parser.add_argument(
-            "--dry_run", action=ActionYesNo, nargs="?", default=False, help="explain one batch, write nothing"
-        )
+        """Add the output folder and the default classes."""
+        folder = f"runs/{self.command}"
+        parser.add_argument("--output", type=str, default=folder, help="folder of the results")
         parser.link_arguments("output", "trainer.default_root_dir")
-        parser.add_class_arguments(MaskWriter, "writer")
-        parser.add_class_arguments(OverlayWriter, "overlays")
         parser.set_defaults(
             {
                 "model.network": {"class_path": "igos_pl.models.EfficientNetLite0Classifier"},
@@ -54,11 +63,6 @@ class PredictCLI(LightningCLI):
             ]
             raise IgosError(explained(str(error), options)) from error
 
-    @property
-    def dry_run(self) -> bool:
-        """Whether one batch is explained and nothing is written."""
-        return bool(self.config["dry_run"])
-
     def instantiate_classes(self) -> None:
         """Say what is loaded, because a large network takes a while, and make the objects."""
         network = self.config["model"]["network"]
@@ -73,18 +77,12 @@ class PredictCLI(LightningCLI):
             say(f"looking for the images of {data}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the callbacks of a real run, or of a dry run."""
+        """The trainer with the command's callbacks."""
         if not self.config["output"]:
             raise IgosError("output is empty: set --output to the folder for the results")
         settings = self._get(self.config_init, "trainer")
         own = _as_list(settings.get("callbacks"))
-        if self.dry_run:
-            callbacks: list[Callback] = [DryRun()]
-            kwargs["limit_predict_batches"] = 1
-            kwargs["enable_progress_bar"] = False
-        else:
-            writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
-            callbacks = [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
+        callbacks = self.callbacks(kwargs)
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
             # The job script does the requeueing. Lightning's auto-requeue would write a checkpoint of a mask.
             kwargs["plugins"] = [*_as_list(settings.get("plugins")), SLURMEnvironment(auto_requeue=False)]
@@ -92,6 +90,35 @@ class PredictCLI(LightningCLI):
         if type(trainer.strategy.launcher).__name__ == "_MultiProcessingLauncher":
             raise IgosError("trainer.strategy must be ddp for several devices, not one that spawns or forks")
         return trainer
+
+
+class PredictCLI(ExplainerCLI):
+    """The command line of ``igos-pl predict``."""
+
+    command = "predict"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks and the dry run."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--dry_run", action=ActionYesNo, nargs="?", default=False, help="explain one batch, write nothing"
+        )
+        parser.add_class_arguments(MaskWriter, "writer")
+        parser.add_class_arguments(OverlayWriter, "overlays")
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether one batch is explained and nothing is written."""
+        return bool(self.config["dry_run"])
+
+    def callbacks(self, trainer_settings: dict[str, Any]) -> list[Callback]:
+        """The callbacks of a real run, or of a dry run."""
+        if self.dry_run:
+            trainer_settings["limit_predict_batches"] = 1
+            trainer_settings["enable_progress_bar"] = False
+            return [DryRun()]
+        writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
+        return [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
 
     def _yaml(self) -> str:
         """The settings without the shard, so that all jobs of an array write the same file."""
@@ -119,14 +146,21 @@ class SaveConfig(Callback):
                 temporary.write_text(self.yaml, encoding="utf-8")
 
 
-def parsed(words: list[str]) -> PredictCLI:
+_CLI = TypeVar("_CLI", bound=ExplainerCLI)
+
+
+def parsed(words: list[str], cls: type[_CLI]) -> _CLI:
     """Make explainer, data and trainer from the command line.
+
+    Args:
+        words: the arguments after the command.
+        cls: the command.
 
     Raises:
         IgosError: if a setting is wrong.
     """
     try:
-        return PredictCLI(
+        return cls(
             Explainer,
             LightningDataModule,
             subclass_mode_data=True,
@@ -134,11 +168,12 @@ def parsed(words: list[str]) -> PredictCLI:
             seed_everything_default=False,
             auto_configure_optimizers=False,
             trainer_defaults={
+                "devices": cls.devices,
                 "logger": False,
                 "enable_checkpointing": False,
                 "enable_model_summary": False,
             },
-            parser_kwargs={"prog": "igos-pl predict", "exit_on_error": False, "allow_abbrev": False},
+            parser_kwargs={"prog": f"igos-pl {cls.command}", "exit_on_error": False, "allow_abbrev": False},
             args=words,
             run=False,
         )

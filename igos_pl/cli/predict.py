@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
-from igos_pl.cli.parser import parsed
+from igos_pl.cli.parser import PredictCLI, parsed
 from igos_pl.cli.presets import with_preset
 from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
@@ -30,7 +30,7 @@ def predict(words: list[str]) -> int:
     """
     quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
-    cli = parsed(with_preset(words))
+    cli = parsed(with_preset(words), PredictCLI)
     with shortages_explained():
         cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
     if not cli.trainer.is_global_zero:

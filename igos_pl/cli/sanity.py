@@ -1,0 +1,127 @@
+"""``igos-pl sanity``: whether masks depend on the network's weights and on the class that they explain."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.cli import LightningArgumentParser
+from rich.console import Console
+
+from igos_pl.callbacks import MaskProgressBar, RunCallback
+from igos_pl.checks import check_at_least
+from igos_pl.cli.messages import quieten_lightning, shortages_explained
+from igos_pl.cli.parser import ExplainerCLI, parsed
+from igos_pl.cli.presets import with_preset
+from igos_pl.cli.summary import counted, method_in_words
+from igos_pl.data.text import printable
+from igos_pl.datamodules.base import SampleDataModule
+from igos_pl.errors import IgosError
+from igos_pl.run.provenance import provenance
+from igos_pl.run.run import Ending, Run
+from igos_pl.run.signals import STOPPED
+from igos_pl.sanity import SanityChecks
+from igos_pl.sanity.report import summaries, table, write
+from igos_pl.sanity.similarity import check_installed
+
+_SHOWN = 5  # the number of images whose problems are listed
+
+
+class Subset(RunCallback):
+    """Begins and ends the run, and leaves only some images of the data set: from the first on, evenly spread.
+
+    Args:
+        images: how many.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        check_at_least("images", images, 1)
+        self.images = images
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Choose the images before the data module makes its loader."""
+        super().setup(trainer, pl_module, stage)
+        run, data = Run.of(trainer), trainer.datamodule
+        assert isinstance(data, SampleDataModule)
+        count = len(data.pending)
+        if count > self.images:
+            data.pending = [data.pending[place * count // self.images] for place in range(self.images)]
+            run.assigned = run.pending = [sample.id for sample in data.pending]
+
+
+class SanityCLI(ExplainerCLI):
+    """The command line of ``igos-pl sanity``."""
+
+    command = "sanity"
+    devices = 1
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the number of images and of steps."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--images", type=int, default=8, help="images, evenly spread over the data")
+        parser.add_argument("--steps", type=int, default=8, help="steps from one random layer to all")
+
+    def callbacks(self, trainer_settings: dict[str, Any]) -> list[Callback]:
+        """The callbacks that choose the images and show the progress."""
+        return [Subset(self.config["images"]), MaskProgressBar()]
+
+
+def sanity(words: list[str]) -> int:
+    """Check the masks of some images as the command line says.
+
+    Args:
+        words: the arguments after ``sanity``.
+
+    Returns:
+        The exit code: 0; 1 if no image could be read; 75 if a signal stopped the run.
+
+    Raises:
+        IgosError: if a setting is wrong, or the folder has results already.
+    """
+    quieten_lightning()
+    check_installed()
+    sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
+    cli = parsed(with_preset(words), SanityCLI)
+    folder = Path(cli.trainer.default_root_dir)
+    if any(folder.glob("sanity.*")):
+        raise IgosError(f"{folder} has the results of sanity checks already: set --output to another folder")
+    checks = SanityChecks(cli.model, cli.config["steps"])
+    with shortages_explained():
+        cli.trainer.predict(checks, cli.datamodule, return_predictions=False)
+    if Run.of(cli.trainer).ending is Ending.STOPPED:
+        print("Stopped by a signal: nothing is kept. Run the same command again")
+        return STOPPED
+    for record in checks.failures[:_SHOWN]:
+        print(printable(f"left out {record.sample_id}: {record.status}: {record.message}"))
+    if len(checks.failures) > _SHOWN:
+        print(f"and {len(checks.failures) - _SHOWN:,} more")
+    if not checks.checked:
+        print("No image could be checked")
+        return 1
+    _report(checks, folder, cli.trainer.strategy.root_device)
+    return 0
+
+
+def _report(checks: SanityChecks, folder: Path, device: torch.device) -> None:
+    """Print the table, and write the files."""
+    described = checks.describe()
+    attributes = {**described, **provenance(described, device)}
+    images = counted(len({row.sample_id for row in checks.checked}), "image")
+    title = f"{images}, {checks.network.name}, {method_in_words(attributes)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = write(folder, checks.checked, attributes, title)
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{title}\n\nhow alike the network's own masks and others are")
+    for line in table(summaries(checks.checked), console.width):
+        say(printable(line))
+    say("")
+    for path in paths:
+        say(f"{path.suffix[1:]:<9} {path}")
