@@ -26,14 +26,18 @@ LAYERS: list[set[str]] = [
     {"figures", "models", "solver", "store"},
     {"evaluation", "run"},
     {"callbacks", "datamodules"},
+    {"predicting"},
     {"explainer"},
+    {"judging"},
     {"api"},
     {"training"},
     {"__main__", "cli", "demo"},
 ]
 COMMANDS = LAYERS[-1]  # which may call each other
 LINKED = {"callbacks", "datamodules"}
-KNOW_LIGHTNING = {"run", "callbacks", "datamodules", "explainer", "api", "training", "cli"}
+KNOW_LIGHTNING = {
+    "run", "callbacks", "datamodules", "predicting", "explainer", "judging", "api", "training", "cli",
+}  # fmt: skip
 
 
 def parsed() -> Iterator[tuple[str, ast.Module]]:
