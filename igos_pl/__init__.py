@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
+    from igos_pl.api import (
+        Explanations,
+        MaskAttribution,
+        evaluate,
+        explain,
+        explain_func,
+        import_saliency,
+    )
     from igos_pl.callbacks import MaskWriter, OverlayWriter
     from igos_pl.datamodules import (
         COCODataModule,
@@ -81,8 +88,10 @@ __all__ = [
     "YOLODetector",
     "YOLOv3SPPDetector",
     "ZeroShotClassifier",
+    "evaluate",
     "explain",
     "explain_func",
+    "import_saliency",
     "merge",
 ]
 
@@ -91,8 +100,10 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanations": "api",
     "MaskAttribution": "api",
+    "evaluate": "api",
     "explain": "api",
     "explain_func": "api",
+    "import_saliency": "api",
     "IgosError": "errors",
     "MaskFile": "store",
     "MaskWriter": "callbacks",

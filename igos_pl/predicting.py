@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from pytorch_lightning import Callback, LightningModule
@@ -53,6 +54,7 @@ class BatchPredictor(Configurable, LightningModule, ABC):
     """
 
     not_settings = frozenset({"micro_batch_size"})
+    verb: ClassVar[str] = "explain"  # what it does with images, for messages
 
     def __init__(self, network: ExplainableNetwork, micro_batch_size: int | None = None) -> None:
         super().__init__()

@@ -119,7 +119,7 @@ def test_the_parts_know_no_lightning() -> None:
             name.partition(".")[0] in ("pytorch_lightning", "lightning", "lightning_fabric") for name in names
         )
     }
-    assert {"explainer", "cli.parser", "callbacks.writer", "datamodules.base"} <= knowing
+    assert {"predicting", "cli.parser", "callbacks.writer", "datamodules.base"} <= knowing
     strangers = {module for module in knowing if module.partition(".")[0] not in KNOW_LIGHTNING}
     assert strangers == set()
 

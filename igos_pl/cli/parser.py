@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from jsonargparse import ActionYesNo, ArgumentError, Namespace
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -16,6 +17,8 @@ from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
+from igos_pl.judging.judge import EvaluationWriter
+from igos_pl.predicting import BatchPredictor
 from igos_pl.run.run import Run
 from igos_pl.solver.optimizers import LineSearch, MaskOptimizer  # noqa: F401
 from igos_pl.store.files import publishing
@@ -33,13 +36,13 @@ class PredictCLI(LightningCLI):
         parser.link_arguments("output", "trainer.default_root_dir")
         parser.add_class_arguments(MaskWriter, "writer")
         parser.add_class_arguments(OverlayWriter, "overlays")
-        parser.set_defaults(
-            {
-                "model.network": {"class_path": "igos_pl.models.EfficientNetLite0Classifier"},
-                "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}},
-                "data": {"class_path": "igos_pl.datamodules.ImageFolderDataModule"},
-            }
-        )
+        defaults: dict[str, Any] = {
+            "model.network": {"class_path": "igos_pl.models.EfficientNetLite0Classifier"},
+            "data": {"class_path": "igos_pl.datamodules.ImageFolderDataModule"},
+        }
+        if self.model_class is Explainer:
+            defaults["model.optimizer"] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}}
+        parser.set_defaults(defaults)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line. The error for an unknown option names the closest ones."""
@@ -82,8 +85,7 @@ class PredictCLI(LightningCLI):
             kwargs["limit_predict_batches"] = 1
             kwargs["enable_progress_bar"] = False
         else:
-            writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
-            callbacks = [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
+            callbacks = self.run_callbacks()
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
             # The job script does the requeueing. Lightning's auto-requeue would write a checkpoint of a mask.
             kwargs["plugins"] = [*_as_list(settings.get("plugins")), SLURMEnvironment(auto_requeue=False)]
@@ -92,6 +94,11 @@ class PredictCLI(LightningCLI):
             raise IgosError("trainer.strategy must be ddp for several devices, not one that spawns or forks")
         return trainer
 
+    def run_callbacks(self) -> list[Callback]:
+        """The callbacks of a run that writes its results."""
+        writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
+        return [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
+
     def _yaml(self) -> str:
         """The settings without the shard, so that all jobs of an array write the same file."""
         config = self.config.clone()
@@ -99,6 +106,20 @@ class PredictCLI(LightningCLI):
             config["data.init_args.shard"] = None
         text: str = self.parser.dump(config, skip_link_targets=False)
         return text
+
+
+class EvaluateCLI(PredictCLI):
+    """The network, the data and the trainers that judge a run, from the settings of the run."""
+
+    def run_callbacks(self) -> list[Callback]:
+        """The callbacks of a pass over the data that publishes figures."""
+        settings = self.config["writer"]
+        writer = EvaluationWriter(settings["images_per_segment"], settings["seconds_per_segment"])
+        return [writer, MaskProgressBar()]
+
+    def trainer_in(self, folder: Path) -> Trainer:
+        """A trainer that writes to a folder."""
+        return self.instantiate_trainer(default_root_dir=str(folder))
 
 
 class SaveConfig(Callback):
@@ -118,15 +139,29 @@ class SaveConfig(Callback):
                 temporary.write_text(self.yaml, encoding="utf-8")
 
 
-def parsed(words: list[str]) -> PredictCLI:
+Parsed = TypeVar("Parsed", bound=PredictCLI)
+
+
+def parsed(
+    words: list[str],
+    model: type[BatchPredictor] = Explainer,
+    kind: type[Parsed] = PredictCLI,  # type: ignore[assignment]
+    command: str = "predict",
+) -> Parsed:
     """Make explainer, data and trainer from the command line.
+
+    Args:
+        words: the arguments after the command.
+        model: what goes through the data.
+        kind: the class that parses the arguments.
+        command: its name in messages.
 
     Raises:
         IgosError: if a setting is wrong.
     """
     try:
-        return PredictCLI(
-            Explainer,
+        return kind(
+            model,
             LightningDataModule,
             subclass_mode_data=True,
             save_config_callback=None,
@@ -137,7 +172,7 @@ def parsed(words: list[str]) -> PredictCLI:
                 "enable_checkpointing": False,
                 "enable_model_summary": False,
             },
-            parser_kwargs={"prog": "igos-pl predict", "exit_on_error": False, "allow_abbrev": False},
+            parser_kwargs={"prog": f"igos-pl {command}", "exit_on_error": False, "allow_abbrev": False},
             args=words,
             run=False,
         )

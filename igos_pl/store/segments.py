@@ -14,7 +14,7 @@ from igos_pl.data.records import BatchResult
 from igos_pl.errors import IgosError, RunError
 from igos_pl.settings import Attributes
 from igos_pl.store.index import segment_head
-from igos_pl.store.schema import EXPLANATIONS, IMAGES, SCHEMA_VERSION, image_columns, write_table
+from igos_pl.store.schema import IMAGES, SCHEMA_VERSION, image_columns, schema_of, write_table
 from igos_pl.store.seals import sealed
 
 
@@ -27,10 +27,11 @@ def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> byt
         write_attributes(file, attributes, created)
         write_table(file.create_group("images"), IMAGES, image_columns(records))
         if tables:
+            schema = schema_of(tables[0])
             columns: dict[str, Any] = {
-                name: np.concatenate([table[name] for table in tables]) for name in EXPLANATIONS
+                name: np.concatenate([table[name] for table in tables]) for name in schema
             }
-            write_table(file, EXPLANATIONS, columns)
+            write_table(file, schema, columns)
         file.flush()
         rows = sum(len(table["sample_id"]) for table in tables)
         return sealed(file.id.get_file_image(), segment_head(records, rows, attributes, created))
