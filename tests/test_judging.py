@@ -183,16 +183,19 @@ def test_mufidelity_is_one_for_what_the_score_is_made_of() -> None:
     np.testing.assert_allclose(wrong, -1, atol=1e-4)
 
 
-def test_sparseness_and_complexity_of_one_cell_and_of_all() -> None:
+def test_sparseness_and_complexity_of_one_cell_and_of_half() -> None:
     pytest.importorskip("quantus")
-    one = torch.zeros(2, SIDE, SIDE)
-    one[0, 1, 4] = 0.3
-    one[1] = 0.5
-    rows = rows_of(one)
-    np.testing.assert_allclose(figures("sparseness", rows)["sparseness"], [1 - 1 / CELLS, 0], atol=1e-4)
-    np.testing.assert_allclose(figures("complexity", rows)["complexity"], [0, np.log(CELLS)], atol=1e-4)
-    none = figures("sparseness", rows_of(torch.zeros(2, SIDE, SIDE)))["sparseness"]
-    assert np.isnan(none).all()
+    some = torch.zeros(2, SIDE, SIDE)
+    some[0, 1, 4] = 0.3
+    some[1, :3] = 0.5
+    rows = rows_of(some)
+    np.testing.assert_allclose(figures("sparseness", rows)["sparseness"], [1 - 1 / CELLS, 0.5], atol=1e-4)
+    half = np.log(CELLS / 2)
+    np.testing.assert_allclose(figures("complexity", rows)["complexity"], [0, half], atol=1e-4)
+    for level in (0.0, 0.5):
+        constant = rows_of(torch.full((2, SIDE, SIDE), level), samples=2)
+        for name in ("sparseness", "complexity", "mufidelity"):
+            assert np.isnan(figures(name, constant)[name]).all()
 
 
 def test_games_judge_by_the_objects_of_the_class() -> None:
@@ -313,7 +316,8 @@ class Quadrant(nn.Module):
 
 
 def test_import_and_judge_in_memory() -> None:
-    images = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 0.2
+    images[:, :, :6, :6] += 0.7
     maps = torch.zeros(3, 12, 12)
     maps[:, :6, :6] = 2.0
     network = Quadrant()
@@ -380,11 +384,10 @@ def test_sensitivity_explains_again() -> None:
 
 
 def test_another_network_or_other_images_are_noticed() -> None:
-    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)) * 0.2
+    images[:, :, :6, :6] += 0.7
     result = igos_pl.import_saliency(torch.rand(2, 6, 6), Quadrant(), images, 0)
     with pytest.raises(IgosError, match="the run recorded a score of"):
-        igos_pl.evaluate(result, "morf", Quadrant(), torch.zeros(2, 3, 12, 12) + images * 0.05, 1)
-    named = igos_pl.import_saliency(torch.rand(1, 6, 6), Quadrant(), images[:1], 0)
+        igos_pl.evaluate(result, "morf", Quadrant(), images * 0.1, 0)
     with pytest.raises(IgosError, match="explanations are of other images"):
         igos_pl.evaluate(result, "morf", Quadrant(), images[:1], 0)
-    assert len(named) == 1

@@ -178,6 +178,7 @@ class Judge(BatchPredictor):
         if not explanations:
             return BatchResult(records)
         rows = self._rows(images, batch, targets, explanations)
+        self._check_scores(rows, explanations)
         figures = self.asked.compute(rows)
         columns: Columns = {
             "sample_id": text(str(row.sample_id) for row in explanations),
@@ -208,24 +209,10 @@ class Judge(BatchPredictor):
         )
 
     def _targets(self, images: Tensor, batch: ImageBatch, found: Sequence[Sequence[Explanation]]) -> Targets:
-        """The targets of the recorded rows, and a check that the network still sees them as it did."""
+        """The targets of the recorded rows."""
         if isinstance(self.network, Classifier):
-            targets = self._classes(images, found)
-        else:
-            targets = self._proposed(images, batch, found)
-        with torch.no_grad():
-            now = (
-                self.network.score(images[targets.image].clone(), targets).float().cpu()
-                if len(targets)
-                else images.new_empty(0)
-            )
-        for row, score in zip((row for rows in found for row in rows), now.tolist(), strict=True):
-            if abs(score - row.score) > _SAME_SCORE and self.network.proposes_its_scores:
-                raise TargetError(
-                    f"the run recorded a score of {row.score:.2f} for {row.label_name}, but the network gives"
-                    f" {score:.2f}: is it the same network, with the same weights, and the same image?"
-                )
-        return targets
+            return self._classes(images, found)
+        return self._proposed(images, batch, found)
 
     def _classes(self, images: Tensor, found: Sequence[Sequence[Explanation]]) -> Targets:
         """A classifier's targets, which their labels describe."""

@@ -32,16 +32,17 @@ def complexity(rows: Rows) -> dict[str, Tensor]:
 
 
 def _by_quantus(name: str, rows: Rows) -> Tensor:
-    """A metric of Quantus that needs no network; NaN where there is no saliency at all."""
+    """A metric of Quantus that needs no network; NaN where all cells are equal, which Quantus refuses."""
     quantus = imported("quantus", "evaluate", name.lower())
-    saliency = rows.saliency.unsqueeze(1).double().cpu().numpy()
-    known = saliency.reshape(len(saliency), -1).max(1) > 0
-    found = np.full(len(saliency), np.nan)
-    if known.any():
-        metric = getattr(quantus, name)(disable_warnings=True)
-        some = saliency[known]
-        found[known] = metric(
-            model=None, x_batch=some, y_batch=np.zeros(len(some), np.int64), a_batch=some.copy()
+    metric = getattr(quantus, name)(disable_warnings=True)
+    found = []
+    for saliency in rows.saliency.double().cpu().numpy():
+        if saliency.min() == saliency.max():
+            found.append(float("nan"))
+            continue
+        cells = saliency[None, None]
+        found += metric(
+            model=None, x_batch=cells, y_batch=np.zeros(1, np.int64), a_batch=cells.copy(), channel_first=True
         )
     return rows.masks.new_tensor(found)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
+from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.judging.rows import Rows, seeded
@@ -44,15 +45,15 @@ def sensitivity(rows: Rows) -> dict[str, Tensor]:
         record, truth = rows.batch.records[place], rows.batch.truth[place]
 
         def explained(
-            inputs: Tensor, label: int = label, record: object = record, truth: object = truth
+            inputs: tuple[Tensor, ...],
+            label: int = label,
+            record: ImageRecord = record,
+            truth: GroundTruth = truth,
         ) -> Tensor:
-            mean, std = (part.to(inputs) for part in (network.pixel_mean, network.pixel_std))
-            pixels = inputs.detach() * std + mean
-            masks = [
-                _mask(explainer, ImageBatch(image[None], [record], [truth]), label)  # type: ignore[list-item]
-                for image in pixels
-            ]
-            return 1 - torch.stack(masks).to(inputs)
+            mean, std = (part.to(inputs[0]) for part in (network.pixel_mean, network.pixel_std))
+            pixels = inputs[0].detach() * std + mean
+            masks = [_mask(explainer, ImageBatch(image[None], [record], [truth]), label) for image in pixels]
+            return 1 - torch.stack(masks).to(pixels)
 
         image = rows.problem.images[place : place + 1]
         with seeded(rows.problem.keys[row]):
@@ -65,8 +66,8 @@ def sensitivity(rows: Rows) -> dict[str, Tensor]:
 
 def _mask(explainer: Explainer, batch: ImageBatch, label: int) -> Tensor:
     """The mask ``(s, s)`` of one image and label, with the random numbers of the run."""
-    with _asked(explainer, label):
-        columns = explainer.explain_images(replace(batch, images=batch.images.clone())).explanations
+    with _asked(explainer, label), torch.enable_grad():
+        columns = explainer.explain_images(batch).explanations
     return torch.from_numpy(columns["masks"][0])
 
 

@@ -168,7 +168,7 @@ def road(rows: Rows) -> dict[str, Tensor]:
     everything = torch.arange(len(rows), device=order.device)
     scores = []
     for row in range(len(rows)):  # one at a time, so that each draws its own noise
-        image = rows.images()[row : row + 1]
+        image = rows.problem.images[rows.problem.targets.image[row]].unsqueeze(0)
         with seeded(rows.problem.keys[row]):
             (found,) = library.ROADCombined(list(_PERCENTILES))(
                 image,

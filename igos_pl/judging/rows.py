@@ -56,10 +56,6 @@ class Rows:
         """``(R, s, s)`` in [0, 1], high is important."""
         return 1 - self.masks
 
-    def images(self) -> Tensor:
-        """``(R, C, H, W)`` the image of each row, normalised."""
-        return self.problem.images.index_select(0, self.problem.targets.image)
-
     @torch.no_grad()
     def score(self, images: Tensor, row: Tensor) -> Tensor:
         """The scores ``(B,)`` of images ``(B, C, H, W)`` for the targets of the rows ``(B,)``."""

@@ -70,6 +70,9 @@ def mufidelity(rows: Rows) -> dict[str, Tensor]:
     subset = max(1, round(_SUBSET * saliency[0].size))
     found = []
     for row in range(len(rows)):  # one at a time, so that each draws its own subsets
+        if saliency[row].min() == saliency[row].max():
+            found.append(float("nan"))  # Quantus refuses it, and there is no correlation
+            continue
         metric = quantus.FaithfulnessCorrelation(
             nr_runs=rows.samples,
             subset_size=subset,
@@ -81,7 +84,7 @@ def mufidelity(rows: Rows) -> dict[str, Tensor]:
         )
         with seeded(rows.problem.keys[row]), np.errstate(invalid="ignore", divide="ignore"):
             found += metric(
-                model=_Shown(rows, row),
+                model=_Shown(rows, row).eval(),
                 x_batch=np.ones_like(saliency[row : row + 1]),
                 y_batch=np.zeros(1, np.int64),
                 a_batch=saliency[row : row + 1],
