@@ -236,6 +236,21 @@ def test_evaluate_from_end_to_end(photos: Path, capsys: pytest.CaptureFixture[st
         assert {*COLUMNS} <= set(csv.DictReader(file).fieldnames or ())
 
 
+def test_damaged_figures_are_found(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(predicted(photos)) == 0
+    assert main(["evaluate", "run", "--metrics=morf"]) == 0
+    assert main(["verify", "run"]) == 0
+    path = Path("run") / EVALUATION
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    assert main(["verify", "run"]) == 1
+    assert EVALUATION in capsys.readouterr().out
+    assert main(["info", "run"]) == 2
+    assert main(["evaluate", "run", "--metrics=morf"]) == 0  # makes the file again
+    assert main(["verify", "run"]) == 0
+
+
 def test_figures_equal_those_of_the_run_by_the_same_judge(photos: Path) -> None:
     assert main(predicted(photos)) == 0
     assert main(["evaluate", "run", "--metrics=deletion_insertion:blur"]) == 0

@@ -157,6 +157,11 @@ class ArchiveOfMaps(SaliencyMaps):
         except (OSError, ValueError) as error:
             raise IgosError(f"Cannot read {path}: {error}") from error
         super().__init__(str(path.resolve()), list(self._file.files))
+        self._bytes = path.stat().st_size
+
+    def facts(self) -> Attributes:
+        """The names of the maps, and the size of the file."""
+        return {**super().facts(), "saliency.bytes": self._bytes}
 
     def read(self, entry: str) -> Array:
         """See `SaliencyMaps.read`."""
@@ -179,6 +184,7 @@ class Hdf5Maps(SaliencyMaps):
         # Both a dataset and the group that it lies in can be an image's entry; `entry_of` asks by name.
         parents = {str(PurePosixPath(name).parent) for name in found} - {"."}
         self._leaves = frozenset(found)
+        self._bytes = path.stat().st_size
         super().__init__(str(path.resolve()), [*found, *parents])
 
     def check(self, sample_ids: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -198,8 +204,8 @@ class Hdf5Maps(SaliencyMaps):
         return {str(name): _values_of(part) for name, part in item.items() if _is_dataset(part)}
 
     def facts(self) -> Attributes:
-        """The number of datasets; their names."""
-        return {**super().facts(), "saliency.maps": len(self._leaves)}
+        """The names of the maps, and the size of the file."""
+        return {**super().facts(), "saliency.maps": len(self._leaves), "saliency.bytes": self._bytes}
 
 
 class MapsInMemory(SaliencyMaps):

@@ -38,6 +38,13 @@ FIGURES = "evaluation"  # the folder of the metrics' folders
 Figures = dict[str, NDArray[np.float32]]
 
 
+def evaluation_files(run: Path) -> list[Path]:
+    """All files of figures of a run's folder: the segments, and the joined file if there is one."""
+    joined = run / EVALUATION
+    segments = sorted((run / FIGURES).glob("*/segments/[!.]*.h5"))
+    return [*segments, *([joined] if joined.exists() else [])]
+
+
 def run_digest(attributes: Mapping[str, Any]) -> str:
     """What figures name the run by that they belong to: a digest of its settings."""
     return digest(repr(sorted(configuration_of(attributes).items())))
@@ -163,5 +170,9 @@ def read_evaluation(
 
 def _places(keys: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
     """The place of each wanted key among the keys; -1 for those that are not there."""
+    if len(keys) == len(wanted) and all(
+        (keys[name] == wanted[name]).all() for name in keys.dtype.names or ()
+    ):
+        return np.arange(len(keys))
     numbers = {key: place for place, key in enumerate(keys.tolist())}
     return np.array([numbers.get(key, -1) for key in wanted.tolist()], np.int64)
