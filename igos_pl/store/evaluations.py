@@ -53,10 +53,13 @@ def run_digest(attributes: Mapping[str, Any]) -> str:
 def keys_of(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """The columns of `KEYS`, the ids as UTF-8, as one column of records that can be compared and sorted."""
     ids, targets, cells = columns
-    kind = np.dtype([("id", ids.dtype), ("target", "i4"), ("cell", "i4")])
-    keys = np.empty(len(ids), kind)
-    keys["id"], keys["target"], keys["cell"] = ids, targets, cells
+    keys = np.empty(len(ids), np.dtype(list(zip(_FIELDS, (ids.dtype, "i4", "i4"), strict=True))))
+    for name, column in zip(_FIELDS, (ids, targets, cells), strict=True):
+        keys[name] = column
     return keys
+
+
+_FIELDS = ("id", "target", "cell")
 
 
 def published_figures(folder: Path) -> tuple[NDArray[Any], Figures, dict[str, Any]]:
