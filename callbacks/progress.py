@@ -52,7 +52,7 @@ class MaskProgressBar(ProgressBar):
         if not self._enabled:
             return
         self._console = Console(stderr=True)
-        self._print(_announcement(self._total, self._before))
+        self._print(_announcement(self._total, self._before, getattr(pl_module, "verb", "explain")))
         if isinstance(pl_module, ReportsProgress):
             pl_module.on_progress = self._on_progress
         if not self._console.is_terminal:
@@ -169,9 +169,12 @@ class MaskProgressBar(ProgressBar):
             explainer.on_progress = None
 
 
-def _announcement(total: int, before: int) -> str:
-    """How many images a run has to explain."""
+def _announcement(total: int, before: int, verb: str) -> str:
+    """How many images a run has to explain, import or judge."""
     if not before:
-        return f"{total} {'image' if total == 1 else 'images'} to explain"
-    done = "1 was explained before" if before == 1 else f"{before} were explained before"
-    return f"{total - before} of {total} images to explain: {done}"
+        return f"{total} {'image' if total == 1 else 'images'} to {verb}"
+    done = f"{before} {'was' if before == 1 else 'were'} {_PAST.get(verb, 'done')} before"
+    return f"{total - before} of {total} images to {verb}: {done}"
+
+
+_PAST = {"explain": "explained", "import": "imported", "judge": "judged"}

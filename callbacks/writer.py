@@ -27,7 +27,12 @@ class MaskWriter(RunCallback):
     Args:
         images_per_segment: publish as soon as this many images are finished.
         seconds_per_segment: publish after this much time, even with fewer images.
+
+    Attributes:
+        merges: whether the segments are merged when no image is missing.
     """
+
+    merges = True
 
     def __init__(self, images_per_segment: int = 1024, seconds_per_segment: float = 60.0) -> None:
         super().__init__()
@@ -76,10 +81,11 @@ class MaskWriter(RunCallback):
         folder.release()
         published = folder.published()
         missing = folder.missing(published)
-        if not missing and not folder.is_merged():
+        if not missing and self.merges and not folder.is_merged():
             merge(folder)
         counted = ", ".join(f"{number} {status}" for status, number in published.counts().items())
-        where = f"{folder.segments_path}; {len(missing)} are missing" if missing else folder.merged
+        where = str(folder.merged if self.merges and not missing else folder.segments_path)
+        where += f"; {len(missing)} are missing" if missing else ""
         rank_zero_info(f"Images with results: {counted or 'none'}. They are in {where}")
 
     def rescue(self) -> None:

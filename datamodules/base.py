@@ -6,6 +6,7 @@ import logging
 import signal
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
 
     Attributes:
         normalized: whether tensors are already normalised; see `NetworkInput`.
+        only: the ids of the samples that are used; None for all.
     """
 
     not_settings = frozenset({"batch_size", "num_workers", "limit", "shard", "retry_unreadable"})
@@ -72,6 +74,7 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         self.limit = limit
         self.shard = _shard(shard)
         self.retry_unreadable = retry_unreadable
+        self.only: Container[str] | None = None
         self.pending: list[Sample] = []
         self._readers = Readers(0)
 
@@ -89,6 +92,8 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         _check_processes(self.trainer)
         samples = self.find_samples()
         check_samples(samples)
+        if self.only is not None:
+            samples = [sample for sample in samples if sample.id in self.only]
         part, parts = self.shard
         shard = samples[: self.limit][part::parts]
         order = balanced([_size(sample) for sample in shard], self.batch_size)

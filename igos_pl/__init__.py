@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from igos_pl.api import Explanations, MaskAttribution, explain, explain_func
+    from igos_pl.api import (
+        Explanations,
+        MaskAttribution,
+        evaluate,
+        explain,
+        explain_func,
+        import_saliency,
+    )
     from igos_pl.callbacks import MaskWriter, OverlayWriter
     from igos_pl.data.regions import GivenLabelMaps, LabelMaps, RegionSource, Slic, segments_label_map
     from igos_pl.datamodules import (
@@ -86,8 +93,10 @@ __all__ = [
     "YOLODetector",
     "YOLOv3SPPDetector",
     "ZeroShotClassifier",
+    "evaluate",
     "explain",
     "explain_func",
+    "import_saliency",
     "merge",
     "segments_label_map",
 ]
@@ -97,9 +106,11 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanations": "api",
     "MaskAttribution": "api",
+    "evaluate": "api",
     "explain": "api",
     "explain_func": "api",
     "GivenLabelMaps": "data.regions",
+    "import_saliency": "api",
     "IgosError": "errors",
     "LabelMaps": "data.regions",
     "RegionSource": "data.regions",

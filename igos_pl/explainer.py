@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-import torch
-from pytorch_lightning import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.checks import check_arguments, check_at_least, check_choice
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.regions import RegionSource
 from igos_pl.data.targets import Targets
-from igos_pl.errors import IgosError, NetworkError, TargetError
+from igos_pl.errors import IgosError
 from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES, adaptive_curves
 from igos_pl.evaluation.columns import (
     explanation_columns,
     joined,
-    joined_results,
-    unrepeatable_scores,
     with_diversity,
 )
 from igos_pl.evaluation.deletion_insertion import (
@@ -37,37 +30,25 @@ from igos_pl.evaluation.deletion_insertion import (
     removal_counts,
 )
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.randomness import key_of
+from igos_pl.predicting import BatchPredictor, row_keys
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
-from igos_pl.run.run import Run
-from igos_pl.settings import Attributes, Configurable, parameters_of
+from igos_pl.settings import Attributes, parameters_of
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import method_named
-from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import optimize
 from igos_pl.solver.presets import OptimizerFactory, optimizer_facts, preset_settings
 from igos_pl.solver.regions import Regions
 from igos_pl.solver.starts import Start
 
-# Perturbed images per forward pass; halved when memory runs out. On CPUs, larger micro-batches are slower,
-# because the allocator returns their large activation blocks to the system each time (docs/performance.md).
-_MICRO_BATCH = {"cpu": 5}
-_MICRO_BATCH_ACCELERATOR = 64
-
 # The most mask pixels that are optimised together. This bounds the memory for images with many targets.
 _PIXELS_AT_ONCE = 1 << 24
 
-# The run ends when the network has raised exceptions at this many images in a row. The first limit holds
-# until an image was explained, the second one afterwards.
-_FAILURES_AT_FIRST = 4
-_FAILURES_IN_A_ROW = 32
 
 CURVE_KINDS = ("adaptive", "full")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-class Explainer(Configurable, LightningModule):
+class Explainer(BatchPredictor):
     """Explains every image of a data set by optimised masks, in ``Trainer.predict``.
 
     For each batch, it proposes targets, initialises a mask for each target, optimises the masks, scores them
@@ -104,7 +85,7 @@ class Explainer(Configurable, LightningModule):
         on_progress: called with the progress of a batch; None to disable it.
     """
 
-    not_settings = frozenset({"micro_batch_size", "optimizer"})  # the optimiser is among the facts
+    not_settings = frozenset({"optimizer"})  # the optimiser is among the facts
 
     def __init__(
         self,
@@ -127,13 +108,7 @@ class Explainer(Configurable, LightningModule):
         seed: int = 63,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__()
-        if not isinstance(network, ExplainableNetwork):
-            raise IgosError(
-                f"network is a {type(network).__name__}: put it into an adapter, as in"
-                " igos_pl.Classifier(network), or use igos_pl.explain(network, images)"
-            )
-        self.network = network
+        super().__init__(network, micro_batch_size)
         self._method = method_named(method)
         self.method = self._method.name
         self.optimizer = optimizer
@@ -147,8 +122,6 @@ class Explainer(Configurable, LightningModule):
         check_at_least("iterations", iterations, 1)
         check_choice("baseline", baseline, BASELINES)
         check_choice("curves", curves, CURVE_KINDS)
-        if micro_batch_size is not None:
-            check_at_least("micro_batch_size", micro_batch_size, 1)
         self._objective_settings = ObjectiveSettings(l1, l2, path_steps, noise, path)
         self.mask_size = mask_size
         self.iterations = iterations
@@ -163,11 +136,6 @@ class Explainer(Configurable, LightningModule):
         self.metrics = metrics
         self.curves = curves
         self.seed = seed
-        self.micro_batch_size = micro_batch_size
-        self.on_progress: Callable[[BatchProgress], None] | None = None
-        self._micro_batches: MicroBatches | None = None
-        self._failures = _Failures()
-        self._doubted = False
         self._optimizer_facts = optimizer_facts(optimizer)
 
     @classmethod
@@ -186,88 +154,10 @@ class Explainer(Configurable, LightningModule):
         return cls(network, **{**preset_settings(preset), **settings})
 
     def facts(self) -> Attributes:
-        """The optimiser's name and settings, and the precision.
+        """The optimiser's name and settings, and the precision. See `BatchPredictor.facts`."""
+        return {**self._optimizer_facts, **super().facts()}
 
-        Raises:
-            IgosError: if the trainer's precision would cast images and masks themselves.
-        """
-        precision = "32-true" if self._trainer is None else str(self.trainer.precision)
-        check_choice("trainer.precision", precision, PRECISIONS)
-        return {**self._optimizer_facts, "precision": precision}
-
-    def on_predict_start(self) -> None:
-        """Reset the count of the network's failures."""
-        run = Run.of(self.trainer)
-        self._failures = _Failures(run.explained_before, min(_FAILURES_AT_FIRST, len(run.pending)))
-
-    def configure_callbacks(self) -> list[Callback]:
-        """A `MaskWriter`, unless the trainer already has a `RunCallback`."""
-        present = any(isinstance(callback, RunCallback) for callback in vars(self.trainer)["callbacks"])
-        return [] if present else [MaskWriter()]
-
-    def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> BatchResult:
-        """Explain the images of a batch.
-
-        This works with any ``inference_mode`` of the trainer, because gradients are enabled here. If the
-        network raises an exception, the images are explained one by one, and each image at which it raises
-        again is recorded as failed.
-
-        Raises:
-            NetworkError: if the network raised exceptions at all of the first images, or at many in a row.
-        """
-        with self._working():
-            result = self._explain_or_split(batch)
-        return replace(result, images=[*result.images, *batch.failures], unread=batch.unread)
-
-    def explain_batch(self, batch: ImageBatch) -> BatchResult:
-        """Explain the images of a batch, without a trainer. Exceptions of the network are raised."""
-        with self._working():
-            return self._explain_images(batch)
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Enable gradients and freeze the network in a context."""
-        with torch.inference_mode(False), torch.enable_grad(), self.network.frozen():
-            yield
-
-    def _explain_or_split(self, batch: ImageBatch) -> BatchResult:
-        """Explain a batch, or its images one by one if the network raises an exception."""
-        if not batch.records:
-            return BatchResult([])
-        try:
-            result = self._explain_images(batch)
-        except TargetError as error:
-            return self._without_bad_targets(batch, error)
-        except IgosError:
-            raise
-        except Exception as error:
-            if is_machine_error(error):
-                raise
-            if len(batch.records) > 1:
-                return joined_results([self._explain_or_split(part) for part in batch.parts()])
-            self._failures.note(error)
-            return BatchResult([batch.records[0].failed(f"{type(error).__name__}: {error}")])
-        self._failures.note(None)
-        return result
-
-    def _without_bad_targets(self, batch: ImageBatch, error: TargetError) -> BatchResult:
-        """Explain the images of a batch whose targets can be explained, and record the others as failed.
-
-        Raises:
-            TargetError: if no image of the run has been explained yet, and none of this batch can be. The
-                labels of all images are probably missing then.
-        """
-        results = []
-        for part in batch.parts() if len(batch.records) > 1 else ():
-            try:
-                results.append(self._explain_or_split(part))
-            except TargetError as own:
-                results.append(BatchResult([part.records[0].failed(str(own))]))
-        if not self._failures.explained:
-            raise error
-        return joined_results(results) if results else BatchResult([batch.records[0].failed(str(error))])
-
-    def _explain_images(self, batch: ImageBatch) -> BatchResult:
+    def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Propose the targets of a batch, and explain them."""
         images = self.network.normalize(batch.images.clone())
         names = [record.sample_id for record in batch.records]
@@ -287,17 +177,7 @@ class Explainer(Configurable, LightningModule):
             tell = partial(self._tell, start / len(targets), len(rows) / len(targets))
             parts.append(self._explain(images, baselines, rows, batch, tell, labels))
         columns = with_diversity(joined(parts))
-        counts = torch.bincount(targets.image, minlength=len(names)).tolist()
-        broken = set(columns["sample_id"][columns["status"] == "nan"]) if columns else set()
-        doubts = unrepeatable_scores(columns) if self.network.proposes_its_scores else {}
-        if doubts and not self._doubted:
-            self._doubted = True
-            warnings.warn(next(iter(doubts.values())), stacklevel=2)
-        records = [
-            record.explained(count, [note, doubts.get(record.sample_id, "")], record.sample_id in broken)
-            for record, count, note in zip(batch.records, counts, notes, strict=True)
-        ]
-        return BatchResult(records, columns)
+        return self.result_of(batch, targets, notes, columns)
 
     def _explain(
         self,
@@ -327,12 +207,12 @@ class Explainer(Configurable, LightningModule):
             images,
             baselines,
             scored,
-            self._keys(targets, batch),
+            row_keys(self.seed, targets, batch),
             extent=cells / self.mask_size**2,
             regions=None if labels is None else Regions.of(labels[targets.image]),
         )
         settings = replace(self._objective_settings, noise=self.noise * self.network.unit)
-        micro_batches = self._sized_micro_batches(images.device)
+        micro_batches = self.sized_micro_batches(images.device)
         objective = Objective(self.network, problem, self._method, settings, micro_batches)
         # A local parameter: nothing of it stays on the module or affects another batch.
         start = self.start.masks(targets, count, self.mask_size, size)
@@ -385,47 +265,3 @@ class Explainer(Configurable, LightningModule):
         passes = optimising * done / total if phase == OPTIMISING else optimising + curves * done / total
         share = before + size * passes / (optimising + curves)
         self.on_progress(BatchProgress(phase, done, total, share))
-
-    def _keys(self, targets: Targets, batch: ImageBatch) -> list[int]:
-        """The random key of each row. It depends only on the seed, the image and the target."""
-        rows = zip(
-            (batch.records[image].sample_id for image in targets.image.tolist()),
-            targets.number.tolist(),
-            targets.label.tolist(),
-            targets.start_cell.tolist(),
-            strict=True,
-        )
-        return [key_of(self.seed, *row) for row in rows]
-
-    def _sized_micro_batches(self, device: torch.device) -> MicroBatches:
-        """The micro-batches of this run. They keep a size that was reduced when memory ran out."""
-        if self._micro_batches is None:
-            default = _MICRO_BATCH.get(device.type, _MICRO_BATCH_ACCELERATOR)
-            self._micro_batches = MicroBatches(self.micro_batch_size or default)
-        return self._micro_batches
-
-
-class _Failures:
-    """Counts exceptions of the network, and ends the run after too many in a row."""
-
-    def __init__(self, explained: bool = False, at_first: int = _FAILURES_AT_FIRST) -> None:
-        self.explained = explained
-        self._at_first = at_first
-        self._in_a_row = 0
-
-    def note(self, error: Exception | None) -> None:
-        """Note the exception that the network raised at an image, or None for a success.
-
-        Raises:
-            NetworkError: if the run is to end.
-        """
-        if error is None:
-            self.explained, self._in_a_row = True, 0
-            return
-        self._in_a_row += 1
-        if self._in_a_row < (_FAILURES_IN_A_ROW if self.explained else self._at_first):
-            return
-        raise NetworkError(
-            f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"
-            f" one: {type(error).__name__}: {error}"
-        ) from error

@@ -48,3 +48,27 @@ def test_explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(names["scores"]) == 2
     with MaskFile("explanations.h5") as file:
         assert len(file) == 2
+
+
+def test_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write_pictures(tmp_path / "photos", ["cat.jpg", "dog.jpg"])
+    monkeypatch.setattr(
+        igos_pl, "explain", partial(igos_pl.explain, iterations=1, mask_size=6), raising=False
+    )
+    classifier = tiny.tiny_classifier()
+    trainer = tiny.quiet_trainer(tmp_path / "runs/photos")
+    data = igos_pl.ImageFolderDataModule("photos", num_workers=0)
+    trainer.predict(igos_pl.Explainer(classifier, mask_size=6, iterations=1), data, return_predictions=False)
+    igos_pl.evaluate("runs/photos", "deletion_insertion,morf", classifier, data)
+    names: dict[str, Any] = {
+        "network": tiny.TinyNet(classes=2).eval(),
+        "images": torch.rand(2, 3, 24, 24),
+        "maps": torch.rand(2, 24, 24),
+        "classifier": classifier,
+    }
+    for block in pages.blocks("docs/evaluation.md"):
+        exec(block, names)
+    assert names["figures"]["difference_mean"].shape == (2,)
+    with MaskFile("runs/photos") as file:
+        assert {"difference_mean", "difference_black", "lerf_morf_mean"} <= set(file.evaluation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,8 @@ from igos_pl.checks import check_arguments, check_at_least
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
 from igos_pl.explainer import Explainer
+from igos_pl.models import ExplainableNetwork
+from igos_pl.predicting import BatchPredictor
 from igos_pl.run.provenance import provenance
 from igos_pl.settings import parameters_of
 from igos_pl.solver.presets import preset_settings
@@ -78,32 +80,70 @@ def explain(
     Raises:
         IgosError: if the arguments do not fit together. The message says what to do.
     """
-    check_at_least("batch_size", batch_size, 1)
     check_arguments("explain", settings, [*inspect.signature(explain).parameters, *parameters_of(Explainer)])
-    found = gathered(images)
     bare = {"input_size": input_size, "class_names": class_names, "output": output, "top_k": top_k}
+    asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
+    defaults = preset_settings(preset)
+    defaults["mask_size"] = min(defaults.get("mask_size", MASK_SIZE), *asked.inputs.images.shape[-2:])
+    regions = as_regions(settings.pop("regions", None), asked.inputs.records)
+    return answer(Explainer(asked.network, **{**defaults, **settings}, regions=regions), asked)
+
+
+MASK_SIZE = 28  # the explainer's default
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about images in memory.
+
+    Attributes:
+        network: proposes the targets that were asked for.
+        inputs: the images.
+        batches: the same images with their annotations, on the network's device.
+    """
+
+    network: ExplainableNetwork
+    inputs: Inputs
+    batches: Sequence[ImageBatch]
+
+
+def question(
+    network: nn.Module | str,
+    images: Any,
+    targets: Any,
+    mean: Normalization,
+    std: Normalization,
+    normalized: bool,
+    batch_size: int,
+    **bare: Any,
+) -> Question:
+    """Images, a network and targets as `explain` takes them, brought together.
+
+    Raises:
+        IgosError: if they do not fit together. The message says what to do.
+    """
+    check_at_least("batch_size", batch_size, 1)
+    found = gathered(images)
     adapter = adapter_of(network, found, mean, std, **bare)
     inputs, device = as_inputs(found, adapter, normalized), device_of(adapter)
     asked, truth = with_targets(adapter, targets, len(inputs.records))
-    defaults = preset_settings(preset)
-    defaults["mask_size"] = min(defaults.get("mask_size", _MASK_SIZE), *inputs.images.shape[-2:])
-    regions = as_regions(settings.pop("regions", None), inputs.records)
-    explainer = Explainer(asked, **{**defaults, **settings}, regions=regions)
-    results = [explainer.explain_batch(batch) for batch in _batches(inputs, truth, batch_size, device)]
+    return Question(asked, inputs, _batches(inputs, truth, batch_size, device))
+
+
+def answer(module: BatchPredictor, asked: Question) -> Explanations:
+    """The explanations that a module makes of images in memory."""
+    results = [module.explain_batch(batch) for batch in asked.batches]
     records = [record for result in results for record in result.images]
     for record in records:
         if record.message:
-            warnings.warn(f"{record.sample_id}: {record.message}", stacklevel=2)
-    described = explainer.describe()
+            warnings.warn(f"{record.sample_id}: {record.message}", stacklevel=3)
+    described = module.describe()
     return Explanations(
         records,
         [result.explanations for result in results if result.explanations],
-        {**described, **provenance(described, device)},
-        inputs.originals,
+        {**described, **provenance(described, asked.batches[0].images.device)},
+        asked.inputs.originals,
     )
-
-
-_MASK_SIZE = 28  # the explainer's default
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""The help of ``igos-pl predict`` and ``sanity``. It is plain text, so that it needs no slow imports."""
+"""The help of the commands that go through a data set. It is plain text, so that it needs no slow imports."""
 
 PREDICT_HELP = """\
 usage: igos-pl predict [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
@@ -140,4 +140,52 @@ be a classifier. docs/sanity.md says what the numbers mean and what they do not.
 
 Method, network and data are set as for igos-pl predict; see its help. The
 checks need pip install 'igos_pl[sanity]'.
+"""
+
+IMPORT_HELP = """\
+usage: igos-pl import SALIENCY --data.root FOLDER --output RUN [--name METHOD]
+                      [-c FILE.yaml ...] [--KEY VALUE ...]
+
+Turn saliency maps that another program made into a result of igos_pl, with
+deletion and insertion. The data, the network, the trainer and the writer are
+set as for igos-pl predict. Running the same command again continues where it
+stopped. docs/evaluation.md describes the files. Defaults are in brackets.
+
+  SALIENCY                      a folder with a .npy, .npz or grey .png file for
+                                each image; or an .npz or .h5 file with an entry
+                                for each image. Entries have the images' names,
+                                with or without their endings. High values are
+                                important
+  --name METHOD                 the method that made the maps: grad-cam, ...
+                                [imported]
+  --output FOLDER               masks.h5, segments/, overlays/, config.yaml
+  --model.mask_size S           cells along the side of a mask; at most the
+                                resolution of the maps [28]
+  --model.negative HOW          what negative values mean: zero, absolute, keep,
+                                or [refuse] (an error)
+  --model.covers WHAT           whether a map shows the network's [input] or the
+                                whole image, where the input is cropped
+  --model.baseline KIND         of the curves: [blur], black, mean, noise
+  --model.metrics BOOL          deletion and insertion curves [true]
+  --model.network.top_k N       several maps of an image belong to the N best
+                                classes, in this order [1]
+"""
+
+EVALUATE_HELP = """\
+usage: igos-pl evaluate RUN --metrics NAME,NAME,... [--cells N] [--samples N]
+                        [--csv FILE] [-c FILE.yaml ...] [--KEY VALUE ...]
+
+Judge the masks of a result, of igos_pl or imported. The network and the data
+come from RUN/config.yaml; --KEY VALUE overrides its settings. The figures are
+in RUN/evaluation.h5, and igos-pl info RUN --csv FILE writes them beside the
+other columns. Running the same command again continues where it stopped.
+
+  --metrics NAMES               metrics, separated by commas, some with a
+                                baseline: deletion_insertion:black,road
+  --metrics help                list all metrics
+  --cells N                     judge all masks in N x N cells, so that methods
+                                of different resolution are judged alike
+  --samples N                   how often infidelity, mufidelity and sensitivity
+                                sample
+  --csv FILE                    write the table of means as CSV, too
 """

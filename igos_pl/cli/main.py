@@ -1,4 +1,4 @@
-"""The command line: ``igos-pl predict | sanity | status | verify | merge | info | demo``.
+"""The command line: ``igos-pl predict | import | evaluate | sanity | status | verify | merge | info | demo``.
 
 Torch and Lightning are imported only by the commands that need them, so the others are quick.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from igos_pl import __version__
 from igos_pl.cli.console import say
-from igos_pl.cli.help import PREDICT_HELP, SANITY_HELP
+from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP, PREDICT_HELP, SANITY_HELP
 from igos_pl.errors import IgosError
 
 # The number of characters that are shown of a path that is too long.
@@ -28,9 +28,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
-        # The commands with Lightning's parser.
-        explains = {"predict": _predict, "sanity": _sanity}.get(words[0] if words else "")
-        return explains(words[1:]) if explains else _dispatch(words)
+        return _long_running(words[0], words[1:]) if words[:1] and words[0] in _HELP else _dispatch(words)
     except IgosError as error:
         print(f"igos-pl: {error}", file=sys.stderr)
         return error.exit_code
@@ -56,35 +54,41 @@ def _interrupted(words: list[str]) -> int:
 
     if not is_first_of_node():
         return 0  # the first rank reports: the launcher kills it if another rank exits with an error
-    print(GO_ON if words[:1] == ["predict"] else "igos-pl: interrupted", file=sys.stderr)
+    print(GO_ON if words[:1] and words[0] in _HELP else "igos-pl: interrupted", file=sys.stderr)
     return INTERRUPTED
 
 
-def _predict(words: list[str]) -> int:
+# The commands that go through a data set by Lightning, and their help.
+_HELP = {"predict": PREDICT_HELP, "import": IMPORT_HELP, "evaluate": EVALUATE_HELP, "sanity": SANITY_HELP}
+
+
+def _long_running(command: str, words: list[str]) -> int:
     if "-h" in words or "--help" in words:
-        print(PREDICT_HELP, end="")
+        print(_HELP[command], end="")
         return 0
     from igos_pl.run.signals import StopSignals, die_with_parent
 
     die_with_parent()
-    if not {"--print_config", "--help_all"} & set(words):
+    if not {"--print_config", "--help_all", "help"} & set(words):
         _say_starting()  # importing torch and Lightning takes seconds
 
     with StopSignals(starting=True):  # signals are noted from here on
+        words = ["--help" if word == "--help_all" else word for word in words]
+        if command == "import":
+            from igos_pl.cli.importing import import_saliency
+
+            return import_saliency(words)
+        if command == "evaluate":
+            from igos_pl.cli.evaluate import evaluate
+
+            return evaluate(words)
+        if command == "sanity":
+            from igos_pl.cli.sanity import sanity
+
+            return sanity(words)
         from igos_pl.cli.predict import predict
 
-        return predict(["--help" if word == "--help_all" else word for word in words])
-
-
-def _sanity(words: list[str]) -> int:
-    if "-h" in words or "--help" in words:
-        print(SANITY_HELP, end="")
-        return 0
-    if not {"--print_config", "--help_all"} & set(words):
-        _say_starting()
-    from igos_pl.cli.sanity import sanity
-
-    return sanity(["--help" if word == "--help_all" else word for word in words])
+        return predict(words)
 
 
 def _say_starting() -> None:
@@ -132,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"igos-pl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("predict", help="explain every image of a data set", add_help=False)
+    commands.add_parser("import", help="turn other methods' saliency maps into a result", add_help=False)
+    commands.add_parser("evaluate", help="judge the masks of a result by metrics", add_help=False)
     commands.add_parser("sanity", help="check that masks depend on the network's weights", add_help=False)
 
     def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from jsonargparse import ActionYesNo, ArgumentError, Namespace
@@ -18,6 +19,8 @@ from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.data.regions import LabelMaps, Slic  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
+from igos_pl.judging.judge import EvaluationWriter
+from igos_pl.predicting import BatchPredictor
 from igos_pl.run.run import Run
 from igos_pl.solver.optimizers import LineSearch, MaskOptimizer  # noqa: F401
 from igos_pl.store.files import publishing
@@ -43,13 +46,13 @@ class ExplainerCLI(LightningCLI, ABC):
         folder = f"runs/{self.command}"
         parser.add_argument("--output", type=str, default=folder, help="folder of the results")
         parser.link_arguments("output", "trainer.default_root_dir")
-        parser.set_defaults(
-            {
-                "model.network": {"class_path": "igos_pl.models.EfficientNetLite0Classifier"},
-                "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}},
-                "data": {"class_path": "igos_pl.datamodules.ImageFolderDataModule"},
-            }
-        )
+        defaults: dict[str, Any] = {
+            "model.network": {"class_path": "igos_pl.models.EfficientNetLite0Classifier"},
+            "data": {"class_path": "igos_pl.datamodules.ImageFolderDataModule"},
+        }
+        if self.model_class is Explainer:
+            defaults["model.optimizer"] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}}
+        parser.set_defaults(defaults)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line. The error for an unknown option names the closest ones."""
@@ -117,6 +120,10 @@ class PredictCLI(ExplainerCLI):
             trainer_settings["limit_predict_batches"] = 1
             trainer_settings["enable_progress_bar"] = False
             return [DryRun()]
+        return self.run_callbacks()
+
+    def run_callbacks(self) -> list[Callback]:
+        """The callbacks of a run that writes its results."""
         writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
         return [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
 
@@ -127,6 +134,28 @@ class PredictCLI(ExplainerCLI):
             config["data.init_args.shard"] = None
         text: str = self.parser.dump(config, skip_link_targets=False)
         return text
+
+
+class ImportCLI(PredictCLI):
+    """The command line of ``igos-pl import``."""
+
+    command = "import"
+
+
+class EvaluateCLI(PredictCLI):
+    """The network, the data and the trainers that judge a run, from the settings of the run."""
+
+    command = "evaluate"
+
+    def run_callbacks(self) -> list[Callback]:
+        """The callbacks of a pass over the data that publishes figures."""
+        settings = self.config["writer"]
+        writer = EvaluationWriter(settings["images_per_segment"], settings["seconds_per_segment"])
+        return [writer, MaskProgressBar()]
+
+    def trainer_in(self, folder: Path) -> Trainer:
+        """A trainer that writes to a folder."""
+        return self.instantiate_trainer(default_root_dir=str(folder))
 
 
 class SaveConfig(Callback):
@@ -149,19 +178,20 @@ class SaveConfig(Callback):
 _CLI = TypeVar("_CLI", bound=ExplainerCLI)
 
 
-def parsed(words: list[str], cls: type[_CLI]) -> _CLI:
+def parsed(words: list[str], cls: type[_CLI], model: type[BatchPredictor] = Explainer) -> _CLI:
     """Make explainer, data and trainer from the command line.
 
     Args:
         words: the arguments after the command.
         cls: the command.
+        model: what goes through the data.
 
     Raises:
         IgosError: if a setting is wrong.
     """
     try:
         return cls(
-            Explainer,
+            model,
             LightningDataModule,
             subclass_mode_data=True,
             save_config_callback=None,

@@ -30,20 +30,24 @@ def predict(words: list[str]) -> int:
     """
     quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
-    cli = parsed(with_preset(words), PredictCLI)
+    return go_through(parsed(with_preset(words), PredictCLI))
+
+
+def go_through(cli: PredictCLI) -> int:
+    """Go through the data as the command line says, and print a summary; returns the exit code."""
     with shortages_explained():
         cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
     if not cli.trainer.is_global_zero:
         return 0  # only the first rank reports: the launcher kills it if another rank exits with an error
-    run = Run.of(cli.trainer)
-    if cli.dry_run and not run.pending:
-        print(f"All {len(run.assigned)} images are done: there is nothing left to do")
-    if run.ending is Ending.STOPPED:
+    done = Run.of(cli.trainer)
+    if cli.dry_run and not done.pending:
+        print(f"All {len(done.assigned)} images are done: there is nothing left to do")
+    if done.ending is Ending.STOPPED:
         if not cli.dry_run:
-            left = len(run.folder.missing())
+            left = len(done.folder.missing())
             print(f"Stopped by a signal with {left} images left: run the same command again to go on")
         return STOPPED
-    return 0 if cli.dry_run else _report(run)
+    return 0 if cli.dry_run else _report(done)
 
 
 def _differences(run: Run, statuses: Collection[str]) -> str:

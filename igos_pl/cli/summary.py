@@ -70,6 +70,9 @@ def means(masks: MaskFile) -> list[str]:
     if number := int(np.isfinite(columns["energy_box"]).sum()):
         lines.append(f"means of {counted(number, 'explanation')} of an annotated object")
         lines += map(_mean, *zip(*found, strict=True))
+    if masks.evaluation:
+        lines.append("means of igos-pl evaluate")
+        lines += (_mean(name, values.astype(np.float64), "") for name, values in masks.evaluation.items())
     return [line for line in lines if line]
 
 

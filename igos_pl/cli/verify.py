@@ -8,6 +8,7 @@ from pathlib import Path
 
 from igos_pl.errors import IgosError
 from igos_pl.store import RunFolder
+from igos_pl.store.evaluations import EVALUATION, evaluation_files
 from igos_pl.store.files import check_rows
 from igos_pl.store.schema import DamagedFileError
 from igos_pl.store.seals import check_seal
@@ -25,8 +26,7 @@ def print_verification(path: Path) -> int:
     Raises:
         IgosError: if there are no results.
     """
-    run = RunFolder(path)
-    files = run.files() if path.is_dir() else [path]
+    files = [*RunFolder(path).files(), *evaluation_files(path)] if path.is_dir() else [path]
     if not files:
         raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -43,7 +43,8 @@ def _damage(file: Path) -> str:
     """The problem of a file; empty if there is none."""
     try:
         check_seal(file)
-        check_rows(file)
+        if file.name != EVALUATION:
+            check_rows(file)
     except DamagedFileError as error:
         return str(error)
     return ""

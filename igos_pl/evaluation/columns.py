@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,8 +15,21 @@ from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.data.targets import Targets
 from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, Curves, area_under_curve
 from igos_pl.evaluation.localization import localize, nothing_to_localize
-from igos_pl.solver.objective import Objective
 from igos_pl.solver.optimize import Solution
+
+
+class Passes(Protocol):
+    """What the masks of R rows cost: the objective that was minimised, for example."""
+
+    @property
+    def evaluations(self) -> Tensor:
+        """``(R,)`` forward and backward passes through the network."""
+        ...
+
+    @property
+    def forwards(self) -> Tensor:
+        """``(R,)`` passes without gradient."""
+        ...
 
 
 def explanation_columns(
@@ -24,7 +37,7 @@ def explanation_columns(
     batch: ImageBatch,
     solution: Solution,
     curves: Curves,
-    objective: Objective,
+    passes: Passes,
     label_names: Sequence[str],
     iterations: int,
     seconds: float,
@@ -38,7 +51,7 @@ def explanation_columns(
         solution: the masks of the rows.
         curves: of the masks. If metrics are off, the curves have a single point, and the insertion curve
             holds only the baseline's score.
-        objective: the objective that was minimised.
+        passes: what the masks cost.
         label_names: of the R rows.
         iterations: of the optimiser.
         seconds: the time that all rows took together.
@@ -53,8 +66,8 @@ def explanation_columns(
         "label": targets.label,
         "score": targets.score,
         "baseline_score": curves.insertion[:, 0],
-        "evaluations": objective.evaluations,
-        "forwards": objective.forwards,
+        "evaluations": passes.evaluations,
+        "forwards": passes.forwards,
         "objective": solution.objective,
     }
     for name, curve, measured in (

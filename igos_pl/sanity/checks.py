@@ -19,8 +19,9 @@ from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.errors import IgosError
-from igos_pl.explainer import PRECISIONS, Explainer
+from igos_pl.explainer import Explainer
 from igos_pl.models import Classifier
+from igos_pl.predicting import PRECISIONS
 from igos_pl.randomness import key_of
 from igos_pl.run.progress import BatchProgress
 from igos_pl.sanity.randomisation import Layer, cascade, layers_of, randomise, restored

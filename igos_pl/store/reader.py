@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
 from igos_pl.optional import imported
+from igos_pl.store.evaluations import EVALUATION, read_evaluation
 from igos_pl.store.files import open_result
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published, find
@@ -25,6 +26,7 @@ from igos_pl.store.schema import (
     EXPLANATIONS,
     HDF5_ERRORS,
     IMAGES,
+    KEYS,
     Column,
     damaged,
     decoded,
@@ -86,8 +88,8 @@ class Rows(Sequence[Explanation]):
     def flat(self) -> dict[str, NDArray[Any]]:
         """These rows as a flat table: a column for each number and text.
 
-        Masks and curves are left out; `column` gives them in the same order. The box becomes four columns,
-        and the image's path and annotated label are added.
+        Masks and curves are left out; `column` gives them in the same order. The box becomes four columns.
+        The image's path and annotated label, and the figures of ``igos-pl evaluate``, are added.
         """
         columns: dict[str, NDArray[Any]] = {}
         for name in self._masks.table.schema:
@@ -98,7 +100,8 @@ class Rows(Sequence[Explanation]):
                 columns[name] = self.column(name)
         rows = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
         images = {name: self._masks.image_table.read(name, rows) for name in ("path", "ground_truth")}
-        return {**columns, **images}
+        figures = {name: values[self.numbers] for name, values in self._masks.evaluation.items()}
+        return {**columns, **images, **figures}
 
     def to_dataframe(self) -> Any:
         """These rows as a `pandas.DataFrame`, with the columns of `flat`.
@@ -168,6 +171,7 @@ class MaskFile(Rows):
         if not paths:
             raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
         self._files, self._published = _Files(paths), published
+        self._folder = path if path.is_dir() else path.parent
         try:
             self.attributes: dict[str, Any] = dict(self._files[0].attrs)
             lengths = [_length(self._files[0][group]) for group in ("/", "images")]
@@ -233,6 +237,29 @@ class MaskFile(Rows):
         columns = {name: _values(self.image_table.read(name, rows)) for name in IMAGES}
         records = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
         return dict(zip(ids.tolist(), records, strict=True))
+
+    @property
+    def evaluation(self) -> dict[str, NDArray[np.float32]]:
+        """What ``igos-pl evaluate`` found: figures by name, one for each row; NaN for rows not judged.
+
+        Raises:
+            IgosError: if the file of the figures is damaged.
+        """
+        return self._evaluation[0]
+
+    @property
+    def evaluation_settings(self) -> dict[str, str]:
+        """How the figures of `evaluation` were found: the settings of each metric, as JSON."""
+        return self._evaluation[1]
+
+    @cached_property
+    def _evaluation(self) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+        rows = np.arange(len(self.table))
+        if not (self._folder / EVALUATION).is_file():
+            return {}, {}
+        return read_evaluation(
+            self._folder, [self.table.read_bytes(name, rows) for name in KEYS], self.attributes
+        )
 
     @cached_property
     def _image_order(self) -> tuple[NDArray[np.int64], NDArray[Any]]:

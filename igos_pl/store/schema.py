@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,8 @@ EXPLANATIONS = {
 OPTIONAL = {
     "regions": Column("i4", "(s, s) label of each cell's region; low mask values = important regions")
 }
+# The columns that identify an explanation.
+KEYS = ("sample_id", "target", "start_cell")
 
 IMAGES = {
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
@@ -124,6 +126,21 @@ IMAGES = {
     "message": Column(_TEXT, "why it is not ok, or remarks on its targets"),
     "targets": Column("i4", "number of the image's rows in the table of explanations"),
 }
+
+
+def schema_of(names: Collection[str]) -> dict[str, Column]:
+    """The schema of a table of explanations, or of figures about them.
+
+    Args:
+        names: the table's columns. A table of figures has no masks, but `KEYS` and a column for each figure.
+    """
+    if "masks" in names:
+        return with_optional(EXPLANATIONS, names)
+    figures = {name: Column("f4", _FIGURE) for name in names if name not in KEYS}
+    return {**{name: EXPLANATIONS[name] for name in KEYS}, **figures}
+
+
+_FIGURE = "a figure of igos-pl evaluate, see docs/evaluation.md; NaN where it is unknown"
 
 
 def image_columns(records: Sequence[ImageRecord]) -> Columns:

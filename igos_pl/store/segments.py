@@ -14,14 +14,7 @@ from igos_pl.data.records import BatchResult
 from igos_pl.errors import IgosError, RunError
 from igos_pl.settings import Attributes
 from igos_pl.store.index import segment_head
-from igos_pl.store.schema import (
-    EXPLANATIONS,
-    IMAGES,
-    SCHEMA_VERSION,
-    image_columns,
-    with_optional,
-    write_table,
-)
+from igos_pl.store.schema import IMAGES, SCHEMA_VERSION, image_columns, schema_of, write_table
 from igos_pl.store.seals import sealed
 
 
@@ -34,7 +27,7 @@ def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> byt
         write_attributes(file, attributes, created)
         write_table(file.create_group("images"), IMAGES, image_columns(records))
         if tables:
-            schema = with_optional(EXPLANATIONS, tables[0])
+            schema = schema_of(tables[0])
             columns: dict[str, Any] = {
                 name: np.concatenate([table[name] for table in tables]) for name in schema
             }

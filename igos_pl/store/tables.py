@@ -29,6 +29,7 @@ from igos_pl.store.schema import (
     CHUNK_ROWS,
     EXPLANATIONS,
     IMAGES,
+    KEYS,
     Column,
     create_column,
     damaged,
@@ -43,8 +44,6 @@ from igos_pl.store.seals import cannot_read
 _BLOCK_BYTES = 1 << 27
 _NEAR_BYTES = 1 << 14  # rows that are closer together are read at once
 _TOGETHER = 16  # chunks that a thread compresses at a time
-
-_KEYS = ("sample_id", "target", "start_cell")
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def sorted_tables(published: Published) -> tuple[SortedTable, SortedTable]:
             images.append(_Source.of(file, path, "images", IMAGES))
             targets = read_column(file["images"], "targets")
             rows = "sample_id" in file
-            found = [read_column(file, key) for key in _KEYS] if rows else [ids[:0]]
+            found = [read_column(file, key) for key in KEYS] if rows else [ids[:0]]
             check_counts(path, ids, targets, found[0])
             if not rows:
                 continue

@@ -21,9 +21,10 @@ from igos_pl.api.networks import Normalization, adapter_of
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
-from igos_pl.explainer import PRECISIONS, Explainer
+from igos_pl.explainer import Explainer
 from igos_pl.figures.overlay import figure_of
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
+from igos_pl.predicting import PRECISIONS
 from igos_pl.training.loggers import Picture, append_row, folder_of, log, write_pictures
 from igos_pl.training.samples import Samples
 

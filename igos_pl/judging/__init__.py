@@ -1,0 +1,1 @@
+"""Judges saliency: that of a run, and that of other methods, which is imported first."""

@@ -1,0 +1,112 @@
+"""Brings saliency of any resolution, sign and scale into the cells of a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from igos_pl.data.geometry import Frame, upsample
+from igos_pl.errors import TargetError
+
+# What happens to negative values of imported saliency.
+NEGATIVE = ("refuse", "zero", "absolute", "keep")
+
+# What an imported map shows: the network's input, or the whole image.
+COVERS = ("input", "image")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The saliency of some targets in the cells of a mask.
+
+    Attributes:
+        saliency: ``(T, s, s)`` in [0, 1], high is important.
+        note: what a person should know of it; empty if nothing.
+    """
+
+    saliency: Tensor
+    note: str = ""
+
+
+def saliency_cells(maps: NDArray[np.float64], size: int, negative: str) -> Cells:
+    """Maps as the saliency of ``size x size`` cells, each map scaled so that its largest value is 1.
+
+    A cell gets the mean of the values that lie in it.
+
+    Args:
+        maps: ``(T, h, w)``, high is important.
+        size: cells along the side; at most ``h`` and ``w``.
+        negative: ``refuse`` raises an error; ``zero`` sets negative values to 0; ``absolute`` takes absolute
+            values, before cells are made; ``keep`` keeps the order of all values: the lowest becomes 0.
+
+    Raises:
+        TargetError: if values are not finite, or are negative and refused, or a map has fewer cells.
+    """
+    height, width = maps.shape[1:]
+    if not np.isfinite(maps).all():
+        raise TargetError("its saliency has values that are not finite numbers")
+    if min(height, width) < size:
+        raise TargetError(
+            f"its saliency map has {height} x {width} values, fewer than the {size} x {size} cells of a mask:"
+            f" set --model.mask_size {min(height, width)}"
+        )
+    if negative == "refuse" and (maps < 0).any():
+        raise TargetError(
+            f"its saliency has negative values (down to {maps.min():.3g}): say what they mean by"
+            " --model.negative zero (they do not matter), absolute (they matter as much as positive ones), or"
+            " keep (they matter less than 0)"
+        )
+    if negative == "zero":
+        maps = maps.clip(0)
+    elif negative == "absolute":
+        maps = np.abs(maps)
+    pooled = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(maps)), size)
+    if negative == "keep":
+        pooled = pooled - pooled.amin((1, 2), keepdim=True)
+    peak = pooled.amax((1, 2), keepdim=True)
+    flat = (pooled == pooled[:, :1, :1]).flatten(1).all(1)
+    note = (
+        "its saliency is the same everywhere, so the order of the cells means nothing" if flat.any() else ""
+    )
+    return Cells((pooled / peak.where(peak > 0, 1)).float(), note)
+
+
+def seen_part(maps: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
+    """The part of maps of a whole image that the network sees.
+
+    Args:
+        maps: ``(T, h, w)`` of the whole upright image.
+        frame: where the network's input lies in it.
+
+    Returns:
+        ``(T, rows, columns)``; 0 where the network's input is padded.
+    """
+    height, width = maps.shape[1:]
+    scale = np.array((width / frame.width, height / frame.height) * 2)
+    left, top, right, bottom = np.round(np.array(frame.box) * scale).astype(int).tolist()
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    part = np.zeros((len(maps), bottom - top, right - left))
+    inside = maps[:, max(0, top) : bottom, max(0, left) : right]
+    row, column = max(0, -top), max(0, -left)
+    part[:, row : row + inside.shape[1], column : column + inside.shape[2]] = inside
+    return part
+
+
+def in_equal_cells(masks: Tensor, cells: int | None, input_size: tuple[int, int]) -> Tensor:
+    """Masks in ``cells x cells`` cells, so that masks of different resolution are judged alike.
+
+    Each cell gets the mean of the mask at the resolution of the network's input.
+
+    Args:
+        masks: ``(R, s, s)``.
+        cells: None for the masks as they are.
+        input_size: height and width of the network's input.
+    """
+    if cells is None or masks.shape[1:] == (cells, cells):
+        return masks
+    return F.adaptive_avg_pool2d(upsample(masks.unsqueeze(1), input_size), cells).squeeze(1)

@@ -1,0 +1,253 @@
+"""Turns saliency maps of any method into a result, with the curves of all other results."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from igos_pl.checks import check_at_least, check_choice
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.labels import ClassLabels
+from igos_pl.data.records import BatchResult
+from igos_pl.data.targets import ProposedTargets, Targets, class_targets
+from igos_pl.errors import IgosError, TargetError
+from igos_pl.evaluation.columns import explanation_columns, joined_results, with_diversity
+from igos_pl.evaluation.deletion_insertion import (
+    CURVE_STEPS,
+    curve_cells,
+    deletion_insertion_curves,
+    removal_counts,
+)
+from igos_pl.judging.cells import COVERS, NEGATIVE, Cells, saliency_cells, seen_part
+from igos_pl.judging.saliency_files import Maps, SaliencyMaps, open_maps
+from igos_pl.models import Classifier, ExplainableNetwork
+from igos_pl.predicting import BatchPredictor, row_keys
+from igos_pl.run.run import Run
+from igos_pl.settings import Attributes
+from igos_pl.solver.baselines import BASELINES, make_baselines
+from igos_pl.solver.objective import Problem
+from igos_pl.solver.optimize import Solution
+
+# The setting by which the results of imported saliency are recognised.
+IMPORTED = "saliency"
+
+
+class Importer(BatchPredictor):
+    """Imports saliency maps for the images of a data set, in ``Trainer.predict``.
+
+    The result has the format of an explainer's result. Each map becomes a mask: it is averaged in the mask's
+    cells, scaled so that its largest value is 1, and subtracted from 1, because masks are low where a cell is
+    important. Deletion and insertion are measured as for our own masks.
+
+    An image without a map, or with one that cannot be used, is recorded as failed with the reason.
+
+    Args:
+        network: the network that was explained. It proposes the targets, unless the maps have labels.
+        saliency: a folder with a ``.npy``, ``.npz`` or grey ``.png`` file for each image; an ``.npz`` or
+            ``.h5`` file with an entry for each image; or maps from `igos_pl.judging.saliency_files`. Each
+            entry has the image's name, with or without its ending. It is ``(h, w)``; ``(targets, h, w)`` in
+            the order in which the network proposes the targets; ``(targets, channels, h, w)``, of which the
+            channels are summed; or, for classifiers, an archive of arrays named by their labels.
+        method: the name of the method that made the maps.
+        mask_size: s, cells along the side of a mask; at most the resolution of the maps.
+        negative: what negative values mean: ``refuse`` (raise an error), ``zero`` (unimportant),
+            ``absolute`` (as important as positive ones) or ``keep`` (less important than 0).
+        covers: whether a map shows the network's ``input`` or the whole ``image``. This matters only where
+            the network's preprocessing crops or pads images.
+        baseline: of the curves: ``blur``, ``black``, ``mean`` or ``noise``.
+        metrics: whether deletion and insertion curves are computed.
+        seed: the random seed of the baseline ``noise``.
+        micro_batch_size: perturbed images per forward pass; by default chosen for the device.
+    """
+
+    verb = "import"
+    not_settings = frozenset({IMPORTED})  # the maps' own facts describe them
+
+    def __init__(
+        self,
+        network: ExplainableNetwork,
+        saliency: str | SaliencyMaps,
+        method: str = "imported",
+        mask_size: int = 28,
+        negative: Literal["refuse", "zero", "absolute", "keep"] = "refuse",
+        covers: Literal["input", "image"] = "input",
+        baseline: Literal["blur", "black", "mean", "noise"] = "blur",
+        metrics: bool = True,
+        seed: int = 63,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(network, micro_batch_size)
+        if not method:
+            raise IgosError("method is empty: name the method that made the saliency maps, as in grad-cam")
+        check_at_least("mask_size", mask_size, 2)
+        check_choice("negative", negative, NEGATIVE)
+        check_choice("covers", covers, COVERS)
+        check_choice("baseline", baseline, BASELINES)
+        self.saliency = saliency
+        self.method = method
+        self.mask_size = mask_size
+        self.negative = negative
+        self.covers = covers
+        self.baseline = baseline
+        self.metrics = metrics
+        self.seed = seed
+        self._opened: SaliencyMaps | None = None
+
+    @property
+    def maps(self) -> SaliencyMaps:
+        """The maps, which are opened when they are first needed."""
+        if self._opened is None:
+            given = self.saliency
+            self._opened = given if isinstance(given, SaliencyMaps) else open_maps(given)
+        return self._opened
+
+    def facts(self) -> Attributes:
+        """What identifies the maps, and the precision."""
+        return {**self.maps.facts(), **super().facts()}
+
+    def on_predict_start(self) -> None:
+        """Compare the names of the images with those of the maps.
+
+        Raises:
+            IgosError: if no image has a map, or two images share one.
+        """
+        super().on_predict_start()
+        missing, unused = self.maps.check(list(Run.of(self.trainer).assigned))
+        if not self.trainer.is_global_zero:
+            return
+        log = logging.getLogger(__name__)
+        if missing:
+            log.warning("%d images have no saliency map: %s, ...", len(missing), missing[0])
+        if unused:
+            log.warning("%d saliency maps belong to no image of this run: %s, ...", len(unused), unused[0])
+
+    def explain_images(self, batch: ImageBatch) -> BatchResult:
+        """Import the maps of a batch. Images without a map are recorded as failed.
+
+        Raises:
+            TargetError: if the maps of an image cannot be used.
+        """
+        found = [self.maps.of(record.sample_id) for record in batch.records]
+        here = [place for place, maps in enumerate(found) if maps is not None]
+        missing = [
+            record.failed(f"{self.maps.name} has no saliency map of this image")
+            for record, maps in zip(batch.records, found, strict=True)
+            if maps is None
+        ]
+        if not here:
+            return BatchResult(missing)
+        part = replace(
+            batch,
+            images=batch.images[here],
+            records=[batch.records[place] for place in here],
+            truth=[batch.truth[place] for place in here],
+        )
+        imported = self._import(part, [maps for maps in found if maps is not None])
+        return joined_results([imported, BatchResult(missing)])
+
+    def _import(self, batch: ImageBatch, maps: Sequence[Maps]) -> BatchResult:
+        began = time.perf_counter()
+        images = self.network.normalize(batch.images.clone())
+        names = [record.sample_id for record in batch.records]
+        made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
+        proposed = self.network.propose(images.clone(), batch.truth_in_input())
+        targets = self._targets(images, proposed, maps)
+        cells = [
+            self._cells(each, batch.records[place].seen().input_size, batch, place)
+            for place, each in enumerate(maps)
+        ]
+        masks = 1 - torch.cat([each.saliency for each in cells]).to(images.device)
+        notes = [
+            "; ".join(part for part in (note, each.note) if part)
+            for note, each in zip(proposed.notes, cells, strict=True)
+        ]
+        rows, size = len(targets), (images.shape[-2], images.shape[-1])
+        problem = Problem(images, self.network.normalize(made), targets, row_keys(self.seed, targets, batch))
+        removed = curve_cells(targets, self.mask_size, size)
+        counts = removal_counts(removed, CURVE_STEPS) if self.metrics else removed.new_zeros(rows, 1)
+        curves = deletion_insertion_curves(
+            self.network, problem, masks, counts, self.sized_micro_batches(images.device)
+        )
+        unknown = masks.new_full((rows,), torch.nan)
+        columns = explanation_columns(
+            targets,
+            batch,
+            Solution(masks, unknown, torch.zeros(rows, dtype=torch.bool)),
+            curves,
+            _NoPasses(torch.zeros(rows, dtype=torch.int64)),
+            label_names=[self.network.label_name(label) for label in targets.label.tolist()],
+            iterations=0,
+            seconds=time.perf_counter() - began,
+        )
+        return self.result_of(batch, targets, notes, with_diversity(columns))
+
+    def _cells(self, maps: Maps, input_size: tuple[int, int], batch: ImageBatch, place: int) -> Cells:
+        values, frame = maps.values, batch.records[place].seen()
+        if self.covers == "image":
+            values = seen_part(values, frame)
+        return saliency_cells(values, self.mask_size, self.negative)
+
+    def _targets(self, images: Tensor, proposed: ProposedTargets, maps: Sequence[Maps]) -> Targets:
+        """A row for each map."""
+        counts = torch.bincount(proposed.targets.image, minlength=len(maps)).tolist()
+        for each, count in zip(maps, counts, strict=True):
+            if each.labels is None and len(each.values) != count:
+                raise TargetError(_wrong_number(len(each.values), count))
+        if all(each.labels is None for each in maps):
+            return proposed.targets
+        if not isinstance(self.network, Classifier):
+            raise IgosError(
+                f"The saliency maps have labels, but {self.network.name} is no classifier: give the maps of"
+                " each image as one array, in the order of its detections"
+            )
+        classes = ClassLabels(self.network.class_names)
+        image: list[int] = []
+        label: list[int] = []
+        for place, each in enumerate(maps):
+            own = proposed.targets.label[proposed.targets.image == place].tolist()
+            labels = own if each.labels is None else [_label(classes, text) for text in each.labels]
+            image += [place] * len(labels)
+            label += labels
+        number = torch.tensor(image, device=images.device)
+        classified = torch.tensor(label, device=images.device)
+        with torch.no_grad():
+            whole = self.network.probabilities(images.clone())
+        if not 0 <= min(label) <= max(label) < whole.shape[1]:
+            raise TargetError(
+                f"a saliency map has the label {max(label)}, but the network has {whole.shape[1]} classes"
+            )
+        return class_targets(number, classified, whole[number, classified])
+
+
+@dataclass(frozen=True)
+class _NoPasses:
+    """What imported maps cost is not known; it is recorded as 0."""
+
+    evaluations: Tensor
+
+    @property
+    def forwards(self) -> Tensor:
+        return self.evaluations
+
+
+def _label(classes: ClassLabels, text: str) -> int:
+    try:
+        return int(text) if text.isdecimal() else classes.of(text)
+    except IgosError as error:
+        raise TargetError(f"a saliency map is named {text!r}: {error}") from error
+
+
+def _wrong_number(maps: int, targets: int) -> str:
+    text = f"it has {maps} saliency maps, but the network proposes {targets} targets"
+    if targets == 1:
+        return (
+            f"{text}: for several classes, name each map by its label (an .npz, or a group in HDF5), or set"
+            " --model.network.top_k. Channels of one map must have the shape (1, channels, h, w)"
+        )
+    return f"{text}: give one map for each, in their order"

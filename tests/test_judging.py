@@ -1,0 +1,393 @@
+"""Metrics against known values: a linear network, whose score falls by a known amount with each cell."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+import igos_pl
+from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.batches import ImageBatch
+from igos_pl.data.geometry import Frame
+from igos_pl.data.records import ImageRecord
+from igos_pl.data.targets import ProposedTargets, Targets, class_targets
+from igos_pl.errors import IgosError
+from igos_pl.judging.cells import in_equal_cells, saliency_cells, seen_part
+from igos_pl.judging.evaluate import means_of
+from igos_pl.judging.metrics import METRICS, Asked, asked_for
+from igos_pl.judging.rows import Rows, seeded
+from igos_pl.models import ExplainableNetwork
+from igos_pl.solver.baselines import make_baselines
+from igos_pl.solver.micro_batches import MicroBatches
+from igos_pl.solver.objective import Problem
+
+SIDE = 6
+CELLS = SIDE * SIDE
+
+
+class Sum(ExplainableNetwork):
+    """Its score is a weighted sum of the pixels, so that each cell adds a known part."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__(nn.Identity(), input_size=SIDE, mean=(0.0,) * 3, std=(1.0,) * 3)
+        self.weights = weights
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        return (images * self.weights).sum((1, 2, 3))
+
+    def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
+        image = torch.arange(len(images))
+        return ProposedTargets(
+            class_targets(image, torch.zeros_like(image), self.score(images, image)), [""] * len(images)
+        )
+
+
+def parts() -> Tensor:
+    """``(2, 6, 6)`` what each cell adds to the score of each of two images, all different and positive."""
+    order = torch.randperm(CELLS, generator=torch.Generator().manual_seed(0))
+    one = (order.float() + 1).reshape(SIDE, SIDE) / CELLS**2
+    return torch.stack([one, one.flip(0)])
+
+
+def rows_of(
+    saliency: Tensor, baseline: str = "black", samples: int = 0, truth: Sequence[GroundTruth] | None = None
+) -> Rows:
+    """Two images whose cells add `parts` to their scores, and masks for them."""
+    pixels = (parts() * 9).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()  # in [0, 1]
+    network = Sum(torch.full((3, SIDE, SIDE), 1 / 27))
+    names = ["a", "b"]
+    frame = Frame.of(SIDE, SIDE, (SIDE, SIDE), "squash")
+    records = [ImageRecord(name, name, frame) for name in names]
+    batch = ImageBatch(pixels, records, truth or [GroundTruth()] * 2)
+    baselines = make_baselines(baseline, pixels, names, 0)
+    targets = network.propose(pixels, batch.truth).targets
+    return Rows(
+        network, Problem(pixels, baselines, targets, [1, 2]), 1 - saliency, batch, MicroBatches(7), samples
+    )
+
+
+def curve(values: Tensor, steps: int) -> Tensor:
+    """What is left after the first cells of an order are removed, at the points of a curve."""
+    left = torch.cat([values.sum()[None], values.sum() - values.cumsum(0)])
+    counts = (torch.linspace(0, 1, steps + 1, dtype=torch.float64) * CELLS).round().long()
+    return left[counts]
+
+
+def area(values: Tensor) -> float:
+    return float(torch.trapezoid(values, dx=1 / (len(values) - 1)))
+
+
+def saliency_of(values: Tensor) -> Tensor:
+    return values / values.amax((1, 2), keepdim=True)
+
+
+def figures(name: str, rows: Rows) -> dict[str, list[float]]:
+    (asked,) = asked_for(name)
+    return {key: values.tolist() for key, values in asked.compute(rows).items()}
+
+
+def test_deletion_and_insertion_of_a_linear_network() -> None:
+    found = figures("deletion_insertion:black", rows_of(saliency_of(parts())))
+    for row, values in enumerate(parts()):
+        best = values.flatten().sort(descending=True).values
+        deletion = area(curve(best, 50))
+        insertion = area(values.sum() - curve(best, 50))
+        assert found["deletion"][row] == pytest.approx(deletion, abs=1e-5)
+        assert found["insertion"][row] == pytest.approx(insertion, abs=1e-5)
+        assert found["difference"][row] == pytest.approx(insertion - deletion, abs=1e-5)
+
+
+def test_morf_and_lerf_of_a_linear_network() -> None:
+    found = figures("morf_lerf:black", rows_of(saliency_of(parts())))
+    for row, values in enumerate(parts()):
+        ascending = values.flatten().sort().values
+        morf, lerf = curve(ascending.flip(0), 20), curve(ascending, 20)
+        assert found["morf"][row] == pytest.approx(area(morf), abs=1e-5)
+        assert found["lerf"][row] == pytest.approx(area(lerf), abs=1e-5)
+        assert found["lerf_morf"][row] == pytest.approx(area(lerf) - area(morf), abs=1e-5)
+        assert found["aopc"][row] == pytest.approx(float((values.sum() - morf).mean()), abs=1e-5)
+
+
+def test_noise_as_baseline_needs_the_names_alone() -> None:
+    saliency = saliency_of(parts())
+    assert figures("morf_lerf:noise", rows_of(saliency, "noise")) == figures(
+        "morf_lerf:noise", rows_of(saliency, "noise")
+    )
+
+
+def test_in_painting_of_one_colour_changes_nothing() -> None:
+    pytest.importorskip("cv2")
+    rows = rows_of(saliency_of(parts()))
+    grey = torch.full((2, 3, SIDE, SIDE), 51 / 255)  # a value of eight bits
+    problem = Problem(grey, grey, rows.problem.targets, rows.problem.keys)
+    flat = Rows(
+        rows.network, problem, rows.masks, ImageBatch(grey, rows.batch.records, rows.batch.truth),
+        MicroBatches(7),
+    )  # fmt: skip
+    score = float(rows.network.score(grey, problem.targets)[0])
+    found = figures("deletion_insertion:inpaint", flat)
+    np.testing.assert_allclose(found["deletion"], score, atol=1e-5)
+    np.testing.assert_allclose(found["insertion"], score, atol=1e-5)
+    assert figures("morf_lerf:inpaint", flat)["aopc"] == pytest.approx([0, 0], abs=1e-5)
+
+
+def test_in_painting_takes_colours_from_around() -> None:
+    """One bright cell in a dark image: painting over it costs the whole score, over others nothing."""
+    pytest.importorskip("cv2")
+    rows = rows_of(saliency_of(parts()))
+    pixels = torch.zeros(2, 3, SIDE, SIDE)
+    pixels[:, :, 2, 3] = 1
+    problem = Problem(pixels, pixels, rows.problem.targets, rows.problem.keys)
+    batch = ImageBatch(pixels, rows.batch.records, rows.batch.truth)
+    right, wrong = torch.ones(2, SIDE, SIDE), torch.ones(2, SIDE, SIDE)
+    right[:, 2, 3], wrong[:, 2, 3] = 0, 1
+    wrong[:, 5, 5] = 0
+    areas = [
+        figures("deletion_insertion:inpaint", Rows(rows.network, problem, masks, batch, MicroBatches(9)))
+        for masks in (right, wrong)
+    ]
+    assert max(areas[0]["deletion"]) < min(areas[1]["deletion"])
+    assert min(areas[0]["insertion"]) > max(areas[1]["insertion"])
+
+
+def test_road_prefers_the_true_order_and_takes_the_reverse_for_its_opposite() -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    right = figures("road", rows_of(saliency_of(parts())))["road"]
+    wrong = figures("road", rows_of(saliency_of(parts().max() - parts())))["road"]
+    assert min(right) > 0.01
+    assert max(wrong) < -0.01
+    assert figures("road", rows_of(saliency_of(parts())))["road"] == right  # its noise is seeded
+
+
+def test_infidelity_is_zero_for_what_the_score_is_made_of() -> None:
+    pytest.importorskip("captum")
+    right = figures("infidelity:black", rows_of(saliency_of(parts()), samples=20))["infidelity"]
+    wrong = figures("infidelity:black", rows_of(saliency_of(parts().flip(2)), samples=20))["infidelity"]
+    assert max(right) < 1e-9
+    assert min(wrong) > 1e-6
+
+
+def test_mufidelity_is_one_for_what_the_score_is_made_of() -> None:
+    pytest.importorskip("quantus")
+    right = figures("mufidelity:black", rows_of(saliency_of(parts()), samples=20))["mufidelity"]
+    opposite = saliency_of(parts().max() - parts())
+    wrong = figures("mufidelity:black", rows_of(opposite, samples=20))["mufidelity"]
+    np.testing.assert_allclose(right, 1, atol=1e-4)
+    np.testing.assert_allclose(wrong, -1, atol=1e-4)
+
+
+def test_sparseness_and_complexity_of_one_cell_and_of_half() -> None:
+    pytest.importorskip("quantus")
+    some = torch.zeros(2, SIDE, SIDE)
+    some[0, 1, 4] = 0.3
+    some[1, :3] = 0.5
+    rows = rows_of(some)
+    np.testing.assert_allclose(figures("sparseness", rows)["sparseness"], [1 - 1 / CELLS, 0.5], atol=1e-4)
+    half = np.log(CELLS / 2)
+    np.testing.assert_allclose(figures("complexity", rows)["complexity"], [0, half], atol=1e-4)
+    for level in (0.0, 0.5):
+        constant = rows_of(torch.full((2, SIDE, SIDE), level), samples=2)
+        for name in ("sparseness", "complexity", "mufidelity"):
+            assert np.isnan(figures(name, constant)[name]).all()
+
+
+def test_games_judge_by_the_objects_of_the_class() -> None:
+    saliency = torch.zeros(2, SIDE, SIDE)
+    saliency[:, 1, 1] = 1
+    inside = GroundTruth(boxes=np.array([[0, 0, 3, 3], [4, 4, 6, 6]], np.float32), names=("0", "x"))
+    outside = GroundTruth(boxes=np.array([[4, 4, 6, 6]], np.float32), names=("0",))
+    rows = rows_of(saliency, truth=[inside, outside])
+    assert figures("pointing_game", rows)["pointing_game_box"] == [1, 0]
+    assert figures("energy_game", rows)["energy_game_box"] == [1, 0]
+    assert np.isnan(figures("energy_game", rows)["energy_game_mask"]).all()
+    assert np.isnan(figures("pointing_game", rows_of(saliency))["pointing_game_box"]).all()
+
+
+def test_means_count_the_rows_of_an_image_together() -> None:
+    values = np.array([1.0, 2, 3, np.nan])
+    alone = means_of({"x": values}, np.array(["a", "b", "c", "d"]))["x"]
+    assert (alone.number, alone.mean) == (3, 2)
+    assert alone.error == pytest.approx(np.std(values[:3], ddof=1) / np.sqrt(3))
+    same = means_of({"x": np.array([1.0, 1, 3, 3])}, np.array(["a", "a", "b", "b"]))["x"]
+    assert same.error == pytest.approx(means_of({"x": np.array([1.0, 3])}, np.array(["a", "b"]))["x"].error)
+    assert means_of({"x": np.array([np.nan])}, np.array(["a"]))["x"].number == 0
+
+
+def test_seeds_are_given_back() -> None:
+    random.seed(0)
+    before = random.random(), torch.rand(1).item()
+    random.seed(0)
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    with seeded(7):
+        drawn = random.random(), torch.rand(1).item()
+    assert random.random() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with seeded(7):
+        assert (random.random(), torch.rand(1).item()) == drawn
+
+
+def test_cells_of_any_map() -> None:
+    maps = np.zeros((1, 4, 8))
+    maps[0, :2, :4] = 3
+    found = saliency_cells(maps, 2, "refuse").saliency
+    assert found.tolist() == [[[1, 0], [0, 0]]]
+    signed = np.array([[[-2.0, 1], [0, 0.5]]])
+    assert saliency_cells(signed, 2, "zero").saliency.tolist() == [[[0, 1], [0, 0.5]]]
+    assert saliency_cells(signed, 2, "absolute").saliency.tolist() == [[[1, 0.5], [0, 0.25]]]
+    kept = saliency_cells(signed, 2, "keep").saliency
+    torch.testing.assert_close(kept, torch.tensor([[[0, 1], [2 / 3, 2.5 / 3]]]))
+    assert "the same everywhere" in saliency_cells(np.ones((1, 4, 4)), 2, "refuse").note
+    assert (saliency_cells(np.zeros((1, 4, 4)), 2, "refuse").saliency == 0).all()
+    for bad, size, words in (
+        (signed, 2, "--model.negative zero"),
+        (np.full((1, 4, 4), np.nan), 2, "not finite"),
+        (np.ones((1, 4, 3)), 4, "--model.mask_size 3"),
+    ):
+        with pytest.raises(IgosError, match=words):
+            saliency_cells(bad, size, "refuse")
+
+
+def test_the_part_of_a_map_that_the_network_sees() -> None:
+    whole = np.arange(100.0).reshape(1, 10, 10)
+    crop = Frame(20, 20, (4.0, 4.0, 16.0, 16.0), (12, 12))
+    assert (seen_part(whole, crop) == whole[:, 2:8, 2:8]).all()
+    padded = Frame(10, 10, (0.0, -5.0, 10.0, 15.0), (20, 10))
+    found = seen_part(whole, padded)
+    assert found.shape == (1, 20, 10)
+    assert (found[:, 5:15] == whole).all()
+    assert (found[:, :5] == 0).all()
+
+
+def test_masks_in_equal_cells() -> None:
+    masks = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert in_equal_cells(masks, None, (24, 24)) is masks
+    assert in_equal_cells(masks, 4, (24, 24)) is masks
+    assert in_equal_cells(masks, 8, (24, 24)).shape == (2, 8, 8)
+    level = torch.full((1, 5, 5), 0.3)
+    torch.testing.assert_close(in_equal_cells(level, 3, (24, 24)), torch.full((1, 3, 3), 0.3))
+
+
+def test_what_is_asked_for() -> None:
+    names = [one.name for one in asked_for("road, aopc:black,deletion_insertion", cells=7)]
+    assert names == ["road-cells7", "morf_lerf-black-cells7", "deletion_insertion-mean-cells7"]
+    assert [one.name for one in asked_for("morf,lerf")] == ["morf_lerf-mean"]
+    assert list(asked_for("aopc")[0].columns) == ["morf_mean", "lerf_mean", "lerf_morf_mean", "aopc_mean"]
+    assert asked_for("infidelity", samples=9)[0].samples == 9
+    assert asked_for("road", samples=9)[0].samples == 0
+    for words, message in (
+        ("raod", "did you mean road"),
+        ("road:black", "it uses none"),
+        ("morf_lerf:white", "blur, black, mean, noise, inpaint"),
+        ("infidelity:inpaint", "infidelity has no baseline 'inpaint'"),
+        (" ,", "No metric is named"),
+    ):
+        with pytest.raises(IgosError, match=message):
+            asked_for(words)
+
+
+def test_columns_of_all_metrics_differ_from_each_other_and_from_those_of_results() -> None:
+    from igos_pl.store.schema import EXPLANATIONS, IMAGES
+
+    names = [
+        column
+        for metric in METRICS.values()
+        for baseline in metric.baselines or (None,)
+        for column in Asked(metric, baseline).columns
+    ]
+    assert len(set(names)) == len(names)
+    assert not set(names) & {*EXPLANATIONS, *IMAGES}
+
+
+class Quadrant(nn.Module):
+    """Two classes: how bright the upper left and the lower right quarter of the image are."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        half = images.shape[-1] // 2
+        first = images[:, :, :half, :half].mean((1, 2, 3))
+        return torch.stack([first, images[:, :, half:, half:].mean((1, 2, 3))], 1) * 8
+
+
+def test_import_and_judge_in_memory() -> None:
+    images = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 0.2
+    images[:, :, :6, :6] += 0.7
+    maps = torch.zeros(3, 12, 12)
+    maps[:, :6, :6] = 2.0
+    network = Quadrant()
+    right = igos_pl.import_saliency(maps, network, images, 0, "oracle", mask_size=6)
+    wrong = igos_pl.import_saliency(maps.flip(1, 2), network, images, 0, "fool", mask_size=6)
+    assert right.attributes["method"] == "oracle"
+    assert right.saliency.max() == 1
+    assert right.saliency[0, :3, :3].min() == 1
+    assert (right.label == 0).all()
+    assert (right.insertion - right.deletion > wrong.insertion - wrong.deletion).all()
+    for metric in ("deletion_insertion:black", "lerf_morf:mean"):
+        good, bad = (igos_pl.evaluate(each, metric, network, images, 0) for each in (right, wrong))
+        assert set(good) == set(asked_for(metric)[0].columns)
+        name = list(good)[2]
+        assert (good[name] > bad[name]).all()
+    pooled = igos_pl.evaluate(right, "deletion_insertion:black", network, images, 0, cells=3)
+    assert next(iter(pooled)) == "deletion_black_cells3"
+
+
+def test_channels_are_summed_and_lists_may_differ_in_size() -> None:
+    images, network = torch.rand(2, 3, 12, 12), Quadrant()
+    channels = torch.rand(2, 3, 12, 12)
+    by_channel = igos_pl.import_saliency(channels, network, images, mask_size=6, metrics=False)
+    summed = igos_pl.import_saliency(channels.sum(1), network, images, mask_size=6, metrics=False)
+    np.testing.assert_allclose(by_channel.masks, summed.masks, atol=1e-6)
+    sizes = igos_pl.import_saliency([np.ones((5, 7)), np.ones((9, 9))], network, images, metrics=False)
+    assert sizes.masks.shape == (2, 5, 5)
+    several = igos_pl.import_saliency(
+        [torch.rand(2, 6, 6), torch.rand(2, 6, 6)], network, images, top_k=2, metrics=False
+    )
+    assert several.target.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("saliency", "message"),
+    [
+        (torch.rand(3, 6, 6), "3 saliency maps for 2 images"),
+        (torch.rand(2), r"\(N, h, w\)"),
+        ("maps/", "igos-pl import"),
+        (-torch.rand(2, 6, 6), "negative"),
+        ([torch.rand(2, 6, 6)] * 2, "2 saliency maps, but the network proposes 1"),
+    ],
+)
+def test_saliency_that_is_refused(saliency: Any, message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        igos_pl.import_saliency(saliency, Quadrant(), torch.rand(2, 3, 12, 12))
+
+
+def test_sensitivity_explains_again() -> None:
+    pytest.importorskip("captum")
+    network, images = tiny.tiny_classifier(), tiny.pictures(2).float() / 255
+    explainer = igos_pl.Explainer(network, mask_size=6, iterations=2)
+    result = igos_pl.explain(network, images, mask_size=6, iterations=2)
+    found = igos_pl.evaluate(result, "sensitivity", network, images, explainer=explainer, samples=2)
+    assert found["sensitivity"].shape == (2,)
+    assert (found["sensitivity"] > 0).all()
+    again = igos_pl.evaluate(result, "sensitivity", network, images, explainer=explainer, samples=2)
+    np.testing.assert_array_equal(found["sensitivity"], again["sensitivity"])
+    assert network.targets == "predicted"
+    assert explainer.metrics
+    foreign = igos_pl.import_saliency(torch.rand(2, 24, 24), network, images, method="grad-cam")
+    with pytest.raises(IgosError, match="masks of grad-cam were imported"):
+        igos_pl.evaluate(foreign, "sensitivity", network, images)
+
+
+def test_another_network_or_other_images_are_noticed() -> None:
+    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)) * 0.2
+    images[:, :, :6, :6] += 0.7
+    result = igos_pl.import_saliency(torch.rand(2, 6, 6), Quadrant(), images, 0)
+    with pytest.raises(IgosError, match="the run recorded a score of"):
+        igos_pl.evaluate(result, "morf", Quadrant(), images * 0.1, 0)
+    with pytest.raises(IgosError, match="explanations are of other images"):
+        igos_pl.evaluate(result, "morf", Quadrant(), images[:1], 0)
