@@ -56,6 +56,8 @@ def evaluate(words: list[str]) -> int:
     if config.is_file():
         settings = [f"--config={config}", *settings]
     cli = parsed(settings, EvaluateCLI, Importer if imported else Explainer)
+    if cli.dry_run:
+        raise IgosError("evaluate has no --dry_run: try it with --data.limit 10, and go on without the limit")
     trainers: list[Trainer] = []
 
     def trainer_in(folder: Path, one: Asked) -> Trainer:

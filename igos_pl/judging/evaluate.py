@@ -55,9 +55,23 @@ def evaluate_run(
         raise IgosError(f"{path} is not the output folder of a run")
     run = ExplainedRun(path)
     check_network(network, run.attributes)
-    names = run.images()
     judges = [Judge(network, run, each, explainer) for each in asked]
-    data.only = names
+    names = run.images()
+    before, data.only = data.only, names
+    try:
+        return _pass_by_pass(path, judges, data, names, trainer_in)
+    finally:
+        data.only = before
+
+
+def _pass_by_pass(
+    path: Path,
+    judges: Sequence[Judge],
+    data: SampleDataModule,
+    names: set[str],
+    trainer_in: Callable[[Path, Asked], Trainer],
+) -> Ending:
+    """A pass over the data for each metric, until a signal stops one."""
     ending = Ending.FINISHED
     for judge in judges:
         trainer = trainer_in(path / FIGURES / judge.asked.name, judge.asked)

@@ -208,6 +208,20 @@ class Judge(BatchPredictor):
             self._explainer[0],
         )
 
+    def _check_scores(self, rows: Rows, explanations: Sequence[Explanation]) -> None:
+        """Raise if the network scores a target in another way than in the run."""
+        if not self.network.proposes_its_scores:
+            return
+        everything = torch.arange(len(rows), device=rows.masks.device)
+        now = rows.score_shown(torch.ones_like(rows.masks), everything).tolist()
+        for explanation, score in zip(explanations, now, strict=True):
+            if abs(score - explanation.score) > _SAME_SCORE:
+                raise TargetError(
+                    f"the run recorded a score of {explanation.score:.2f} for {explanation.label_name}, but"
+                    f" the network gives {score:.2f}: is it the same network, with the same weights, and the"
+                    " same image?"
+                )
+
     def _targets(self, images: Tensor, batch: ImageBatch, found: Sequence[Sequence[Explanation]]) -> Targets:
         """The targets of the recorded rows."""
         if isinstance(self.network, Classifier):

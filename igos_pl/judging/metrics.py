@@ -207,8 +207,8 @@ def _one(word: str, cells: int | None, samples: int | None) -> Asked:
     if metric is None:
         known = [*METRICS, *(figure for each in METRICS.values() for figure in each.figures)]
         close = closest(name, known)
-        advice = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(METRICS)}"
-        raise IgosError(f"There is no metric {name!r}: {advice} igos-pl evaluate --metrics help lists them")
+        advice = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(METRICS)}."
+        raise IgosError(f"There is no metric {name!r}: {advice} igos-pl evaluate --metrics help lists all")
     if colon and baseline not in metric.baselines:
         choices = f"choose one of {', '.join(metric.baselines)}" if metric.baselines else "it uses none"
         raise IgosError(f"{word!r}: {metric.name} has no baseline {baseline!r}: {choices}")
