@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -166,7 +166,8 @@ class Explainer(BatchPredictor):
         # A clone, because some networks change their input.
         proposed = self.network.propose(images.clone(), batch.truth_in_input())
         targets = self.start.expand(proposed.targets)
-        labels, notes = None, proposed.notes
+        labels: Tensor | None = None
+        notes: Sequence[str] = proposed.notes
         if self.regions is not None:
             labels, gone = self.regions.label_maps(batch, self.mask_size)
             notes = ["; ".join(filter(None, pair)) for pair in zip(notes, gone, strict=True)]
