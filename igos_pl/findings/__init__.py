@@ -1,4 +1,4 @@
-"""What a network looks at over a whole data set: places, clusters and confusions that no single mask shows."""
+"""What a network looks at over a whole data set, which no single mask shows."""
 
 from igos_pl.findings.find import find
 from igos_pl.findings.results import Cluster, Confusion, Finding, Findings
