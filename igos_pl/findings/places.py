@@ -14,7 +14,7 @@ _DEPTH = SIDE // 8  # an edge is the middle half of a side, an eighth deep
 AREA = 1 / 16  # of each corner and of each edge, as a share of the image
 
 # A mask is concentrated in a place if the place holds three times as much saliency as its area would.
-CONCENTRATED = 3 * AREA
+CONCENTRATED = 2.5 * AREA
 
 # A box is enlarged by this share of the image on all sides, because masks are coarse.
 _MARGIN = 1 / SIDE
