@@ -64,7 +64,7 @@ def _features(shares: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _groups(features: NDArray[np.float64], seed: int) -> list[NDArray[np.int64]]:
     """The places of the masks of each group that is apart from all others."""
-    cluster = imported("sklearn.cluster", "report", "Findings")
+    cluster = imported("sklearn.cluster", "report", "The search for findings")
     number = min(_MOST_GROUPS, len(features) // _MASKS_OF_A_GROUP)
     labels = cluster.KMeans(number, n_init=4, random_state=seed).fit(features).labels_
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -86,7 +86,7 @@ def _valley(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     is at least twice as long as the middle, so a mask of both would lie in the middle with a probability of
     at least 1/3.
     """
-    stats = imported("scipy.stats", "report", "Findings")
+    stats = imported("scipy.stats", "report", "The search for findings")
     places = np.concatenate([_projected(one, other), 1 - _projected(other, one)])
     middle = np.count_nonzero((places > 1 / 3) & (places < 2 / 3))
     end = min(np.count_nonzero(places <= 1 / 3), np.count_nonzero(places >= 2 / 3))

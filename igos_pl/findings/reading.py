@@ -41,7 +41,7 @@ class Units:
 def units_of(masks: MaskFile) -> Units:
     """Choose an explanation for each image and class: the first target's, with its best start."""
     numbers = np.arange(len(masks))
-    good = np.flatnonzero(masks.table.read_bytes("status", numbers) == b"ok") if len(masks) else numbers
+    good = np.flatnonzero(masks.table.read_bytes("status", numbers) == b"ok")
     images = _places(masks, "sample_id", good)[1]
     names, classes = _places(masks, "label_name", good)
     keys = [masks.read(name, good) for name in ("target", "best")]

@@ -126,7 +126,7 @@ def _tests(name: str, pattern: _Pattern, units: Units) -> list[_Test]:
 
 def _corrected(tests: Sequence[_Test]) -> NDArray[np.float64]:
     """The p-values of all tests, corrected for their number."""
-    stats = imported("scipy.stats", "report", "Findings")
+    stats = imported("scipy.stats", "report", "The search for findings")
     if not tests:
         return np.empty(0)
     hits, images, other_hits, others = np.array(
@@ -201,6 +201,6 @@ _MEANINGS = {
 
 def _interval(hits: int, images: int) -> tuple[float, float]:
     """Wilson's interval of a share, at 95% confidence."""
-    stats = imported("scipy.stats", "report", "Findings")
+    stats = imported("scipy.stats", "report", "The search for findings")
     found = stats.binomtest(hits, images).proportion_ci(method="wilson")
     return float(found.low), float(found.high)

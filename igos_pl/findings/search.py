@@ -33,7 +33,9 @@ def find(masks: MaskFile, seed: int = 0) -> Findings:
     Raises:
         IgosError: if scikit-learn is not installed, or the masks are not square grids.
     """
-    imported("sklearn", "report", "Findings")
+    imported("sklearn", "report", "The search for findings")
+    if not len(masks):
+        return Findings([], [], [], ["Nothing was explained."])
     units = units_of(masks)
     sample = _sample(units, seed)
     shares, pooled, faint = _measured(masks, units, sample)
