@@ -317,7 +317,7 @@ def test_blocks_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mon
     saliency[labels == 1] = spots(random, int((labels == 1).sum()), (0, 0), 0.02)
     path = write_result(tmp_path / "a.h5", saliency, labels)
     whole = found_in(path)
-    monkeypatch.setattr("igos_pl.findings.reading._BLOCK", 7)
+    monkeypatch.setattr("igos_pl.findings.reading._BLOCK_CELLS", 7 * CELLS**2)
     parts = found_in(path)
     assert whole.findings
     assert parts.findings == whole.findings

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 
 SIDE = 16  # p: pooled masks have p x p cells
-_BLOCK = 4096  # masks that are read at once
+_BLOCK_CELLS = 1 << 22  # cells of the masks that are read at once
 _SAMPLES = 8  # positions in a pooled cell, along each side, at which a mask is interpolated
 
 
@@ -42,23 +44,26 @@ def units_of(masks: MaskFile) -> Units:
     """Choose an explanation for each image and class: the first target's, with its best start."""
     numbers = np.arange(len(masks))
     good = np.flatnonzero(masks.table.read_bytes("status", numbers) == b"ok")
-    images = _places(masks, "sample_id", good)[1]
-    names, classes = _places(masks, "label_name", good)
+    images, classes = (_places(masks, name, good) for name in ("sample_id", "label_name"))
     keys = [masks.read(name, good) for name in ("target", "best")]
-    order = np.lexsort((-keys[1].astype(np.int64), keys[0], classes, images))
-    pairs = np.stack([images, classes])[:, order]
+    order = np.lexsort((-keys[1].astype(np.int64), keys[0], classes[1], images[1]))
+    pairs = np.stack([images[1], classes[1]])[:, order]
     first = np.ones(len(order), bool)
     first[1:] = (np.diff(pairs, axis=1) != 0).any(0)
     chosen = np.sort(order[first])
     return Units(
-        good[chosen], classes[chosen], names, left_out=len(good) - len(chosen), failed=len(masks) - len(good)
+        good[chosen],
+        classes[1][chosen],
+        [name.decode() for name in classes[0].tolist()],
+        left_out=len(good) - len(chosen),
+        failed=len(masks) - len(good),
     )
 
 
-def _places(masks: MaskFile, column: str, rows: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
-    """The different texts of a column, and the place of each row's text among them."""
+def _places(masks: MaskFile, column: str, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The different texts of a column as UTF-8, and the place of each row's text among them."""
     values, places = np.unique(masks.table.read_bytes(column, rows), return_inverse=True)
-    return [value.decode() for value in values.tolist()], places
+    return values, places
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,17 @@ def blocks(masks: MaskFile, units: Units) -> Iterator[Block]:
     Raises:
         IgosError: if the masks are not square grids.
     """
-    for start in range(0, len(units), _BLOCK):
-        part = slice(start, min(start + _BLOCK, len(units)))
+    if not len(units):
+        return
+    shape = masks.read("masks", units.rows[:1]).shape[1:]
+    if len(shape) != 2:
+        raise IgosError(f"Findings need masks of (s, s) cells, but these have {shape}")
+    down, across = map(pooling, shape)
+    size = max(1, _BLOCK_CELLS // math.prod(shape))
+    for start in range(0, len(units), size):
+        part = slice(start, min(start + size, len(units)))
         rows = units.rows[part]
         saliency = 1 - masks.read("masks", rows).astype(np.float32)
-        if saliency.ndim != 3:
-            raise IgosError(f"Findings need masks of (s, s) cells, but these have {saliency.shape[1:]}")
-        down, across = (pooling(cells) for cells in saliency.shape[1:])
         pooled = np.asarray(down @ saliency @ across.T, np.float32)
         yield Block(part, pooled, saliency.max((1, 2)), _boxes_in_input(masks, rows))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,16 +77,41 @@ def shortcuts(units: Units, shares: Shares) -> list[Finding]:
     for test, value in zip(tests, _corrected(tests), strict=True):
         if value < LEVEL and test.is_large():
             found.setdefault(test.label, []).append((test, value))
-    findings = []
+    findings = list(_missed(seen[_OFF], units))
     for label, passed in found.items():
         places = [one for one in passed if one[0].pattern in PLACES]
-        wider = [one for one in passed if one[0].pattern == _OFF or not places]
+        anywhere = [one for one in passed if one[0].pattern == _ANYWHERE and not places]
+        off = [one for one in passed if one[0].pattern == _OFF]
         own = units.classes == label
-        for test, value in (*_different(places, seen, own), *(one for one in wider if one not in places)):
-            rows = np.flatnonzero(own & (seen[test.pattern].strength > 0))
-            rows = rows[np.argsort(-seen[test.pattern].strength[rows], kind="stable")]
-            findings.append(_finding(test, value, len(tests), units.names[label], units.rows[rows].tolist()))
+        for test, value in (*_different(places, seen, own), *anywhere, *off):
+            rows = units.rows[_clearest(seen[test.pattern], own)].tolist()
+            findings.append(_finding(test, value, len(tests), units.names[label], rows))
     return sorted(findings, key=lambda finding: -finding.value)
+
+
+def _missed(pattern: _Pattern, units: Units) -> Iterator[Finding]:
+    """The finding that the saliency of the whole run lies off the objects, if it does."""
+    images = int(np.count_nonzero(pattern.known))
+    rows = _clearest(pattern, pattern.known)
+    if images < FEWEST_IMAGES:
+        return
+    low, high = _interval(len(rows), images)
+    if low > 0.5:
+        yield Finding(
+            kind=_OFF,
+            title=f"All classes: {_TITLES[_OFF]} in {len(rows) / images:.0%} of the images",
+            meaning=_MEANINGS[_OFF],
+            certainty=f"{len(rows):,} of {images:,} images with boxes (95% interval {low:.0%} to {high:.0%})",
+            class_name=None,
+            rows=units.rows[rows].tolist(),
+            value=len(rows) / images,
+        )
+
+
+def _clearest(pattern: _Pattern, among: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The places of the units that show a pattern, the clearest ones first."""
+    places = np.flatnonzero(among & (pattern.strength > 0))
+    return places[np.argsort(-pattern.strength[places], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -193,8 +218,8 @@ _MEANINGS = {
     ),
     _OFF: (
         "The box of the object holds less of the saliency than a box of its size would if the saliency were"
-        " the same everywhere. The network recognises these objects by what surrounds them, or the masks of"
-        " this class are poor: compare their insertion and deletion with those of other classes."
+        " the same everywhere. The network recognises these objects by what surrounds them, or the masks are"
+        " poor: look at their insertion and deletion."
     ),
 }
 
