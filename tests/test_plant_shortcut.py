@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pages
 import pytest
 
 from igos_pl.cli.main import main
@@ -26,7 +27,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_a_planted_mark_is_found(
-    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = example.run(tmp_path, "one", **SMALL)
     (finding,) = found.findings
@@ -35,6 +36,12 @@ def test_a_planted_mark_is_found(
     assert finding.value > 0.5
     capsys.readouterr()
     assert main(["findings", str(tmp_path / "run")]) == 0
+    assert finding.title in capsys.readouterr().out
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "run").rename(tmp_path / "runs/val")
+    monkeypatch.chdir(tmp_path)
+    for block in pages.blocks("docs/findings.md"):
+        exec(block, {})
     assert finding.title in capsys.readouterr().out
 
 
