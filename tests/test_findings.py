@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def spots(
     places = np.clip(np.array(centre) + random.normal(0, spread, (number, 2)), 0, 1)
     down, across = (np.exp(-(((line - place[:, None]) / width) ** 2) / 2) for place in places.T)
     strength = random.uniform(0.3, 1, (number, 1, 1))
-    noise = random.uniform(0, 0.02, (number, CELLS, CELLS))
+    noise = random.uniform(0, 0.005, (number, CELLS, CELLS))
     return np.asarray(np.clip(strength * down[:, :, None] * across[:, None] + noise, 0, 1), np.float32)
 
 
@@ -85,10 +86,9 @@ def write_result(
         **{name: np.asarray(column) for name, column in columns.items()},
     }
     known = truth or {}
-    counts = {name: ids.count(name) for name in dict.fromkeys(ids)} if rows < 1000 else dict.fromkeys(ids, 1)
     records = [
         ImageRecord(name, f"/{name}.png", FRAME, known.get(name, -1), targets=count)
-        for name, count in counts.items()
+        for name, count in Counter(ids).items()
     ]
     settings = {"network.targets": "predicted", **(attributes or {})}
     path.write_bytes(segment_bytes([BatchResult(records, usual if rows else {})], settings))
@@ -103,9 +103,9 @@ def found_in(path: Path, seed: int = 0) -> Findings:
 def test_a_watermark_in_a_third_of_a_class_is_found(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 60)
-    saliency = spots(random, len(labels), (0.5, 0.5), 0.15)
+    saliency = spots(random, len(labels), (0.5, 0.5), 0.1)
     marked = np.flatnonzero(labels == 2)[::3]
-    saliency[marked] = 0.3 * saliency[marked] + spots(random, len(marked), (0.95, 0.95), 0.01, 0.06) * 0.7
+    saliency[marked] = 0.1 * saliency[marked] + 0.9 * spots(random, len(marked), (0.95, 0.95), 0.01, 0.06)
     result = found_in(write_result(tmp_path / "a.h5", saliency, labels))
     (finding,) = result.findings
     assert (finding.kind, finding.class_name) == ("corner", "cat")
@@ -148,8 +148,8 @@ def test_a_mark_in_every_class_is_none(tmp_path: Path) -> None:
 
 
 def random_shares(random: np.random.Generator, units: int) -> Shares:
-    """Shares of places as of blobs somewhere: most are small, a few are large."""
-    places = random.dirichlet(np.full(len(PLACES) + 3, 0.3), units)[:, : len(PLACES)]
+    """Shares as of objects anywhere: most are small, one in twenty is large."""
+    places = random.beta(0.2, 6, (units, len(PLACES)))
     return Shares(places.astype(np.float32), np.exp(random.normal(0.5, 0.5, units)).astype(np.float32))
 
 
@@ -173,7 +173,6 @@ def test_power_of_the_test() -> None:
     hits = 0
     for _ in range(100):
         shares = random_shares(random, 500)
-        shares.places[:] *= 0.4  # large shares are rare, as in real masks
         chosen = random.permutation(50)[:15] + 150
         shares.places[chosen, 3] = 0.4
         found = shortcuts(units, shares)
@@ -233,6 +232,8 @@ def test_objects_that_the_saliency_misses(tmp_path: Path) -> None:
     box[labels == 1] -= [100, 0, 100, 0]
     with MaskFile(write_result(tmp_path / "b.h5", saliency, labels, box=box)) as masks:
         (block,) = blocks(masks, units_of(masks))
+        whole = find(masks).findings[-1]
+    assert (whole.kind, whole.class_name, whole.value) == ("off object", None, pytest.approx(2 / 3))
     np.testing.assert_allclose(block.boxes[0], [0.6, 0.3, 0.9, 0.7], atol=1e-6)
 
 
@@ -271,9 +272,7 @@ def test_two_strategies_are_two_clusters() -> None:
     assert (large.size, small.size, small.class_name) == (70, 30, "cat")
     assert small.mean_mask.shape == (SIDE, SIDE)
     assert small.mean_mask.sum() == pytest.approx(1, abs=1e-4)
-    assert np.unravel_index(small.mean_mask.argmax(), (SIDE, SIDE)) == (SIDE - 1, 0) or (
-        small.mean_mask[-4:, :4].sum() > 0.5
-    )
+    assert small.mean_mask[-4:, :4].sum() > 0.6
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.15, 0.3])
@@ -340,7 +339,7 @@ def test_wrong_predictions_are_paired(tmp_path: Path) -> None:
     pairs = [(one.sample_id, one.predicted_row, one.true_row) for one in result.confusions]
     assert pairs == [("d", 4, 5), ("a", 0, 1)]
     (note,) = (note for note in result.notes if "wrong predictions" in note)
-    assert note.startswith("1 of 3 wrong predictions have no explanation of the true class")
+    assert note.startswith("Wrong predictions without an explanation of the true class: 1 of 3.")
 
 
 @pytest.mark.parametrize("targets", ["ground_truth", "[1, 2]", "detected"])
@@ -357,8 +356,8 @@ def test_notes_say_what_cannot_be_said(tmp_path: Path) -> None:
     status = np.array(["ok"] * 5 + ["nan"], object)
     notes = found_in(write_result(tmp_path / "a.h5", saliency, [0] * 6, status=status)).notes
     text = "\n".join(notes)
-    assert "1 explanations are left out: their objective" in text
-    assert "2 explanations are left out: their masks remove next to nothing" in text
+    assert "left out because their objective was not finite: 1." in text
+    assert "left out because their masks remove next to nothing: 2." in text
     assert "All explanations are of one class" in text
     assert "no boxes" in text
     assert "have no labels" in text

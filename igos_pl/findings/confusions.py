@@ -7,7 +7,7 @@ import numpy as np
 from igos_pl.findings.results import Confusion
 from igos_pl.store import MaskFile
 
-_EXPLAIN_BOTH = "--model.network.targets both explains the true class of wrong predictions, too"
+_EXPLAIN_BOTH = "The setting --model.network.targets both explains the true class as well"
 
 
 def confusions_of(masks: MaskFile) -> tuple[list[Confusion], list[str]]:
@@ -41,7 +41,7 @@ def confusions_of(masks: MaskFile) -> tuple[list[Confusion], list[str]]:
     notes = []
     if missing:
         notes.append(
-            f"{missing:,} of {len(predicted):,} wrong predictions have no explanation of the true class:"
+            f"Wrong predictions without an explanation of the true class: {missing:,} of {len(predicted):,}."
             f" {_EXPLAIN_BOTH}."
         )
     return [Confusion(ids[one].decode(), one, other) for one, other in pairs], notes

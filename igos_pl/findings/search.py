@@ -102,20 +102,20 @@ def _notes(units: Units, shares: Shares, sample: NDArray[np.int64], faint: int) 
     counts = np.bincount(units.classes, minlength=len(units.names))
     notes = []
     if units.failed:
-        notes.append(f"{units.failed:,} explanations are left out: their objective was not finite.")
+        notes.append(f"Explanations left out because their objective was not finite: {units.failed:,}.")
     if faint:
-        notes.append(f"{faint:,} explanations are left out: their masks remove next to nothing.")
+        notes.append(f"Explanations left out because their masks remove next to nothing: {faint:,}.")
     if units.left_out:
         notes.append(
-            f"{units.left_out:,} explanations are left out: of several explanations of a class in one image,"
-            " the first counts, with its best start."
+            f"Explanations left out because their image has another one of the same class: {units.left_out:,}."
+            " The first object counts, with its best start."
         )
     if len(units.names) == 1:
         notes.append("All explanations are of one class, so there are no others to compare its places with.")
     elif few := int(np.count_nonzero(counts < FEWEST_IMAGES)):
         notes.append(
-            f"{few:,} of {len(units.names):,} classes have fewer than {FEWEST_IMAGES} images: too few to say"
-            " anything about them."
+            f"Classes with fewer than {FEWEST_IMAGES} images, too few to say anything about them: {few:,} of"
+            f" {len(units.names):,}."
         )
     if len(units) and np.isnan(shares.lift).all():
         notes.append(
