@@ -107,8 +107,8 @@ def _notes(units: Units, shares: Shares, sample: NDArray[np.int64], faint: int) 
         notes.append(f"Explanations left out because their masks remove next to nothing: {faint:,}.")
     if units.left_out:
         notes.append(
-            f"Explanations left out because their image has another one of the same class: {units.left_out:,}."
-            " The first object counts, with its best start."
+            "Explanations left out because their image has another one of the same class:"
+            f" {units.left_out:,}. The first object counts, with its best start."
         )
     if len(units.names) == 1:
         notes.append("All explanations are of one class, so there are no others to compare its places with.")
