@@ -337,6 +337,21 @@ def test_given_labels_and_ground_truth() -> None:
         explainer_of(tiny_classifier(targets=[0, 5])).predict_step(batch_of(images))
 
 
+def test_predicted_and_annotated_class() -> None:
+    images = pictures(3)
+    network = tiny_classifier(targets="both", top_k=2)
+    best = network.probabilities(network.normalize(images)).topk(2).indices.tolist()
+    other = next(label for label in range(CLASSES) if label not in best[0])
+    truth = [other, best[1][0], best[2][1]]  # none, the first and the second of the predicted classes
+    batch = batch_of(images)
+    batch = replace(batch, truth=[GroundTruth(label) for label in truth])
+    columns = explainer_of(network).predict_step(batch).explanations
+    assert columns["label"].tolist() == [*best[0], other, *best[1], *best[2]]
+    assert columns["target"].tolist() == [0, 1, 2, 0, 1, 0, 1]
+    with pytest.raises(IgosError, match="targets is 'both', but 3 of 3 images have no labels"):
+        explainer_of(network).predict_step(batch_of(images))
+
+
 def test_same_target_whatever_else_is_asked() -> None:
     images = pictures(1)
     alone = explainer_of(tiny_classifier(targets=[1]), noise=0.0).predict_step(batch_of(images))

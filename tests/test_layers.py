@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"figures", "models", "solver", "store"},
     {"evaluation", "run"},
+    {"findings"},
     {"callbacks", "datamodules"},
     {"predicting"},
     {"explainer"},

@@ -42,8 +42,8 @@ network
                                 or hub name of Hugging Face
   --model.network.weights W     a file (.pth, .ckpt, .safetensors), or a weights
                                 enum of torchvision (IMAGENET1K_V1)
-  --model.network.targets T     [predicted], ground_truth, or a list of labels
-                                in square brackets
+  --model.network.targets T     [predicted], ground_truth, both, or a list of
+                                labels in square brackets
   --model.network.top_k N       how many predicted classes [1]
 
   for your own module: Classifier

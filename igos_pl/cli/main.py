@@ -1,4 +1,4 @@
-"""The command line: ``igos-pl predict | import | evaluate | sanity | status | verify | merge | info | demo``.
+"""The command line of ``igos-pl``.
 
 Torch and Lightning are imported only by the commands that need them, so the others are quick.
 """
@@ -116,6 +116,10 @@ def _dispatch(words: list[str]) -> int:
             write_csv(options.file, None if options.csv == "-" else Path(options.csv))
         else:
             print_info(options.file, options.rows, options.settings)
+    elif options.command == "findings":
+        from igos_pl.cli.findings import print_findings
+
+        print_findings(options.run)
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
@@ -153,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--rows", type=int, default=20, metavar="N", help="explanations to list [20]")
     info.add_argument("--settings", action="store_true", help="list all settings of the run, too")
     info.add_argument("--csv", metavar="FILE", help="write all explanations as CSV instead (- for stdout)")
+    findings = add(
+        "findings",
+        "show what the network looks at over the whole set",
+        " Places that one class uses more than the others, clusters of masks, and wrong predictions.",
+    )
+    findings.add_argument("run", type=Path, metavar="RUN", help="output folder, or a masks.h5, or a segment")
     verify = add("verify", "check the files of a result for damage", " Every byte is read.")
     verify.add_argument("path", type=Path, metavar="RUN", help="output folder of a run, or a result file")
     merge = add("merge", "copy a run's segments into its masks.h5", " A run that ends does this by itself.")

@@ -15,6 +15,9 @@ from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
 
+_CHOICES = ("predicted", "ground_truth", "both")
+_LABELLED = ("ground_truth", "both")  # the choices that need the labels of the data
+
 
 class Classifier(ExplainableNetwork):
     """Any module that maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
@@ -26,8 +29,9 @@ class Classifier(ExplainableNetwork):
         module: the network.
         class_names: in label order; ``imagenet`` for the 1000 ImageNet classes; unknown by default.
         output: whether scores are the softmax or the sigmoid of the logits.
-        targets: ``predicted`` (the ``top_k`` best classes), ``ground_truth``, or a list of labels that are
-            explained for every image.
+        targets: ``predicted`` (the ``top_k`` best classes), ``ground_truth``, ``both`` (the predicted
+            classes, and the annotated class if it is none of them), or a list of labels that are explained
+            for every image.
         top_k: how many predicted classes are explained for each image.
         **network: see `ExplainableNetwork`.
     """
@@ -37,7 +41,7 @@ class Classifier(ExplainableNetwork):
         module: nn.Module,
         class_names: list[str] | Literal["imagenet"] | None = None,
         output: Literal["softmax", "sigmoid"] = "softmax",
-        targets: Literal["predicted", "ground_truth"] | list[int] = "predicted",
+        targets: Literal["predicted", "ground_truth", "both"] | list[int] = "predicted",
         top_k: int = 1,
         **network: Any,
     ) -> None:
@@ -46,7 +50,7 @@ class Classifier(ExplainableNetwork):
         check_choice("output", output, ("softmax", "sigmoid"))
         check_at_least("top_k", top_k, 1)
         if isinstance(targets, str):
-            check_choice("targets", targets, ("predicted", "ground_truth"))
+            check_choice("targets", targets, _CHOICES)
         elif not targets:
             raise IgosError("targets is an empty list: name at least one label")
         self.output = output
@@ -87,19 +91,17 @@ class Classifier(ExplainableNetwork):
         """For each image, the predicted classes, the annotated class, or the given labels."""
         check_shape("images", images, ("B", self.channels, "H", "W"))
         probabilities = self.probabilities(images)
-        chosen = self._choose(probabilities, [known.label for known in truth])
-        self._check_classes(probabilities.shape[1], sorted(set(chosen.flatten().tolist())))
-        scores = probabilities.gather(1, chosen)
-        image = torch.arange(len(images), device=images.device).repeat_interleave(chosen.shape[1])
-        return ProposedTargets(class_targets(image, chosen.flatten(), scores.flatten()), [""] * len(images))
+        image, label = self._choose(probabilities, [known.label for known in truth])
+        self._check_classes(probabilities.shape[1], sorted(set(label.tolist())))
+        return ProposedTargets(class_targets(image, label, probabilities[image, label]), [""] * len(images))
 
     def check(self, truth: Sequence[GroundTruth]) -> None:
         """Raise if needed labels are missing, or if labels or class names do not fit the logits.
 
         If the number of classes matters, a forward pass of a blank image finds it.
         """
-        labels = [known.label for known in truth] if self.targets == "ground_truth" else []
-        _check_labelled(labels)
+        labels = [known.label for known in truth] if self.targets in _LABELLED else []
+        self._check_labelled(labels)
         wanted = labels or ([] if isinstance(self.targets, str) else self.targets)
         if wanted or self.class_names:
             classes = self._count_classes()
@@ -130,24 +132,35 @@ class Classifier(ExplainableNetwork):
                 f"Label {outside[0]} is outside of the {classes} classes of {self.name} (0 to {classes - 1})"
             )
 
-    def _choose(self, probabilities: Tensor, labels: Sequence[int]) -> Tensor:
-        """The labels to explain, ``(B, n)``."""
-        if self.targets == "predicted":
-            return probabilities.topk(min(self.top_k, probabilities.shape[1])).indices
-        if self.targets == "ground_truth":
-            _check_labelled(labels)
-            return torch.tensor(labels, device=probabilities.device).unsqueeze(1)
-        given = torch.tensor(self.targets, device=probabilities.device)
-        return given.expand(len(probabilities), -1)
+    def _choose(self, probabilities: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The labels to explain, ``(R,)``, and the images that they belong to, ascending."""
+        images = len(probabilities)
+        if self.targets not in _CHOICES:
+            chosen = torch.tensor(self.targets, device=probabilities.device).expand(images, -1)
+        elif self.targets == "ground_truth":
+            chosen = self._annotated(probabilities, labels)
+        else:
+            chosen = probabilities.topk(min(self.top_k, probabilities.shape[1])).indices
+        wanted = torch.ones_like(chosen, dtype=torch.bool)
+        if self.targets == "both":
+            annotated = self._annotated(probabilities, labels)
+            wanted = torch.cat([wanted, (chosen != annotated).all(1, keepdim=True)], 1)
+            chosen = torch.cat([chosen, annotated], 1)
+        return wanted.nonzero()[:, 0], chosen[wanted]
 
+    def _annotated(self, probabilities: Tensor, labels: Sequence[int]) -> Tensor:
+        """The annotated label of each image, ``(B, 1)``."""
+        self._check_labelled(labels)
+        return torch.tensor(labels, device=probabilities.device).unsqueeze(1)
 
-def _check_labelled(labels: Sequence[int]) -> None:
-    unknown = sum(label < 0 for label in labels)
-    if unknown:
-        raise TargetError(
-            f"targets is 'ground_truth', but {unknown} of {len(labels)} images have no labels: name a labels"
-            " file (--data.labels), or explain the predicted classes (--model.network.targets predicted)"
-        )
+    def _check_labelled(self, labels: Sequence[int]) -> None:
+        unknown = sum(label < 0 for label in labels)
+        if unknown:
+            raise TargetError(
+                f"targets is {self.targets!r}, but {unknown} of {len(labels)} images have no labels: name a"
+                " labels file (--data.labels), or explain the predicted classes (--model.network.targets"
+                " predicted)"
+            )
 
 
 def _logits_of(output: Any) -> Any:
