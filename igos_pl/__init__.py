@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from igos_pl.errors import IgosError
     from igos_pl.explainer import Explainer
+    from igos_pl.figures import draw
     from igos_pl.models import (
         Classifier,
         DenseDetector,
@@ -81,6 +82,7 @@ __all__ = [
     "YOLODetector",
     "YOLOv3SPPDetector",
     "ZeroShotClassifier",
+    "draw",
     "explain",
     "explain_func",
     "merge",
@@ -91,6 +93,7 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanations": "api",
     "MaskAttribution": "api",
+    "draw": "figures",
     "explain": "api",
     "explain_func": "api",
     "IgosError": "errors",

@@ -64,6 +64,15 @@ class Rows(Sequence[Explanation]):
         """
         return self._masks.read(name, self.numbers)
 
+    def image_column(self, name: str) -> NDArray[Any]:
+        """For each of these rows, its image's value in a column of the table of images.
+
+        Raises:
+            IgosError: if there is no such column.
+        """
+        images = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
+        return self._masks.image_table.read(name, images)
+
     def where(self, **values: Any) -> NDArray[np.int64]:
         """The places of the rows whose columns have these values: ``where(label=285, status="ok")``."""
         chosen = np.ones(len(self), dtype=bool)
@@ -85,9 +94,7 @@ class Rows(Sequence[Explanation]):
                 columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
             elif name not in _ARRAYS:
                 columns[name] = self.column(name)
-        rows = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
-        images = {name: self._masks.image_table.read(name, rows) for name in ("path", "ground_truth")}
-        return {**columns, **images}
+        return {**columns, **{name: self.image_column(name) for name in ("path", "ground_truth")}}
 
     def to_dataframe(self) -> Any:
         """These rows as a `pandas.DataFrame`, with the columns of `flat`.
