@@ -110,6 +110,9 @@ class OverlayWriter(Callback):
                 if keys[row][:3] not in tried
                 and (self.label_names is None or keys[row][3] in self.label_names)
             ][: self.count - len(self._drawn)]
+            if not rows and not self._drawn and self.label_names is not None:
+                names_given = ", ".join(self.label_names)
+                warnings.warn(f"No overlays: no explanation is of the classes {names_given}", stacklevel=1)
             files = [
                 row
                 for row, explanation in zip(rows, masks[rows], strict=True)
