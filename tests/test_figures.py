@@ -120,7 +120,7 @@ def test_colours_say_true_values() -> None:
     each = drawn(explanation(), weak, style="heatmap", scale="each")
     np.testing.assert_allclose(shown(each.axes[0]), shown(each.axes[1]), atol=0.02)
     assert each.axes[-1].get_xlim() == pytest.approx((0, 1))
-    assert "insertion − deletion 0.25, up to 0.35" in texts(each)
+    assert "insertion - deletion 0.25, up to 0.35" in texts(each)
 
 
 @pytest.mark.parametrize("style", ["overlay", "heatmap", "contours"])
@@ -149,7 +149,7 @@ def test_all_colour_of_an_overlay_is_saliency() -> None:
 
 def test_captions_say_what_and_how() -> None:
     assert texts(drawn(explanation())) == [
-        "tabby 0.75", "b/cat.jpg", "insertion − deletion 0.25", "saliency", "preset fast (iGOS+, Adam)"
+        "tabby 0.75", "b/cat.jpg", "insertion - deletion 0.25", "saliency", "preset fast (iGOS+, Adam)"
     ]  # fmt: skip
     named = explanation(sample_id="long/" * 60 + "end.png", label_name="$x$ \x1b[1m\n", start_cell=3)
     label, name, *_ = texts(drawn(named, explanation(), style="overlay"))

@@ -177,10 +177,9 @@ def _caption(
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, 6.5, start, color="dimgrey")
     difference = explanation.insertion - explanation.deletion
-    facts = [] if np.isnan(difference) else [f"insertion \N{MINUS SIGN} deletion {difference:.2f}"]
+    facts = [] if np.isnan(difference) else [f"insertion - deletion {difference:.2f}"]
     facts += [] if largest is None else [f"up to {largest:.2f}"]
-    about = ", ".join(facts).replace("-", "\N{MINUS SIGN}")
-    write(figure, tile.x, tile.y + 0.34, "", room, 6.5, about, color="dimgrey")
+    write(figure, tile.x, tile.y + 0.34, "", room, 6.5, ", ".join(facts), color="dimgrey")
 
 
 def _footer(

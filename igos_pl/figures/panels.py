@@ -63,12 +63,16 @@ def _image(axes: Axes, subject: Subject, look: Look) -> None:
     _show(axes, subject, subject.pixels)
 
 
-def _overlay(axes: Axes, subject: Subject, look: Look) -> None:
-    """The saliency in colour over the image in grey: all colour is saliency."""
+def overlay_pixels(subject: Subject, look: Look) -> NDArray[np.float64]:
+    """The saliency in colour over the image in grey, ``(height, width, 3)`` in [0, 1]: all colour is saliency."""
     black, white = _GREYS
     grey = black + (white - black) * subject.pixels.mean(-1, keepdims=True)
     opacity = _OPACITY * look.share(subject.saliency)[..., None] ** _RISE
-    _show(axes, subject, (1 - opacity) * grey + opacity * look.rgb(subject.saliency))
+    return np.asarray((1 - opacity) * grey + opacity * look.rgb(subject.saliency))
+
+
+def _overlay(axes: Axes, subject: Subject, look: Look) -> None:
+    _show(axes, subject, overlay_pixels(subject, look))
 
 
 def _heatmap(axes: Axes, subject: Subject, look: Look) -> None:
