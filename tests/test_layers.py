@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"models", "solver", "store"},
     {"evaluation", "figures", "run"},
-    {"callbacks", "datamodules"},
+    {"callbacks", "compare", "datamodules", "export"},
     {"explainer"},
     {"api"},
     {"training"},

@@ -1,4 +1,4 @@
-"""The command line: ``igos-pl predict | status | verify | merge | info | figure | demo``.
+"""The command line: ``igos-pl predict | status | verify | merge | info | figure | compare | demo``.
 
 Torch and Lightning are imported only by the commands that need them, so the others are quick.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from igos_pl import __version__
 from igos_pl.cli.console import say
 from igos_pl.cli.help import PREDICT_HELP
-from igos_pl.cli.options import figure_options
+from igos_pl.cli.options import compare_options, figure_options
 from igos_pl.errors import IgosError
 
 # The number of characters that are shown of a path that is too long.
@@ -104,6 +104,10 @@ def _dispatch(words: list[str]) -> int:
         from igos_pl.cli.figure import print_figure
 
         print_figure(options)
+    elif options.command == "compare":
+        from igos_pl.cli.compare import print_comparison
+
+        print_comparison(options)
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
@@ -139,6 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--settings", action="store_true", help="list all settings of the run, too")
     info.add_argument("--csv", metavar="FILE", help="write all explanations as CSV instead (- for stdout)")
     figure_options(add("figure", "draw explanations for a paper or slides", " As PDF, SVG or PNG."))
+    compare_options(
+        add("compare", "compare results of the same images", " Paired differences, and how the masks agree.")
+    )
     verify = add("verify", "check the files of a result for damage", " Every byte is read.")
     verify.add_argument("path", type=Path, metavar="RUN", help="output folder of a run, or a result file")
     merge = add("merge", "copy a run's segments into its masks.h5", " A run that ends does this by itself.")

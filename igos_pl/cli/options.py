@@ -31,7 +31,23 @@ def figure_options(parser: argparse.ArgumentParser) -> None:
     look.add_argument("--width", type=float, metavar="INCHES", help="of the figure, at most [7.2]")
     look.add_argument("--height", type=float, metavar="INCHES", help="of each picture [1.1 to 1.6]")
     look.add_argument("--dpi", type=float, default=300, help="resolution of the pictures [300]")
-    look.add_argument(
+    _images(look)
+
+
+def compare_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``igos-pl compare``."""
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="two or more results; differences are to the first"
+    )
+    parser.add_argument("--names", metavar="A,B", help="of the results [the names of their folders]")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row for each shared explanation")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the images side by side")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    _images(parser)
+
+
+def _images(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="where the images are now, if they have moved"
     )
 

@@ -83,7 +83,8 @@ def _aligned(one: Explanation, other: Explanation) -> tuple[Saliency, Saliency]:
     rows = slice(max(0, round(top * side)), max(0, round(bottom * side)))
     columns = slice(max(0, round(left * side)), max(0, round(right * side)))
     scaled = [
-        Frame(side, side, tuple(box * side), frame.input_size) for box, frame in zip(boxes, frames, strict=True)
+        Frame(side, side, tuple(box * side), frame.input_size)
+        for box, frame in zip(boxes, frames, strict=True)
     ]
     seen = [
         frame.saliency_on_original(explanation.saliency)[rows, columns].astype(np.float64)

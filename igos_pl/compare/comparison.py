@@ -34,7 +34,6 @@ _BLOCK_VALUES = 1 << 22  # numbers that the bootstrap draws at once
 _BLOCK_ROWS = 256  # explanations whose masks are in memory at once
 
 
-
 @dataclass(frozen=True)
 class Difference:
     """A paired difference of a metric between two results.
