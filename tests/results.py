@@ -20,7 +20,7 @@ ATTRIBUTES = {
 
 
 def columns_of(ids: Sequence[str], **columns: Any) -> dict[str, Any]:
-    """Columns of explanations of some images, in the order of the schema. Targets are counted in each image."""
+    """Columns of explanations of some images. The targets of an image are counted from 0."""
     rows = len(ids)
     random = np.random.RandomState(0)
     target = [list(ids[:row]).count(name) for row, name in enumerate(ids)]

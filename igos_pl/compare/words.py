@@ -9,7 +9,8 @@ from igos_pl.compare.comparison import AGREEMENTS, METRICS, Comparison
 
 _NAMES = {
     "difference": "insertion - deletion", "energy_box": "saliency in its box",
-    "energy_mask": "saliency in its mask", "pointing_box": "peak in its box", "pointing_mask": "peak in its mask",
+    "energy_mask": "saliency in its mask", "pointing_box": "peak in its box",
+    "pointing_mask": "peak in its mask",
 }  # fmt: skip
 _SHOWN = 3  # names of images that are not shared
 

@@ -64,7 +64,10 @@ def _image(axes: Axes, subject: Subject, look: Look) -> None:
 
 
 def overlay_pixels(subject: Subject, look: Look) -> NDArray[np.float64]:
-    """The saliency in colour over the image in grey, ``(height, width, 3)`` in [0, 1]: all colour is saliency."""
+    """The saliency in colour over the image in grey, ``(height, width, 3)`` in [0, 1].
+
+    All colour is saliency.
+    """
     black, white = _GREYS
     grey = black + (white - black) * subject.pixels.mean(-1, keepdims=True)
     opacity = _OPACITY * look.share(subject.saliency)[..., None] ** _RISE

@@ -57,15 +57,17 @@ class Column:
         about: what the column contains.
         shape: the shape of one row in the table of images. Rows of explanations may have any shape, but all
             rows of a run have the same one.
+        axes: the names of the axes of one row, for `igos_pl.store.scales`.
     """
 
     dtype: Any
     about: str
     shape: tuple[int, ...] = ()
+    axes: tuple[str, ...] = ()
 
 
 EXPLANATIONS = {
-    "masks": Column("f", "(s, s) in [0, 1], low = important"),
+    "masks": Column("f", "(s, s) in [0, 1], low = important", axes=("y", "x")),
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
     "target": Column("i4", "number of the target within its image"),
     "start_cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
@@ -73,11 +75,11 @@ EXPLANATIONS = {
     "label_name": Column(_TEXT, "its name"),
     "score": Column("f4", "score of the class or the detection, as the network gives it for the image"),
     "baseline_score": Column("f4", "score of the target on the baseline"),
-    "box": Column("f4", "x1 y1 x2 y2 in original pixels; NaN for classifiers"),
+    "box": Column("f4", "x1 y1 x2 y2 in original pixels; NaN for classifiers", axes=("corner",)),
     "deletion": Column("f4", "area under the deletion curve, low is good; NaN if not computed"),
     "insertion": Column("f4", "area under the insertion curve, high is good; NaN if not computed"),
-    "deletion_curve": Column("f4", "scores from nothing removed to all removed"),
-    "insertion_curve": Column("f4", "scores from nothing shown to all shown"),
+    "deletion_curve": Column("f4", "scores from nothing removed to all removed", axes=("point",)),
+    "insertion_curve": Column("f4", "scores from nothing shown to all shown", axes=("point",)),
     "object": Column("i8", "annotation id of the object that was detected, paired one to one; -1 if none"),
     "pointing_box": Column("f4", "1 if the most salient pixel is in the object's box; NaN without object"),
     "pointing_mask": Column("f4", "the same for its instance mask"),
@@ -100,8 +102,10 @@ IMAGES = {
     "path": Column(_TEXT, "the file that it was read from"),
     "width": Column("i4", "width of the upright original, in pixels; 0 if unreadable"),
     "height": Column("i4", "height of the upright original, in pixels; 0 if unreadable"),
-    "frame": Column("f8", "x1 y1 x2 y2 of what the network sees, in pixels of the upright original", (4,)),
-    "input_size": Column("i4", "height and width to which that was scaled for the network", (2,)),
+    "frame": Column(
+        "f8", "x1 y1 x2 y2 of what the network sees, in pixels of the upright original", (4,), ("corner",)
+    ),
+    "input_size": Column("i4", "height and width to which that was scaled for the network", (2,), ("side",)),
     "ground_truth": Column("i4", "label, -1 if unknown"),
     "status": Column(_TEXT, "ok, no detection, nan (not finite), unreadable, or failed (the network)"),
     "message": Column(_TEXT, "why it is not ok, or remarks on its targets"),
