@@ -6,7 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -17,6 +17,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.errors import IgosError
 from igos_pl.figures import draw, save
+from igos_pl.figures.names import stem_of
 from igos_pl.figures.subjects import input_on_original
 from igos_pl.run.run import Ending, Run
 from igos_pl.solver.presets import preset_of
@@ -24,7 +25,6 @@ from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
 from igos_pl.store.selection import random_order
 
-_LONGEST_NAME = 150  # the bytes of a file's name; file systems allow 255
 _KEYWORD = "Explanation"  # the key of a PNG's metadata that names the explanation
 
 # The image's id, the target and the cell of its start.
@@ -172,14 +172,8 @@ def _pictures(folder: Path) -> set[Key]:
 
 
 def _free_name(folder: Path, explanation: Explanation) -> Path:
-    """``cat.png`` for the first picture of ``cat.jpg``, ``cat-2.png`` for the next.
-
-    An image in a subfolder has the subfolder's name in front: ``birds_owl.png``.
-    """
-    path = PurePosixPath(str(explanation.sample_id))
-    whole = "_".join(part for part in (*path.parent.parts, path.stem) if part not in ("/", "..", "."))
-    safe = "".join(mark if mark.isalnum() or mark in "-_. " else "_" for mark in whole).strip(". ")
-    stem = safe.encode()[-_LONGEST_NAME:].decode(errors="ignore") or "image"
+    """``cat.png`` for the first picture of ``cat.jpg``, ``cat-2.png`` for the next."""
+    stem = stem_of(str(explanation.sample_id))
     free, number = folder / f"{stem}.png", 1
     while free.exists():
         number += 1

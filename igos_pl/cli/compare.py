@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -125,4 +126,4 @@ def _write_rows(results: Sequence[MaskFile], found: Comparison, file: TextIO) ->
     for place, (image, label) in enumerate(zip(found.images.tolist(), labels, strict=True)):
         values = [value for metric in known for value in found.metrics[metric][place]]
         values += [value for pair in found.agreements.values() for value in pair[place]]
-        writer.writerow([image, label, *("" if value != value else f"{value:.6g}" for value in values)])
+        writer.writerow([image, label, *("" if np.isnan(value) else f"{value:.6g}" for value in values)])

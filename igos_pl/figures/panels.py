@@ -19,7 +19,7 @@ from igos_pl.figures.subjects import Subject
 COLORS = colormaps["inferno"]
 
 # The colours span at least this range of saliency, so that a mask without content looks empty.
-_SMALLEST_RANGE = 0.1
+SMALLEST_RANGE = 0.1
 
 _OPACITY = 0.9  # of the most salient pixel
 _RISE = 0.75  # the opacity grows with this power of the saliency, so that weak saliency can be seen
@@ -43,7 +43,7 @@ class Look:
     @classmethod
     def of(cls, largest: float, fraction: float = 0) -> Look:
         """Colours from 0 to the largest saliency that is drawn."""
-        return cls(ScalarMappable(Normalize(0, max(largest, _SMALLEST_RANGE)), COLORS), fraction)
+        return cls(ScalarMappable(Normalize(0, max(largest, SMALLEST_RANGE)), COLORS), fraction)
 
     def rgb(self, saliency: NDArray[np.float32]) -> NDArray[np.float64]:
         """The colours of some saliency, with a last dimension of 3."""
