@@ -1,4 +1,4 @@
-"""The command line: ``igos-pl predict | status | verify | merge | info | figure | compare | demo``.
+"""The command line: ``igos-pl predict | status | verify | merge | info | figure | compare | export | demo``.
 
 Torch and Lightning are imported only by the commands that need them, so the others are quick.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from igos_pl import __version__
 from igos_pl.cli.console import say
 from igos_pl.cli.help import PREDICT_HELP
-from igos_pl.cli.options import compare_options, figure_options
+from igos_pl.cli.options import compare_options, export_options, figure_options
 from igos_pl.errors import IgosError
 
 # The number of characters that are shown of a path that is too long.
@@ -108,6 +108,10 @@ def _dispatch(words: list[str]) -> int:
         from igos_pl.cli.compare import print_comparison
 
         print_comparison(options)
+    elif options.command == "export":
+        from igos_pl.cli.export import print_export
+
+        print_export(options)
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
@@ -146,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     compare_options(
         add("compare", "compare results of the same images", " Paired differences, and how the masks agree.")
     )
+    export_options(add("export", "write explanations in the format of another program"))
     verify = add("verify", "check the files of a result for damage", " Every byte is read.")
     verify.add_argument("path", type=Path, metavar="RUN", help="output folder of a run, or a result file")
     merge = add("merge", "copy a run's segments into its masks.h5", " A run that ends does this by itself.")

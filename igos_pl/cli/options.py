@@ -46,6 +46,27 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
     _images(parser)
 
 
+def export_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``igos-pl export``."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="output folder, or a masks.h5, or a segment")
+    parser.add_argument(
+        "--to", required=True, metavar="FORMAT", help="coco, numpy, zarr, png, virelay, fiftyone"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="PATH",
+        help="a .json file for coco, a folder or an .npz file for numpy, a folder for the others",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    _choice(parser, "all")
+    parser.add_argument(
+        "--fraction", type=float, default=0.2, metavar="X", help="coco: cells of the segmentation [0.2]"
+    )
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="coco: instances JSON with the ids of the images"
+    )
+    _images(parser)
+
+
 def _images(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="where the images are now, if they have moved"

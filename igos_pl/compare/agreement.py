@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.geometry import Frame
+from igos_pl.data.geometry import Frame, pooled
 
 Saliency = NDArray[np.float64]
 
@@ -47,20 +47,6 @@ def top_overlap(a: Saliency, b: Saliency, share: float) -> float:
     count = max(1, round(share * a.size))
     one, other = (set(np.argsort(-values, axis=None, kind="stable")[:count].tolist()) for values in (a, b))
     return len(one & other) / len(one | other)
-
-
-def pooled(saliency: Saliency, size: int) -> Saliency:
-    """Average a mask ``(s, s)`` down to ``(size, size)``, each cell by the area that it covers."""
-    weights = _coverage(saliency.shape[0], size)
-    return weights @ saliency @ weights.T
-
-
-def _coverage(cells: int, size: int) -> Saliency:
-    """``(size, cells)`` the share of each old cell in each new one, along one side. Rows sum to 1."""
-    edges = np.arange(size + 1) * cells / size
-    low, high = np.arange(cells), np.arange(1, cells + 1)
-    covered = np.minimum(edges[1:, None], high) - np.maximum(edges[:-1, None], low)
-    return np.asarray(covered.clip(0) * size / cells)
 
 
 def _ranks(values: Saliency) -> Saliency:

@@ -66,7 +66,9 @@ def arrays_of(rows: Rows) -> list[Array]:
 
 def settings_as_json(attributes: dict[str, Any]) -> str:
     """The settings of a run as JSON."""
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in attributes.items()}
+    plain = {
+        key: value.item() if isinstance(value, np.generic) else value for key, value in attributes.items()
+    }
     return json.dumps({**plain, **configuration_of(attributes)}, indent=1, sort_keys=True)
 
 
@@ -79,6 +81,8 @@ def _read(rows: Rows, name: str) -> NDArray[Any]:
 def _text_type(rows: Rows, name: str) -> np.dtype[Any]:
     """A type that holds the longest text of a column."""
     longest = max(
-        len(text) for start in range(0, len(rows), _BLOCK) for text in _read(rows[start : start + _BLOCK], name)
+        len(text)
+        for start in range(0, len(rows), _BLOCK)
+        for text in _read(rows[start : start + _BLOCK], name)
     )
     return np.dtype(f"U{max(1, longest)}")

@@ -83,9 +83,7 @@ if __name__ == "__main__":
 '''
 
 
-def write_fiftyone(
-    rows: Rows, output: Path, advance: Callable[[int], None], images: Path | None
-) -> str:
+def write_fiftyone(rows: Rows, output: Path, advance: Callable[[int], None], images: Path | None) -> str:
     """Write heat maps, samples and the script.
 
     Args:

@@ -31,7 +31,10 @@ def write_png(rows: Rows, output: Path, advance: Callable[[int], None]) -> str:
     Returns:
         What was written, in words.
     """
-    with publishing_folder(output) as folder, (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
+    with (
+        publishing_folder(output) as folder,
+        (folder / "index.csv").open("w", encoding="utf-8", newline="") as file,
+    ):
         table = csv.writer(file, lineterminator="\n")
         heads = ("sample_id", "label_name", "target", "start_cell", "score", "deletion", "insertion")
         table.writerow(("grey", "coloured", "largest_saliency", *heads))

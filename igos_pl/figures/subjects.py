@@ -86,6 +86,17 @@ class Subject:
         across, down = self.frame.width / whole.width, self.frame.height / whole.height
         return None if np.isnan(box).any() else box * (across, down, across, down)
 
+    def seen(self, size: tuple[int, int]) -> Image.Image:
+        """The part of the image that the network sees, black where its input is padded.
+
+        Args:
+            size: height and width of the result.
+        """
+        assert self.picture is not None
+        left, top, right, bottom = map(round, self.frame.box)
+        part = self.picture.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
+        return part.resize(size[::-1], Image.Resampling.BILINEAR)
+
     def revealed(self, fraction: float) -> NDArray[np.float64]:
         """The image with its most important cells alone, ``(height, width, 3)`` in [0, 1].
 
