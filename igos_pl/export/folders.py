@@ -15,7 +15,7 @@ from igos_pl.store.files import cannot_write
 def publishing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` once it is complete.
 
-    A process that is killed leaves the temporary folder, whose name begins with a dot, and ``path`` as it was.
+    A process that is killed leaves ``path`` as it was, and the temporary folder, whose name begins with a dot.
 
     Raises:
         IgosError: if the folder cannot be written.

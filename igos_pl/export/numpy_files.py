@@ -29,7 +29,7 @@ def write_numpy(rows: Rows, output: Path, advance: Advance) -> str:
         What was written, in words.
     """
     arrays = arrays_of(rows)
-    settings = settings_as_json(rows.attributes)
+    settings = settings_as_json(rows.settings)
     if output.suffix.lower() == ".npz":
         with publishing(output) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for array in arrays:

@@ -60,7 +60,7 @@ def write_virelay(rows: Rows, output: Path, advance: Callable[[int], None], imag
             for label in range(max(names) + 1)
         ]
         (folder / "label-map.json").write_text(json.dumps(classes, indent=1), encoding="utf-8")
-        project = _project(rows.attributes, (height, width), analysed > 0)
+        project = _project(rows.settings, (height, width), analysed > 0)
         (folder / "project.yaml").write_text(yaml.safe_dump(project, sort_keys=False), encoding="utf-8")
     return f"{len(rows)} attributions, {analysed} classes analysed: virelay {output}/project.yaml shows them"
 

@@ -33,7 +33,7 @@ def write_zarr(rows: Rows, output: Path, advance: Callable[[int], None]) -> str:
     arrays = arrays_of(rows)
     with publishing_folder(output) as folder:
         group = zarr.open_group(str(folder), mode="w", zarr_format=2)
-        group.attrs.update(json.loads(settings_as_json(rows.attributes)))
+        group.attrs.update(json.loads(settings_as_json(rows.settings)))
         for array in arrays:
             row_bytes = max(1, array.dtype.itemsize * math.prod(array.shape[1:]))
             chunk = max(1, min(array.shape[0], _CHUNK_BYTES // row_bytes))

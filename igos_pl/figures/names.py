@@ -8,7 +8,7 @@ _LONGEST = 150  # bytes; file systems allow 255
 
 
 def stem_of(sample_id: str) -> str:
-    """A readable file name without its ending: ``cat`` for ``cat.jpg``, ``birds_owl`` for ``birds/owl.jpg``."""
+    """A readable name for a file: ``cat`` for ``cat.jpg``, ``birds_owl`` for ``birds/owl.jpg``."""
     path = PurePosixPath(sample_id)
     whole = "_".join(part for part in (*path.parent.parts, path.stem) if part not in ("/", "..", "."))
     safe = "".join(mark if mark.isalnum() or mark in "-_. " else "_" for mark in whole).strip(". ")

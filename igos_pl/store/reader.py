@@ -56,6 +56,11 @@ class Rows(Sequence[Explanation]):
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run."""
+        return self._masks.attributes
+
     def column(self, name: str) -> NDArray[Any]:
         """A column of these rows.
 
