@@ -220,9 +220,12 @@ def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str,
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), publishing_folder(tmp_path / "out") as folder:
+    def fail(folder: Path) -> None:
         (folder / "half").write_text("x")
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), publishing_folder(tmp_path / "out") as folder:
+        fail(folder)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,8 @@ from igos_pl.store.files import cannot_write
 def publishing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` once it is complete.
 
-    A process that is killed leaves ``path`` as it was, and the temporary folder, whose name begins with a dot.
+    A process that is killed leaves ``path`` as it was, and the temporary folder, whose name
+    begins with a dot.
 
     Raises:
         IgosError: if the folder cannot be written.
