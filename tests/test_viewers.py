@@ -1,7 +1,7 @@
 """Exports in the real programs, each in an environment of its own.
 
-The environments are made by pip in the folder that VIEWERS names, and are used again; by default in a temporary
-one. Where pip cannot install them, the tests are skipped.
+The environments are made by pip in the folder that VIEWERS names, and are used again; by default in a
+temporary one. Where pip cannot install them, the tests are skipped.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Sixteen explanations: half of one class are salient in the left, half in the right half of the image."""
+    """Sixteen explanations: of the first class, half are salient at the left, half at the right."""
     photos = tiny.write_pictures(tmp_path / "photos", IDS)
     masks = 1 - 0.05 * np.random.RandomState(0).rand(16, 8, 8).astype(np.float32)
     masks[:8:2, :, :4] -= 0.5
@@ -137,7 +137,7 @@ found = []
 for sample in dataset:
     heat = sample["saliency"]
     label = sample["predictions"].classifications[0]
-    values = np.asarray(heat.get_map() if hasattr(heat, "get_map") else fo.core.labels._read_mask(heat.map_path))
+    values = np.asarray(heat.get_map())
     found.append([sample["sample_id_in_run"], sample.filepath, label.label, label.insertion, heat.range,
                   list(values.shape), float(values.max())])
 dataset.delete()
