@@ -100,7 +100,7 @@ class OverlayWriter(Callback):
         with MaskFile(run.folder.path) as masks:
             names = ("sample_id", "target", "start_cell", "label_name")
             keys = list(zip(*(masks.column(name).tolist() for name in names), strict=True))
-            order = range(len(keys))
+            order: Sequence[int] = range(len(keys))
             if self.seed is not None:
                 order = random_order([key[0] for key in keys], self.seed).tolist()
             tried = self._drawn | self._failed

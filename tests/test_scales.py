@@ -20,7 +20,7 @@ AXES = {
     "masks": ("explanation", "y", "x"), "score": ("explanation",), "box": ("explanation", "corner"),
     "deletion_curve": ("explanation", "point"), "insertion_curve": ("explanation", "point"),
 }  # fmt: skip
-OF_IMAGES = {"sample_id": ("image",), "frame": ("image", "corner"), "input_size": ("image", "side")}
+OF_IMAGES = {"frame": ("image", "corner"), "input_size": ("image", "side")}
 
 
 @pytest.fixture

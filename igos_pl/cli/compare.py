@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from igos_pl.cli.choosing import refuse_existing
+from igos_pl.cli.summary import counted
 from igos_pl.compare import Comparison, compare
 from igos_pl.compare.comparison import AGREEMENTS, METRICS
 from igos_pl.compare.words import agreement_rows, counts, metric_rows, unknown_agreements
@@ -55,7 +56,7 @@ def print_comparison(options: argparse.Namespace, console: Console | None = None
             with publishing(options.html) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             if lost:
-                print(f"{len(lost)} images cannot be shown: {printable(lost[0])}")
+                print(f"{counted(len(lost), 'image')} cannot be shown: {printable(lost[0])}")
             print(f"the images side by side are in {options.html}")
 
 

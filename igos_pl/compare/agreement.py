@@ -68,14 +68,12 @@ def _aligned(one: Explanation, other: Explanation) -> tuple[Saliency, Saliency]:
     right, bottom = np.minimum(boxes[0][2:], boxes[1][2:])
     rows = slice(max(0, round(top * side)), max(0, round(bottom * side)))
     columns = slice(max(0, round(left * side)), max(0, round(right * side)))
-    scaled = [
-        Frame(side, side, tuple(box * side), frame.input_size)
-        for box, frame in zip(boxes, frames, strict=True)
-    ]
-    seen = [
-        frame.saliency_on_original(explanation.saliency)[rows, columns].astype(np.float64)
-        for frame, explanation in zip(scaled, (one, other), strict=True)
-    ]
+    seen = []
+    for explanation, box in zip((one, other), boxes, strict=True):
+        x1, y1, x2, y2 = (float(corner) for corner in box * side)
+        scaled = Frame(side, side, (x1, y1, x2, y2), explanation.frame.input_size)
+        whole = scaled.saliency_on_original(explanation.saliency)
+        seen.append(whole[rows, columns].astype(np.float64))
     return seen[0], seen[1]
 
 
