@@ -1,4 +1,4 @@
-"""The code and the commands of docs/figures.md, docs/compare.md and docs/export.md run as they stand there."""
+"""The code and the commands of the pages on figures, comparisons and exports run as they stand there."""
 
 from __future__ import annotations
 
