@@ -61,7 +61,7 @@ def _aligned(one: Explanation, other: Explanation) -> tuple[Saliency, Saliency]:
     size = min(len(a), len(b))
     frames = one.frame, other.frame
     boxes = [_shares(frame) for frame in frames]
-    if np.allclose(*boxes, atol=1e-3):
+    if np.allclose(boxes[0], boxes[1], atol=1e-3):
         return pooled(a, size), pooled(b, size)
     side = _FINER * size
     left, top = np.maximum(boxes[0][:2], boxes[1][:2])

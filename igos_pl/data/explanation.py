@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,9 +88,9 @@ class Explanation:
         Raises:
             IgosError: if the image cannot be read, or has another size now.
         """
-        import igos_pl  # drawing is a layer above this one: the package's own names lead there
-
-        return igos_pl.draw([self], style, [image], **options)
+        # Drawing is a layer above this one: the package's public names lead there.
+        figure: Figure = import_module("igos_pl").draw([self], style, [image], **options)
+        return figure
 
 
 def explanations_of(result: BatchResult, attributes: dict[str, Any]) -> list[Explanation]:

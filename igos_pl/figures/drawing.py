@@ -146,7 +146,7 @@ def save(
     """
     kind = kind or path.suffix.removeprefix(".").lower()
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
-    settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "igos_pl"}
+    settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "igos_pl"}
     with rc_context(settings), no_glyph_warnings():
         figure.savefig(path, format=kind, dpi=figure.dpi, metadata={**dates, **(metadata or {})})
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, fontManager, get_font
 
@@ -48,13 +47,12 @@ def write(
         parse_math=False,  # names may contain dollar signs
         **options,
     )
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+    renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
 
     def too_long(length: int) -> bool:
         line.set_text(shortened(whole, length) + fixed)
         with no_glyph_warnings():
-            return bool(line.get_window_extent(canvas.get_renderer()).width > room * figure.dpi)
+            return bool(line.get_window_extent(renderer).width > room * figure.dpi)
 
     if too_long(len(whole)):
         longest = bisect_left(range(len(whole)), True, key=too_long) - 1

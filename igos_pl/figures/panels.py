@@ -34,16 +34,19 @@ class Look:
 
     Attributes:
         colors: from saliency to colours.
+        largest: the saliency of the brightest colour.
         fraction: of the cells that a masked image shows.
     """
 
     colors: ScalarMappable
-    fraction: float = 0
+    largest: float
+    fraction: float
 
     @classmethod
     def of(cls, largest: float, fraction: float = 0) -> Look:
         """Colours from 0 to the largest saliency that is drawn."""
-        return cls(ScalarMappable(Normalize(0, max(largest, SMALLEST_RANGE)), COLORS), fraction)
+        brightest = max(largest, SMALLEST_RANGE)
+        return cls(ScalarMappable(Normalize(0, brightest), COLORS), brightest, fraction)
 
     def rgb(self, saliency: NDArray[np.float32]) -> NDArray[np.float64]:
         """The colours of some saliency, with a last dimension of 3."""
@@ -51,12 +54,12 @@ class Look:
 
     def share(self, saliency: NDArray[np.float32]) -> NDArray[np.float64]:
         """Saliency as a share of the range of colours, in [0, 1]."""
-        return np.asarray(self.colors.norm(saliency), np.float64).clip(0, 1)
+        return np.asarray(saliency / self.largest, np.float64).clip(0, 1)
 
     @property
     def levels(self) -> list[float]:
         """The saliencies at which contours are drawn."""
-        return [level * float(self.colors.norm.vmax or 1) for level in _LEVELS]
+        return [level * self.largest for level in _LEVELS]
 
 
 def _image(axes: Axes, subject: Subject, look: Look) -> None:
@@ -86,9 +89,9 @@ def _contours(axes: Axes, subject: Subject, look: Look) -> None:
     _show(axes, subject, subject.pixels)
     levels = [level for level in look.levels if level < subject.saliency.max()]
     if levels and min(subject.saliency.shape) > 1:
-        colors = [look.colors.to_rgba(level) for level in levels]
+        colors = look.rgb(np.array(levels, np.float32)).tolist()
         # Below each line a wider one of the other brightness, so that it can be seen on any image.
-        below = ["white" if sum(color[:3]) < 1.5 else "black" for color in colors]
+        below = ["white" if sum(color) < 1.5 else "black" for color in colors]
         axes.contour(subject.saliency, levels, colors=below, linewidths=1.8)
         axes.contour(subject.saliency, levels, colors=colors, linewidths=1.0)
 

@@ -174,7 +174,8 @@ def _column(rows: Rows, name: str) -> NDArray[Any]:
 
 def _difference(rows: Rows) -> NDArray[np.float64]:
     """Insertion - deletion."""
-    return np.asarray(rows.column("insertion"), np.float64) - rows.column("deletion")
+    insertion, deletion = (np.asarray(rows.column(name), np.float64) for name in ("insertion", "deletion"))
+    return insertion - deletion
 
 
 def _number(text: str, condition: str) -> float:
