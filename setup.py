@@ -36,6 +36,7 @@ setup(
     package_dir={"igos_pl.callbacks": "callbacks", "igos_pl.datamodules": "datamodules"},
     package_data={
         "igos_pl": ["py.typed", "presets/*.yaml"],
+        "igos_pl.compare": ["page.html"],
         "igos_pl.data": ["imagenet_classes.tsv"],
         "igos_pl.demo": ["checkpoints/*"],
     },

@@ -1,12 +1,12 @@
-"""Writes pictures of the first explanations, to see early whether a run is worth its time."""
+"""Writes pictures of some explanations, to see early whether a run is worth its time."""
 
 from __future__ import annotations
 
 import json
 import sys
 import warnings
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,13 +16,15 @@ from igos_pl.checks import check_at_least
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.errors import IgosError
-from igos_pl.figures.overlay import input_on_original, write_overlay
+from igos_pl.figures import draw, save
+from igos_pl.figures.names import stem_of
+from igos_pl.figures.subjects import input_on_original
 from igos_pl.run.run import Ending, Run
 from igos_pl.solver.presets import preset_of
 from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
+from igos_pl.store.selection import random_order
 
-_LONGEST_NAME = 150  # the bytes of a file's name; file systems allow 255
 _KEYWORD = "Explanation"  # the key of a PNG's metadata that names the explanation
 
 # The image's id, the target and the cell of its start.
@@ -37,11 +39,18 @@ class OverlayWriter(Callback):
 
     Args:
         count: the number of explanations that the first rank draws; 0 for none.
+        label_names: draw only explanations of these classes; of all classes by default.
+        seed: draw explanations at random, of as many images as possible; by default the first ones are drawn.
+            The same seed chooses the same images.
     """
 
-    def __init__(self, count: int = 16) -> None:
+    def __init__(
+        self, count: int = 16, label_names: list[str] | None = None, seed: int | None = None
+    ) -> None:
         check_at_least("count", count, 0)
         self.count = count
+        self.label_names = label_names
+        self.seed = seed
         self._drawn: set[Key] = set()
         self._failed: set[Key] = set()
 
@@ -49,6 +58,7 @@ class OverlayWriter(Callback):
         """Find out which pictures there are."""
         self._folder = Run.of(trainer).folder.path / "overlays"
         self._drawn = _pictures(self._folder) if trainer.is_global_zero and self.count else set()
+        self._images: set[str] | None = None
 
     def on_predict_batch_end(
         self,
@@ -61,8 +71,25 @@ class OverlayWriter(Callback):
     ) -> None:
         """Draw the batch's explanations until there are ``count`` pictures."""
         if trainer.is_global_zero and len(self._drawn) < self.count:
-            settings = Run.of(trainer).configuration
-            self._draw(explanations_of(outputs, {**settings, "preset": preset_of(settings)}), batch)
+            run = Run.of(trainer)
+            attributes = {**run.configuration, "preset": preset_of(run.configuration)}
+            rows = explanations_of(outputs, attributes)
+            rows = [row for row in rows if self.label_names is None or row.label_name in self.label_names]
+            if self.seed is not None:
+                rows = self._lucky(rows, run)
+            self._draw(rows, batch)
+
+    def _lucky(self, rows: Sequence[Explanation], run: Run) -> list[Explanation]:
+        """One explanation of each image that the random choice begins with."""
+        assert self.seed is not None
+        if self._images is None:
+            names = list(run.expected)
+            self._images = {names[place] for place in random_order(names, self.seed)[: self.count]}
+        found: dict[str, Explanation] = {}
+        for place in random_order([row.sample_id for row in rows], self.seed):
+            if rows[place].sample_id in self._images:
+                found.setdefault(rows[place].sample_id, rows[place])
+        return list(found.values())
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draw missing pictures from results on the disk: earlier runs may have had a smaller ``count``."""
@@ -71,11 +98,21 @@ class OverlayWriter(Callback):
         if stopped or not trainer.is_global_zero or len(self._drawn) >= self.count or not run.folder.files():
             return
         with MaskFile(run.folder.path) as masks:
-            keys = zip(
-                *(masks.column(name).tolist() for name in ("sample_id", "target", "start_cell")), strict=True
-            )
+            names = ("sample_id", "target", "start_cell", "label_name")
+            keys = list(zip(*(masks.column(name).tolist() for name in names), strict=True))
+            order: Sequence[int] = range(len(keys))
+            if self.seed is not None:
+                order = random_order([key[0] for key in keys], self.seed).tolist()
             tried = self._drawn | self._failed
-            rows = [row for row, key in enumerate(keys) if key not in tried][: self.count - len(self._drawn)]
+            rows = [
+                row
+                for row in order
+                if keys[row][:3] not in tried
+                and (self.label_names is None or keys[row][3] in self.label_names)
+            ][: self.count - len(self._drawn)]
+            if not rows and not self._drawn and self.label_names is not None:
+                names_given = ", ".join(self.label_names)
+                warnings.warn(f"No overlays: no explanation is of the classes {names_given}", stacklevel=1)
             files = [
                 row
                 for row, explanation in zip(rows, masks[rows], strict=True)
@@ -113,7 +150,7 @@ class OverlayWriter(Callback):
             try:
                 with publishing(_free_name(self._folder, explanation)) as temporary:
                     image = None if batch is None else _original(explanation, batch)
-                    write_overlay(explanation, temporary, {_KEYWORD: json.dumps(key)}, image)
+                    save(draw([explanation], images=[image]), temporary, "png", {_KEYWORD: json.dumps(key)})
             except (IgosError, OSError) as error:  # a failed picture must not end the run
                 warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
                 self._failed.add(key)
@@ -135,14 +172,8 @@ def _pictures(folder: Path) -> set[Key]:
 
 
 def _free_name(folder: Path, explanation: Explanation) -> Path:
-    """``cat.png`` for the first picture of ``cat.jpg``, ``cat-2.png`` for the next.
-
-    An image in a subfolder has the subfolder's name in front: ``birds_owl.png``.
-    """
-    path = PurePosixPath(str(explanation.sample_id))
-    whole = "_".join(part for part in (*path.parent.parts, path.stem) if part not in ("/", "..", "."))
-    safe = "".join(mark if mark.isalnum() or mark in "-_. " else "_" for mark in whole).strip(". ")
-    stem = safe.encode()[-_LONGEST_NAME:].decode(errors="ignore") or "image"
+    """``cat.png`` for the first picture of ``cat.jpg``, ``cat-2.png`` for the next."""
+    stem = stem_of(str(explanation.sample_id))
     free, number = folder / f"{stem}.png", 1
     while free.exists():
         number += 1

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from igos_pl.errors import IgosError
     from igos_pl.explainer import Explainer
+    from igos_pl.figures import draw
     from igos_pl.models import (
         Classifier,
         DenseDetector,
@@ -93,6 +94,7 @@ __all__ = [
     "YOLODetector",
     "YOLOv3SPPDetector",
     "ZeroShotClassifier",
+    "draw",
     "evaluate",
     "explain",
     "explain_func",
@@ -106,6 +108,7 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanations": "api",
     "MaskAttribution": "api",
+    "draw": "figures",
     "evaluate": "api",
     "explain": "api",
     "explain_func": "api",

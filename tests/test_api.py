@@ -255,7 +255,8 @@ def test_a_result_is_drawn(tmp_path: Path, net: tiny.TinyNet, images: Tensor) ->
     result = explain(net, normalized(images), class_names=["a", "b", "c", "d", "e"], **QUICK)
     figure = result.plot(1)
     titles = [text.get_text() for text in figure.texts]
-    assert titles[0] == f"image 1: {result.label_name[1]}, score {result.score[1]:.2f}"
+    assert titles[:2] == [f"{result.label_name[1]} {result.score[1]:.2f}", "image 1"]
+    assert len(result.plot(1, "overlay", dpi=50).axes) == 2
     figure.savefig(tmp_path / "a.png")
     shown = figure.axes[0].get_images()[0].get_array()
     assert shown.shape == (tiny.SIZE, tiny.SIZE, 3)

@@ -583,11 +583,11 @@ def test_overlays_do_not_end_a_run(photos: Path) -> None:
 
 
 def test_an_overlay_is_complete_or_absent(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(explanation: Any, path: Path, *options: Any) -> None:
+    def half(figure: Any, path: Path, *options: Any) -> None:
         path.write_bytes(b"half a picture")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("igos_pl.callbacks.overlays.write_overlay", half)
+    monkeypatch.setattr("igos_pl.callbacks.overlays.save", half)
     with pytest.warns(UserWarning, match="No overlay of a.png: Cannot write .*No space left"):
         assert predict("--overlays.count=2") == 0
     assert list(Path("run/overlays").iterdir()) == []

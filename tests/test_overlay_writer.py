@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -11,7 +13,7 @@ from PIL import Image
 
 from igos_pl import Explainer, ImageFolderDataModule, OverlayWriter
 from igos_pl.callbacks import overlays
-from igos_pl.store import RunFolder
+from igos_pl.store import MaskFile, RunFolder
 
 NAMES = ["b/owl.jpg", "cat.jpg", "cat.png", "dog & cow.png"]
 
@@ -23,11 +25,11 @@ def photos(tmp_path: Path) -> Path:
     return tiny.write_pictures(tmp_path / "photos", NAMES)
 
 
-def predict(photos: Path, count: int, limit: int | None = None) -> list[str]:
+def predict(photos: Path, count: int, limit: int | None = None, **choice: Any) -> list[str]:
     """Explain the photos; returns the pictures' names."""
     run = photos.parent / "run"
     explainer = Explainer(tiny.tiny_classifier(), mask_size=4, iterations=1, path_steps=1)
-    trainer = tiny.quiet_trainer(run, callbacks=[OverlayWriter(count)])
+    trainer = tiny.quiet_trainer(run, callbacks=[OverlayWriter(count, **choice)])
     data = ImageFolderDataModule(str(photos), num_workers=0, batch_size=3, limit=limit)
     trainer.predict(explainer, data, return_predictions=False)
     return sorted(path.name for path in (run / "overlays").glob("*"))
@@ -65,7 +67,7 @@ def test_a_larger_count_adds_the_missing_pictures(photos: Path, monkeypatch: pyt
         raise AssertionError("a picture was drawn")
 
     with monkeypatch.context() as patched:
-        patched.setattr(overlays, "write_overlay", never)
+        patched.setattr(overlays, "draw", never)
         assert len(predict(photos, 3)) == 3  # a smaller count removes nothing
     assert sorted(predict(photos, 4)) == ["b_owl.png", "cat-2.png", "cat.png", "dog _ cow.png"]
     assert shown(photos)["cat.png"] == "cat.jpg"
@@ -90,3 +92,27 @@ def test_long_and_strange_names_fit_the_file_system(tmp_path: Path) -> None:
     photos = tiny.write_pictures(tmp_path / "photos", names)
     predict(photos, 9)
     assert sorted(shown(photos).values()) == sorted(names)
+
+
+def test_a_random_choice_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    photos = tiny.write_pictures(tmp_path / "photos", [f"{number}.png" for number in range(12)])
+    chosen = {}
+    for seed in range(3):
+        predict(photos, 3, seed=seed)
+        chosen[seed] = sorted(shown(photos).values())
+        shutil.rmtree(tmp_path / "run" / "overlays")
+        predict(photos, 3, seed=seed)  # from the results on the disk
+        assert sorted(shown(photos).values()) == chosen[seed]
+        shutil.rmtree(tmp_path / "run")
+    assert len({tuple(names) for names in chosen.values()}) > 1
+    assert all(len(names) == 3 for names in chosen.values())
+
+
+def test_classes_are_chosen_by_name(photos: Path) -> None:
+    with pytest.warns(UserWarning, match="No overlays: no explanation is of the classes nothing"):
+        assert predict(photos, 9, label_names=["nothing"]) == []
+    with MaskFile(photos.parent / "run") as masks:
+        labels = dict(zip(masks.column("sample_id"), masks.column("label_name"), strict=True))
+    wanted = labels["cat.jpg"]
+    predict(photos, 9, label_names=[wanted])
+    assert sorted(shown(photos).values()) == sorted(name for name, label in labels.items() if label == wanted)

@@ -14,7 +14,7 @@ from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.columns import joined
-from igos_pl.figures.overlay import figure_of
+from igos_pl.figures import draw
 from igos_pl.settings import Attributes
 from igos_pl.store.files import publishing
 from igos_pl.store.segments import segment_bytes
@@ -91,11 +91,13 @@ class Explanations(Sequence[Explanation]):
         """For each row, the saliency of every pixel of its image, ``(height, width)``, high = important."""
         return [row.saliency_on_original() for row in self._rows]
 
-    def plot(self, row: int = 0) -> Figure:
+    def plot(self, row: int = 0, style: str = "curves", **options: Any) -> Figure:
         """Draw an explanation: the image, its saliency, and its deletion and insertion curves.
 
         Args:
             row: which of the R.
+            style: what is drawn, see `igos_pl.draw`.
+            options: more options of `igos_pl.draw`.
 
         Returns:
             A matplotlib figure, which a notebook shows and ``savefig`` writes.
@@ -105,7 +107,7 @@ class Explanations(Sequence[Explanation]):
         """
         if not self:
             raise IgosError(f"{self._empty()}, so there is nothing to draw")
-        return figure_of(self[row], self.originals[int(self.image_index[row])])
+        return draw([self[row]], style, [self.originals[int(self.image_index[row])]], **options)
 
     def save(self, path: str | Path) -> Path:
         """Write the explanations to an HDF5 file, which `igos_pl.MaskFile` and ``igos-pl info`` read.

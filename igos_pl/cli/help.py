@@ -112,6 +112,9 @@ output
   --output FOLDER               masks.h5, segments/, overlays/, config.yaml
                                 [runs/predict]
   --overlays.count N            pictures of the first N explanations [16]
+  --overlays.seed N             pictures of random images instead of the first
+  --overlays.label_names NAMES  pictures of these classes only: a list in square
+                                brackets
   --writer.images_per_segment N write results to disk after every N images, or
                                 every minute [1024]
   --trainer.KEY VALUE           anything of Lightning's Trainer: devices,

@@ -14,6 +14,7 @@ from pathlib import Path
 from igos_pl import __version__
 from igos_pl.cli.console import say
 from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP, PREDICT_HELP, SANITY_HELP
+from igos_pl.cli.options import compare_options, export_options, figure_options
 from igos_pl.errors import IgosError
 
 # The number of characters that are shown of a path that is too long.
@@ -120,6 +121,18 @@ def _dispatch(words: list[str]) -> int:
         from igos_pl.cli.findings import print_findings
 
         print_findings(options.run)
+    elif options.command == "figure":
+        from igos_pl.cli.figure import print_figure
+
+        print_figure(options)
+    elif options.command == "compare":
+        from igos_pl.cli.compare import print_comparison
+
+        print_comparison(options)
+    elif options.command == "export":
+        from igos_pl.cli.export import print_export
+
+        print_export(options)
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
@@ -163,6 +176,11 @@ def _parser() -> argparse.ArgumentParser:
         " Places that one class uses more than the others, clusters of masks, and wrong predictions.",
     )
     findings.add_argument("run", type=Path, metavar="RUN", help="output folder, or a masks.h5, or a segment")
+    figure_options(add("figure", "draw explanations for a paper or slides", " As PDF, SVG or PNG."))
+    compare_options(
+        add("compare", "compare results of the same images", " Paired differences, and how the masks agree.")
+    )
+    export_options(add("export", "write explanations in the format of another program"))
     verify = add("verify", "check the files of a result for damage", " Every byte is read.")
     verify.add_argument("path", type=Path, metavar="RUN", help="output folder of a run, or a result file")
     merge = add("merge", "copy a run's segments into its masks.h5", " A run that ends does this by itself.")

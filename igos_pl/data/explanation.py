@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,24 @@ class Explanation:
         saliency = self.frame.saliency_on_original(self.saliency)
         peak = float(saliency.max(initial=0)) if normalize else 0
         return saliency / np.float32(peak) if peak > 0 else saliency
+
+    def plot(self, style: str = "curves", image: Any = None, **options: Any) -> Figure:
+        """Draw the explanation: the image, its saliency over it, and its deletion and insertion curves.
+
+        Args:
+            style: what is drawn, see `igos_pl.draw`.
+            image: the upright original, as a picture or an array. By default, its file is read again.
+            options: more options of `igos_pl.draw`.
+
+        Returns:
+            A matplotlib figure, which a notebook shows and ``savefig`` writes.
+
+        Raises:
+            IgosError: if the image cannot be read, or has another size now.
+        """
+        # Drawing is a layer above this one: the package's public names lead there.
+        figure: Figure = import_module("igos_pl").draw([self], style, [image], **options)
+        return figure
 
 
 def explanations_of(result: BatchResult, attributes: dict[str, Any]) -> list[Explanation]:

@@ -116,3 +116,17 @@ def upsample(masks: Tensor, size: tuple[int, int]) -> Tensor:
     if masks.shape[-2:] == size:
         return masks
     return F.interpolate(masks, size=size, mode="bilinear", align_corners=True)
+
+
+def pooled(mask: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Average a mask ``(s, s)`` down to ``(size, size)``, each cell by the area that it covers."""
+    weights = _coverage(mask.shape[0], size)
+    return weights @ mask @ weights.T
+
+
+def _coverage(cells: int, size: int) -> NDArray[np.float64]:
+    """``(size, cells)`` the share of each old cell in each new one, along one side. Rows sum to 1."""
+    edges = np.arange(size + 1) * cells / size
+    low, high = np.arange(cells), np.arange(1, cells + 1)
+    covered = np.minimum(edges[1:, None], high) - np.maximum(edges[:-1, None], low)
+    return np.asarray(covered.clip(0) * size / cells)

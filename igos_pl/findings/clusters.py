@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.findings.results import Cluster
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 
 # Classes with fewer masks are not clustered: no two groups of them can be told apart with certainty.
 FEWEST_MASKS = 30

@@ -13,7 +13,7 @@ from igos_pl.findings.places import PLACES, Shares, shares_of
 from igos_pl.findings.reading import SIDE, Units, blocks, units_of
 from igos_pl.findings.results import Cluster, Findings
 from igos_pl.findings.shortcuts import FEWEST_IMAGES, shortcuts
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 from igos_pl.store import MaskFile
 
 # The most masks that are clustered: of a class, and of all classes. They are kept in memory.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from igos_pl.findings.places import CONCENTRATED, PLACES, Shares
 from igos_pl.findings.reading import Units
 from igos_pl.findings.results import Finding
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 
 # A finding needs a corrected p-value below the level, this share of the class's images, and this many times
 # the share of the other classes.

@@ -13,6 +13,7 @@ from igos_pl.errors import IgosError, RunError
 from igos_pl.store.files import open_result, publishing
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published, merged_head
+from igos_pl.store.scales import name_axes
 from igos_pl.store.schema import PROVENANCE, configuration_of, differing_keys, read_column
 from igos_pl.store.seals import HEAD_BYTES, seal
 from igos_pl.store.segments import now, write_attributes
@@ -81,9 +82,11 @@ def _write(published: Published, path: Path, on_progress: Callable[[int, int], N
         with open_result(published.paths[0]) as first:
             provenance = {k: first.attrs[k] for k in PROVENANCE[2:] if k in first.attrs}
             write_attributes(target, {**configuration_of(dict(first.attrs)), **provenance}, now())
-        for table, group in zip(tables, (target.create_group("images"), target), strict=True):
+        groups = ("image", target.create_group("images")), ("explanation", target)
+        for table, (row, group) in zip(tables, groups, strict=True):
             if len(table):
                 copy_table(table, group, count)
+                name_axes(group, table.schema, row)
 
 
 def _check_room(run: RunFolder, paths: list[Path]) -> None:

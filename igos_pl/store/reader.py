@@ -69,6 +69,11 @@ class Rows(Sequence[Explanation]):
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run."""
+        return self._masks.attributes
+
     def column(self, name: str) -> NDArray[Any]:
         """A column of these rows.
 
@@ -76,6 +81,15 @@ class Rows(Sequence[Explanation]):
             IgosError: if there is no such column.
         """
         return self._masks.read(name, self.numbers)
+
+    def image_column(self, name: str) -> NDArray[Any]:
+        """For each of these rows, its image's value in a column of the table of images.
+
+        Raises:
+            IgosError: if there is no such column.
+        """
+        images = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
+        return self._masks.image_table.read(name, images)
 
     def where(self, **values: Any) -> NDArray[np.int64]:
         """The places of the rows whose columns have these values: ``where(label=285, status="ok")``."""
@@ -98,8 +112,7 @@ class Rows(Sequence[Explanation]):
                 columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
             elif name not in _ARRAYS:
                 columns[name] = self.column(name)
-        rows = self._masks.image_rows(self._masks.table.read_bytes("sample_id", self.numbers))
-        images = {name: self._masks.image_table.read(name, rows) for name in ("path", "ground_truth")}
+        images = {name: self.image_column(name) for name in ("path", "ground_truth")}
         figures = {name: values[self.numbers] for name, values in self._masks.evaluation.items()}
         return {**columns, **images, **figures}
 

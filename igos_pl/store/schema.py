@@ -60,6 +60,7 @@ class Column:
         about: what the column contains.
         shape: the shape of one row in the table of images. Rows of explanations may have any shape, but all
             rows of a run have the same one.
+        axes: the names of the axes of one row, for `igos_pl.store.scales`.
         ones_like: the name of another column. Files of earlier versions do not have this column: it is read
             as ones, in the shape of the other one.
     """
@@ -67,11 +68,12 @@ class Column:
     dtype: Any
     about: str
     shape: tuple[int, ...] = ()
+    axes: tuple[str, ...] = ()
     ones_like: str = ""
 
 
 EXPLANATIONS = {
-    "masks": Column("f", "(s, s) in [0, 1], low = important"),
+    "masks": Column("f", "(s, s) in [0, 1], low = important", axes=("y", "x")),
     "sample_id": Column(_TEXT, "the image's name, unique in the data set"),
     "target": Column("i4", "number of the target within its image"),
     "start_cell": Column("i4", "cell of a diverse start, row by row; -1 for a plain start"),
@@ -79,17 +81,20 @@ EXPLANATIONS = {
     "label_name": Column(_TEXT, "its name"),
     "score": Column("f4", "score of the class or the detection, as the network gives it for the image"),
     "baseline_score": Column("f4", "score of the target on the baseline"),
-    "box": Column("f4", "x1 y1 x2 y2 in original pixels; NaN for classifiers"),
+    "box": Column("f4", "x1 y1 x2 y2 in original pixels; NaN for classifiers", axes=("corner",)),
     "deletion": Column("f4", "area under the deletion curve, low is good; NaN if not computed"),
     "insertion": Column("f4", "area under the insertion curve, high is good; NaN if not computed"),
-    "deletion_curve": Column("f4", "scores from nothing removed to all removed"),
-    "insertion_curve": Column("f4", "scores from nothing shown to all shown"),
+    "deletion_curve": Column("f4", "scores from nothing removed to all removed", axes=("point",)),
+    "insertion_curve": Column("f4", "scores from nothing shown to all shown", axes=("point",)),
     "deletion_measured": Column(
         "i1",
         "1 at the points of the deletion curve that were measured, 0 on the straight lines between them",
+        axes=("point",),
         ones_like="deletion_curve",
     ),
-    "insertion_measured": Column("i1", "the same for the insertion curve", ones_like="insertion_curve"),
+    "insertion_measured": Column(
+        "i1", "the same for the insertion curve", axes=("point",), ones_like="insertion_curve"
+    ),
     "object": Column("i8", "annotation id of the object that was detected, paired one to one; -1 if none"),
     "pointing_box": Column("f4", "1 if the most salient pixel is in the object's box; NaN without object"),
     "pointing_mask": Column("f4", "the same for its instance mask"),
@@ -109,7 +114,9 @@ EXPLANATIONS = {
 
 # Columns of explanations that only some runs have.
 OPTIONAL = {
-    "regions": Column("i4", "(s, s) label of each cell's region; low mask values = important regions")
+    "regions": Column(
+        "i4", "(s, s) label of each cell's region; low mask values = important regions", axes=("y", "x")
+    )
 }
 # The columns that identify an explanation.
 KEYS = ("sample_id", "target", "start_cell")
@@ -119,8 +126,10 @@ IMAGES = {
     "path": Column(_TEXT, "the file that it was read from"),
     "width": Column("i4", "width of the upright original, in pixels; 0 if unreadable"),
     "height": Column("i4", "height of the upright original, in pixels; 0 if unreadable"),
-    "frame": Column("f8", "x1 y1 x2 y2 of what the network sees, in pixels of the upright original", (4,)),
-    "input_size": Column("i4", "height and width to which that was scaled for the network", (2,)),
+    "frame": Column(
+        "f8", "x1 y1 x2 y2 of what the network sees, in pixels of the upright original", (4,), ("corner",)
+    ),
+    "input_size": Column("i4", "height and width to which that was scaled for the network", (2,), ("side",)),
     "ground_truth": Column("i4", "label, -1 if unknown"),
     "status": Column(_TEXT, "ok, no detection, nan (not finite), unreadable, or failed (the network)"),
     "message": Column(_TEXT, "why it is not ok, or remarks on its targets"),

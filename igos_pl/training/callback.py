@@ -22,7 +22,7 @@ from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
-from igos_pl.figures.overlay import figure_of
+from igos_pl.figures import draw
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
 from igos_pl.predicting import PRECISIONS
 from igos_pl.training.loggers import Picture, append_row, folder_of, log, write_pictures
@@ -323,7 +323,7 @@ def _drawn(
         label = f"{label}, labelled {network.label_name(truth)}"
     shown = Explanation({**explanation.values, "label_name": label}, explanation.image, result.attributes)
     name = f"{_GROUP}/{number}" if explanation.target == 0 else f"{_GROUP}/{number}-{explanation.target}"
-    figure = figure_of(shown, result.originals[number])
+    figure = draw([shown], images=[result.originals[number]])
     return name, Picture.of(figure, f"{label} ({explanation.score:.2f})")
 
 

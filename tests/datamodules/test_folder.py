@@ -20,7 +20,6 @@ from igos_pl.data.images import read_image, to_input
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
-from igos_pl.figures.overlay import write_overlay
 from igos_pl.run.progress import OPTIMISING, BatchProgress
 from igos_pl.run.run import Run
 from igos_pl.store import MaskFile, RunFolder
@@ -312,7 +311,7 @@ def test_pictures_are_found_from_another_folder(tmp_path: Path, monkeypatch: pyt
     run(Path("photos"), Path("run"))
     monkeypatch.chdir(tmp_path / "elsewhere")
     with MaskFile("../run/masks.h5") as masks:
-        write_overlay(masks[0], Path("a.png"))
+        masks[0].plot().savefig("a.png")
         assert masks.images["path"].tolist() == [str(tmp_path / "photos" / "a.png")]
     assert Path("a.png").stat().st_size > 1000
     run(Path("../photos"), Path("../run"))  # the same configuration

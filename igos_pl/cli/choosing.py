@@ -1,0 +1,44 @@
+"""Chooses explanations of a result by the options that several commands have, see `igos_pl.cli.options`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from igos_pl.cli.summary import counted, remarks
+from igos_pl.errors import IgosError
+from igos_pl.store import MaskFile
+from igos_pl.store.reader import Rows
+from igos_pl.store.selection import parsed_numbers, select
+
+_SHOWN = 5  # remarks on images without explanations
+
+
+def chosen(options: argparse.Namespace, masks: MaskFile) -> Rows:
+    """The explanations that the options choose.
+
+    Raises:
+        IgosError: if there are none.
+    """
+    if not len(masks):
+        images = masks.images["status"]
+        told = "".join(f"\n  {line}" for line in remarks(masks, _SHOWN))
+        raise IgosError(f"There is no explanation of any of the {counted(len(images), 'image')}:{told}")
+    numbers = None if options.rows is None else parsed_numbers(options.rows)
+    found = select(masks, numbers, options.where, options.best, options.worst, options.random, options.seed)
+    if not len(found):
+        raise IgosError(f"No explanation fulfils {' and '.join(options.where)}")
+    return masks[found]
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise if a file or folder exists that may not be overwritten, or cannot be written.
+
+    Raises:
+        IgosError: saying what to do.
+    """
+    if (path.exists() or path.is_symlink()) and not overwrite:
+        raise IgosError(f"{path} exists already: choose another name, or add --overwrite")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise IgosError(f"Cannot write {path}: there is no folder {folder}")

@@ -1,0 +1,48 @@
+"""``igos-pl figure``: explanations as a figure for a paper or slides."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from igos_pl.checks import check_choice
+from igos_pl.cli.choosing import chosen, refuse_existing
+from igos_pl.cli.options import FIRST
+from igos_pl.cli.summary import counted
+from igos_pl.store import MaskFile
+from igos_pl.store.files import publishing
+
+KINDS = ("pdf", "svg", "png")
+
+
+def print_figure(options: argparse.Namespace) -> None:
+    """Draw the figure, write it and say so.
+
+    Raises:
+        IgosError: if it cannot be drawn or written.
+    """
+    output: Path = options.output
+    kind = output.suffix.removeprefix(".").lower()
+    check_choice("the ending of --output", kind, KINDS)
+    refuse_existing(output, options.overwrite)
+    with MaskFile(options.run) as masks:
+        rows = chosen(options, masks)
+        everything = not (options.rows or options.where or options.best or options.worst or options.random)
+        if everything:
+            rows = rows[:FIRST]
+        from igos_pl.figures import draw, save  # torch and matplotlib are slow to import
+        from igos_pl.figures.subjects import moved
+
+        found = [moved(explanation, options.images) for explanation in rows]
+        figure = draw(
+            found, options.style, fraction=options.fraction, scale=options.scale, columns=options.columns,
+            width=options.width, height=options.height, dpi=options.dpi,
+        )  # fmt: skip
+        whole = len(masks)
+    with publishing(output) as temporary:
+        save(figure, temporary, kind)
+    width, height = figure.get_size_inches()
+    print(
+        f"{len(rows):,} of {counted(whole, 'explanation')} are in {output}"
+        f" ({width:.1f} x {height:.1f} inches, {options.dpi:g} dpi)"
+    )

@@ -1,0 +1,189 @@
+"""Compares results: means, paired differences with confidence intervals, and the agreement of the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igos_pl.compare.agreement import TOP, agreement
+from igos_pl.compare.pairing import Pairing, pair
+from igos_pl.errors import IgosError
+from igos_pl.store import MaskFile
+from igos_pl.store.schema import configuration_of, differing_keys
+
+Numbers = NDArray[np.float64]
+
+METRICS = {
+    "deletion": "low is good",
+    "insertion": "high is good",
+    "difference": "insertion - deletion, high is good",
+    "score": "of the network",
+    "energy_box": "saliency in the object's box",
+    "energy_mask": "saliency in its instance mask",
+    "pointing_box": "peak in the object's box",
+    "pointing_mask": "peak in its instance mask",
+}
+AGREEMENTS = ("rank correlation", *(f"overlap of the top {share:.0%}" for share in TOP))
+
+_RESAMPLES, _LEVEL, _SEED = 2000, 0.95, 0
+_BLOCK_VALUES = 1 << 22  # numbers that the bootstrap draws at once
+_BLOCK_ROWS = 256  # explanations whose masks are in memory at once
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of a metric between two results.
+
+    Attributes:
+        mean: over the shared explanations for which both know the metric.
+        low: the lower end of the 95% confidence interval; NaN for a single image.
+        high: the upper end.
+        count: the number of these explanations.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found. The first result is the reference of all differences.
+
+    Attributes:
+        names: of the results.
+        pairing: the explanations that they share.
+        images: ``(n,)`` the image's id of each shared explanation.
+        metrics: by metric, ``(n, runs)``; NaN where a value is not known.
+        agreements: for each pair of results, ``(n, 3)``: see `AGREEMENTS`.
+        settings: the settings that differ, with their value in each result.
+        remarks: what a reader must know before believing the numbers.
+    """
+
+    names: Sequence[str]
+    pairing: Pairing
+    images: NDArray[np.object_]
+    metrics: dict[str, Numbers]
+    agreements: dict[tuple[int, int], Numbers]
+    settings: dict[str, list[str]]
+    remarks: list[str] = field(default_factory=list)
+
+    def mean(self, metric: str, run: int) -> float:
+        """The mean of a metric over the explanations for which all results know it."""
+        values = self.metrics[metric]
+        known = ~np.isnan(values).any(1)
+        return float(values[known, run].mean()) if known.any() else np.nan
+
+    def difference(self, metric: str, run: int) -> Difference:
+        """A result's metric minus that of the first."""
+        values = self.metrics[metric]
+        return paired_difference(values[:, run] - values[:, 0], self.images)
+
+
+def compare(
+    results: Sequence[MaskFile],
+    names: Sequence[str],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Compare results of the same images.
+
+    Args:
+        results: at least two; the first is the reference.
+        names: of the results.
+        on_progress: called with the number of explanations compared so far, and the number of all.
+
+    Raises:
+        IgosError: if the results share no explanation.
+    """
+    if len(results) < 2:
+        raise IgosError("A comparison needs two results or more")
+    pairing = pair(results)
+    rows = pairing.rows
+    if not len(rows):
+        raise IgosError(_nothing_shared(results, names, pairing))
+    columns = [_metrics(result, rows[:, run]) for run, result in enumerate(results)]
+    metrics = {name: np.stack([one[name] for one in columns], 1) for name in METRICS}
+    pairs = list(combinations(range(len(results)), 2))
+    agreements = {both: np.full((len(rows), len(AGREEMENTS)), np.nan) for both in pairs}
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = [list(result[rows[start : start + _BLOCK_ROWS, run]]) for run, result in enumerate(results)]
+        for place, shown in enumerate(zip(*block, strict=True), start):
+            for one, other in pairs:
+                agreements[one, other][place] = agreement(shown[one], shown[other])
+        if on_progress is not None:
+            on_progress(min(start + _BLOCK_ROWS, len(rows)), len(rows))
+    settings = _differing(results)
+    images = results[0][rows[:, 0]].column("sample_id")
+    return Comparison(names, pairing, images, metrics, agreements, settings, _remarks(settings))
+
+
+def paired_difference(differences: Numbers, images: NDArray[np.object_]) -> Difference:
+    """The mean of some differences, with a 95% confidence interval by the bootstrap.
+
+    Whole images are drawn, because the explanations of one image depend on each other.
+
+    Args:
+        differences: ``(n,)``; NaN where they are not known.
+        images: ``(n,)`` the image of each.
+    """
+    known = ~np.isnan(differences)
+    values = differences[known]
+    if not len(values):
+        return Difference(np.nan, np.nan, np.nan, 0)
+    _, group = np.unique(images[known].astype(str), return_inverse=True)
+    sums, counts = np.bincount(group, values), np.bincount(group)
+    if len(sums) < 2:
+        return Difference(float(values.mean()), np.nan, np.nan, len(values))
+    random = np.random.default_rng(_SEED)
+    at_once = max(1, _BLOCK_VALUES // len(sums))
+    means: list[Numbers] = []
+    for start in range(0, _RESAMPLES, at_once):
+        drawn = random.integers(len(sums), size=(min(at_once, _RESAMPLES - start), len(sums)))
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(np.concatenate(means), (tail, 1 - tail))
+    return Difference(float(values.mean()), float(low), float(high), len(values))
+
+
+def _metrics(result: MaskFile, rows: NDArray[np.int64]) -> dict[str, Numbers]:
+    found = {
+        name: np.asarray(result.read(name, rows), np.float64) for name in METRICS if name != "difference"
+    }
+    return {**found, "difference": found["insertion"] - found["deletion"]}
+
+
+def _differing(results: Sequence[MaskFile]) -> dict[str, list[str]]:
+    configurations = [configuration_of(result.attributes) for result in results]
+    keys = {key for other in configurations[1:] for key in differing_keys(configurations[0], other)}
+    return {key: [str(one.get(key, "-")) for one in configurations] for key in sorted(keys)}
+
+
+def _remarks(settings: dict[str, list[str]]) -> list[str]:
+    """Remarks on settings that change deletion and insertion by themselves."""
+    remarks = []
+    if any(key in settings for key in settings if key == "network" or key.startswith("network.")):
+        remarks.append(
+            "The results are of different networks, or of one with different settings: scores, deletion and"
+            " insertion differ for this reason, too"
+        )
+    if "baseline" in settings:
+        kinds = ", ".join(settings["baseline"])
+        remarks.append(f"Deletion and insertion were measured with different baselines ({kinds})")
+    if "data.resize" in settings:
+        remarks.append("The networks saw different parts of the images (data.resize)")
+    return remarks
+
+
+def _nothing_shared(results: Sequence[MaskFile], names: Sequence[str], pairing: Pairing) -> str:
+    counts = ", ".join(f"{name}: {len(result)}" for name, result in zip(names, results, strict=True))
+    alone = [found[0] for found in pairing.images_alone if found]
+    example = f". Images of one result alone are, for example, {', '.join(alone)}" if alone else ""
+    return (
+        f"The results share no explanation of the same image and class (explanations of {counts}){example}."
+        " To explain the same classes, use --model.network.targets"
+    )

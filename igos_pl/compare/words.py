@@ -1,0 +1,73 @@
+"""A comparison in words and cells of tables, which the terminal and the page share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from igos_pl.compare.agreement import TOP
+from igos_pl.compare.comparison import AGREEMENTS, METRICS, Comparison
+
+_NAMES = {
+    "difference": "insertion - deletion", "energy_box": "saliency in its box",
+    "energy_mask": "saliency in its mask", "pointing_box": "peak in its box",
+    "pointing_mask": "peak in its mask",
+}  # fmt: skip
+_SHOWN = 3  # names of images that are not shared
+
+
+def counts(found: Comparison) -> list[str]:
+    """Lines that say what is shared and what is not."""
+    images = len(set(found.images.tolist()))
+    lines = [f"{len(found.images):,} shared explanations of {images:,} images"]
+    for name, alone, ids in zip(found.names, found.pairing.alone, found.pairing.images_alone, strict=True):
+        if not alone and not ids:
+            continue
+        shown = ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
+        images_alone = f"; {len(ids):,} images are not in all results: {shown}" if ids else ""
+        lines.append(f"only in {name}: {alone:,} explanations{images_alone}")
+    return lines
+
+
+def metric_rows(found: Comparison) -> list[list[str]]:
+    """A row for each metric that is known: its name, the means, and differences with their intervals."""
+    rows = []
+    for metric, about in METRICS.items():
+        runs = range(len(found.names))
+        means = [found.mean(metric, run) for run in runs]
+        if np.isnan(means[0]):
+            continue
+        cells = [
+            f"{_NAMES.get(metric, metric)} ({about})"
+            if metric in ("deletion", "insertion")
+            else _NAMES.get(metric, metric)
+        ]
+        cells += [f"{mean:.3f}" for mean in means]
+        for run in runs[1:]:
+            difference = found.difference(metric, run)
+            known = not np.isnan(difference.low)
+            cells += [
+                f"{difference.mean:+.3f}",
+                f"{difference.low:+.3f} to {difference.high:+.3f}" if known else "-",
+            ]
+        rows.append(cells)
+    return rows
+
+
+def agreement_rows(found: Comparison) -> list[list[str]]:
+    """A row for each pair of results: the mean of each kind of agreement."""
+    chance = ["", *(f" ({share / (2 - share):.2f})" for share in TOP)]
+    rows = []
+    for (one, other), values in found.agreements.items():
+        known = values[~np.isnan(values).any(1)]
+        cells = (
+            [f"{mean:.3f}{by_chance}" for mean, by_chance in zip(known.mean(0), chance, strict=True)]
+            if len(known)
+            else ["-"] * len(AGREEMENTS)
+        )
+        rows.append([f"{found.names[one]}, {found.names[other]}", *cells])
+    return rows
+
+
+def unknown_agreements(found: Comparison) -> int:
+    """How many shared explanations have a mask that is the same everywhere, so that it has no order."""
+    return max(int(np.isnan(values).any(1).sum()) for values in found.agreements.values())

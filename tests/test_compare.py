@@ -1,0 +1,288 @@
+"""Comparing results: pairing, differences with intervals, agreement of masks, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import results
+import tiny
+from rich.console import Console
+
+from igos_pl.cli.main import main
+from igos_pl.compare import Comparison, compare
+from igos_pl.compare.agreement import agreement, rank_correlation, top_overlap
+from igos_pl.compare.comparison import paired_difference
+from igos_pl.compare.pairing import pair
+from igos_pl.data.explanation import Explanation
+from igos_pl.data.geometry import pooled
+from igos_pl.errors import IgosError
+from igos_pl.store import MaskFile
+
+IDS = ["a.png", "b.png", "c.png", "d.png"]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Any]:
+    """Writes results and opens them."""
+    with ExitStack() as stack:
+
+        def write(name: str, ids: list[str], **columns: Any) -> MaskFile:
+            path = results.write_result(tmp_path / f"{name}.h5", ids, **columns)
+            return stack.enter_context(MaskFile(path))
+
+        yield write
+
+
+def box(x: float, y: float, side: float = 10) -> list[float]:
+    return [x, y, x + side, y + side]
+
+
+def test_targets_are_paired_by_image_class_and_box(opened: Any) -> None:
+    one = opened(
+        "one", ["a", "a", "a", "b"], label_name=["cat", "cat", "dog", "cat"],
+        box=np.array([box(0, 0), box(20, 0), box(0, 0), box(0, 0)]),
+    )  # fmt: skip
+    other = opened(
+        "other", ["a", "a", "b", "c"], label_name=["cat", "cat", "dog", "cat"],
+        box=np.array([box(21, 1), box(0, 8), box(0, 0), box(0, 0)]),
+    )  # fmt: skip
+    found = pair([one, other])
+    assert found.rows.tolist() == [[1, 0]]  # the same class at the same place; an IoU of 0.1 is too little
+    assert found.alone == [3, 3]
+    assert found.images_alone == [[], ["c"]]
+
+
+def test_of_several_starts_the_best_is_paired(opened: Any) -> None:
+    starts = opened("starts", ["a", "a", "b"], target=[0, 0, 0], start_cell=[0, 1, -1], best=[0, 1, 1])
+    assert pair([starts, opened("one", ["b", "a"])]).rows.tolist() == [[1, 1], [2, 0]]
+
+
+def test_a_target_with_a_box_is_not_one_without(opened: Any) -> None:
+    assert not len(pair([opened("boxed", ["a"], box=np.array([box(0, 0)])), opened("bare", ["a"])]).rows)
+
+
+def test_intervals_hold_the_mean_and_shrink_with_more_images() -> None:
+    random = np.random.RandomState(0)
+    few, many = random.randn(20) + 0.5, random.randn(2000) + 0.5
+    small, large = (
+        paired_difference(values, np.arange(len(values)).astype(str).astype(object)) for values in (few, many)
+    )
+    assert small.low < small.mean < small.high
+    # the standard error is 1 / sqrt(n)
+    assert large.high - large.low == pytest.approx(2 * 1.96 / np.sqrt(2000), rel=0.1)
+    assert small.high - small.low > 3 * (large.high - large.low)
+    assert large.low < 0.5 < large.high
+
+
+def test_explanations_of_one_image_count_as_one_draw() -> None:
+    values = np.repeat(np.random.RandomState(0).randn(50), 20)
+    alone = paired_difference(values, np.arange(1000).astype(str).astype(object))
+    grouped = paired_difference(values, np.repeat(np.arange(50), 20).astype(str).astype(object))
+    assert alone.mean == pytest.approx(grouped.mean)
+    assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
+
+
+def test_unknown_values_are_left_out() -> None:
+    images = np.array(list("abcd"), object)
+    found = paired_difference(np.array([1.0, np.nan, 3.0, np.nan]), images)
+    assert (found.mean, found.count) == (2, 2)
+    assert np.isnan(paired_difference(np.full(4, np.nan), images).mean)
+    single = paired_difference(np.array([1.0, 2.0]), np.array(["a", "a"], object))
+    assert single.mean == 1.5
+    assert np.isnan(single.low)
+
+
+def explanation(masks: np.ndarray, frame: tuple[float, float, float, float] = (0, 0, 60, 40)) -> Explanation:
+    image = {"width": 60, "height": 40, "frame": frame, "input_size": (24, 24)}
+    return Explanation({"masks": masks.astype(np.float32)}, image, {})
+
+
+def test_agreement_of_equal_opposite_and_unrelated_masks() -> None:
+    masks = np.random.RandomState(0).rand(28, 28)
+    assert agreement(explanation(masks), explanation(masks / 2 + 0.25)) == pytest.approx((1, 1, 1))
+    assert agreement(explanation(masks), explanation(1 - masks)) == pytest.approx((-1, 0, 0))
+    unrelated = agreement(explanation(masks), explanation(np.random.RandomState(1).rand(28, 28)))
+    assert unrelated == pytest.approx((0, 0.1 / 1.9, 0.2 / 1.8), abs=0.1)
+    assert np.isnan(agreement(explanation(masks), explanation(np.ones((28, 28))))).all()
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    scipy = pytest.importorskip("scipy.stats")
+    random = np.random.RandomState(0)
+    for _ in range(5):
+        a, b = (random.randint(0, 6, (8, 8)).astype(float) for _ in range(2))  # with ties
+        assert rank_correlation(a, b) == pytest.approx(scipy.spearmanr(a, b, axis=None).statistic)
+
+
+def test_overlap_counts_cells() -> None:
+    a = np.arange(100.0).reshape(10, 10)
+    b = np.roll(a.ravel(), 5).reshape(10, 10)  # the top ten of one are five of the other
+    assert top_overlap(a, a, 0.1) == 1
+    assert top_overlap(a, b, 0.1) == pytest.approx(5 / 15)
+
+
+@pytest.mark.parametrize(("cells", "size"), [(28, 14), (28, 20), (7, 7), (9, 4)])
+def test_pooling_keeps_the_mean(cells: int, size: int) -> None:
+    mask = np.random.RandomState(0).rand(cells, cells)
+    small = pooled(mask, size)
+    assert small.shape == (size, size)
+    assert small.mean() == pytest.approx(mask.mean())
+    if cells == 2 * size:
+        np.testing.assert_allclose(small, mask.reshape(size, 2, size, 2).mean((1, 3)))
+
+
+def test_masks_of_other_sizes_and_frames_are_compared_where_both_are() -> None:
+    coarse = np.random.RandomState(0).rand(7, 7)
+    fine = coarse.repeat(4, 0).repeat(4, 1)
+    assert agreement(explanation(fine), explanation(coarse))[0] == pytest.approx(1)
+    # the same picture seen whole, and as its middle half
+    smooth = np.add.outer(np.linspace(0, 1, 28), np.linspace(0, 1, 28) ** 2)
+    middle = np.add.outer(np.linspace(0.25, 0.75, 28), np.linspace(0.25, 0.75, 28) ** 2)
+    found = agreement(explanation(smooth), explanation(middle, (15, 10, 45, 30)))
+    assert found[0] > 0.98
+    apart = agreement(explanation(smooth, (0, 0, 30, 40)), explanation(smooth, (30, 0, 60, 40)))
+    assert np.isnan(apart).all()
+
+
+def test_a_comparison(opened: Any) -> None:
+    one = opened("one", IDS, deletion=[0.2] * 4, insertion=[0.5, 0.6, 0.7, 0.8])
+    other = opened("other", IDS[::-1], insertion=[0.9, 0.9, 0.7, 0.5], attributes={"mask_size": 7})
+    found = compare([one, other], ["one", "other"])
+    assert found.images.tolist() == IDS
+    assert found.mean("insertion", 0) == pytest.approx(0.65)
+    assert found.difference("insertion", 1).mean == pytest.approx(0.1)
+    assert found.difference("difference", 1).mean == pytest.approx(0.1)
+    assert np.isnan(found.difference("energy_box", 1).mean)
+    assert found.settings == {"mask_size": ["4", "7"]}
+    assert not found.remarks
+    assert found.agreements[0, 1].shape == (4, 3)
+
+
+def test_other_networks_and_baselines_are_told(opened: Any) -> None:
+    attributes = {"network.name": "Other", "baseline": "black"}
+    found = compare([opened("one", IDS), opened("other", IDS, attributes=attributes)], ["one", "other"])
+    assert any("different networks" in remark for remark in found.remarks)
+    assert any("different baselines (blur, black)" in remark for remark in found.remarks)
+
+
+def test_results_without_anything_in_common(opened: Any) -> None:
+    with pytest.raises(IgosError, match="share no explanation .*for example, a.png, z.png"):
+        compare([opened("one", IDS), opened("other", ["z.png"])], ["one", "other"])
+    with pytest.raises(IgosError, match="two results or more"):
+        compare([opened("single", IDS)], ["one"])
+
+
+HOSTILE = "<script>alert(1)</script> & 'q' \"r\" \u202eevil قطة"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    photos = tiny.write_pictures(tmp_path / "photos", IDS)
+    paths = []
+    for number, name in enumerate(("one", "two <b>")):
+        masks = np.random.RandomState(number).rand(4, 4 + number, 4 + number).astype(np.float32)
+        path = results.write_result(
+            tmp_path / f"{name}.h5", IDS, folder=photos, masks=masks, label_name=[HOSTILE] * 4,
+            insertion=[0.5 + 0.1 * number] * 4,
+        )  # fmt: skip
+        paths.append(str(path))
+    return paths
+
+
+class Page(HTMLParser):
+    """What a page has in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_command_prints_tables_and_writes_files(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--csv", str(tmp_path / "c.csv"), "--html", str(tmp_path / "c.html")]
+    assert main(["compare", *runs, *files]) == 0
+    said = capsys.readouterr().out
+    assert "4 shared explanations of 4 images" in said
+    assert re.search(r"insertion \(high is good\) +0.500 +0.600 +\+0.100 +\+0.100 to \+0.100", said)
+    assert "rank correlation" in said
+    rows = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8")))
+    assert [row["sample_id"] for row in rows] == IDS
+    assert rows[0]["insertion two <b>.h5"] == "0.6"
+    assert rows[0]["label_name"] == HOSTILE
+    assert -1 <= float(rows[0]["rank correlation one.h5 two <b>.h5"]) <= 1
+    page = Page((tmp_path / "c.html").read_text(encoding="utf-8"))
+    names = [tag for tag, _ in page.tags]
+    assert "script" not in names
+    assert "b" not in names
+    assert names.count("img") == 4 * 3
+    sources = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert "<script>alert(1)</script>" in page.text
+    assert "\u202e" not in page.text
+    assert not re.search(r"(src|href)=.?https?:", (tmp_path / "c.html").read_text(encoding="utf-8"))
+    assert main(["compare", *runs, *files]) == 2  # exists already
+    assert main(["compare", *runs, *files, "--overwrite"]) == 0
+
+
+def test_images_that_have_gone_are_told(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos" / "b.png").unlink()
+    assert main(["compare", *runs, "--html", str(tmp_path / "c.html")]) == 0
+    assert "1 image cannot be shown: The image of b.png cannot be shown" in capsys.readouterr().out
+    page = Page((tmp_path / "c.html").read_text(encoding="utf-8"))
+    assert [tag for tag, _ in page.tags].count("img") == 3 * 3
+    assert "b.png cannot be shown" in page.text
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    words = ["compare", *runs, "--html", str(tmp_path / "d.html"), "--images", str(tmp_path / "moved")]
+    assert main(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--names", "a"], "--names needs 2 different names"), (["--names", "a,a"], "2 different names"),
+        (["--csv", "nowhere/a.csv"], "there is no folder"),
+    ],
+)  # fmt: skip
+def test_wrong_options(
+    runs: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *runs, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["compare", runs[0]]) == 2
+    assert "two results or more" in capsys.readouterr().err
+    assert main(["compare", runs[0], runs[0]]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_three_results(opened: Any) -> None:
+    names = ["one", "two", "three"]
+    found: Comparison = compare([opened(name, IDS) for name in names], names)
+    assert set(found.agreements) == {(0, 1), (0, 2), (1, 2)}
+    assert found.difference("insertion", 2).mean == 0
+    console = Console(width=200, record=True, file=io.StringIO())
+    from igos_pl.cli.compare import _print
+
+    _print(found, console)
+    text = console.export_text()
+    assert "three - one" in text
+    assert "two, three" in text

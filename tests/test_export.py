@@ -1,0 +1,265 @@
+"""Exports: each format is read back by the program that it is for, where that is at hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import results
+import tiny
+from PIL import Image
+from pycocotools import mask as rle
+
+import igos_pl
+from igos_pl.cli.main import main
+from igos_pl.errors import IgosError
+from igos_pl.export import FORMATS, Options, export
+from igos_pl.export.folders import publishing_folder
+from igos_pl.store import MaskFile
+
+IDS = ["cats/a.png", "b.png", "b.png", "نمر.png"]
+NAMES = ["cat", "<b>dog</b>", "cat", "قطة"]
+BOXES = np.array([[np.nan] * 4, [2, 3, 20, 23], [np.nan] * 4, [np.nan] * 4])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    photos = tiny.write_pictures(tmp_path / "photos", list(dict.fromkeys(IDS)))
+    return results.write_result(
+        tmp_path / "run.h5", IDS, folder=photos, label_name=NAMES, label=[0, 1, 0, 2], box=BOXES,
+        deletion=[0.1, np.nan, 0.2, 0.3],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def masks(run: Path) -> Iterator[MaskFile]:
+    with MaskFile(run) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("output", ["arrays", "arrays.npz"])
+def test_numpy(run: Path, masks: MaskFile, tmp_path: Path, output: str) -> None:
+    target = tmp_path / output
+    assert main(["export", str(run), "--to", "numpy", "--output", str(target)]) == 0
+    if target.is_dir():
+        found = {path.stem: np.load(path) for path in target.glob("*.npy")}
+        settings = json.loads((target / "settings.json").read_text(encoding="utf-8"))
+    else:
+        with np.load(target) as archive:
+            found = dict(archive)
+        settings = json.loads(str(found.pop("settings")))
+    np.testing.assert_allclose(found["saliency"], 1 - masks.column("masks"))
+    assert found["sample_id"].tolist() == IDS
+    assert found["label_name"].tolist() == NAMES
+    np.testing.assert_array_equal(found["box"], BOXES.astype(np.float32))
+    assert found["width"].tolist() == [40] * 4
+    assert found["path"][1].endswith("photos/b.png")
+    assert {len(array) for array in found.values()} == {4}
+    assert settings["preset"] == "fast"
+
+
+def test_many_rows_are_written_block_by_block(tmp_path: Path) -> None:
+    ids = [f"{number}.png" for number in range(2500)]
+    path = results.write_result(tmp_path / "run.h5", ids, score=np.arange(2500))
+    counted: list[int] = []
+    with MaskFile(path) as opened:
+        export(opened, "numpy", tmp_path / "all", on_rows=counted.append)
+        np.testing.assert_array_equal(
+            np.load(tmp_path / "all" / "saliency.npy", mmap_mode="r"), 1 - opened.column("masks")
+        )
+    assert counted == [1024, 1024, 452]
+    assert np.load(tmp_path / "all" / "score.npy")[-1] == 2499
+
+
+def test_zarr(run: Path, masks: MaskFile, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    assert main(["export", str(run), "--to", "zarr", "--output", str(tmp_path / "z")]) == 0
+    group = zarr.open_group(str(tmp_path / "z"), mode="r")
+    np.testing.assert_allclose(group["saliency"][:], 1 - masks.column("masks"))
+    assert group["label_name"][:].tolist() == NAMES
+    assert group.attrs["preset"] == "fast"
+    xarray = pytest.importorskip("xarray")
+    with xarray.open_zarr(str(tmp_path / "z")) as data:
+        assert data["saliency"].dims == ("explanation", "y", "x")
+        assert data["deletion_curve"].dims == ("explanation", "point")
+
+
+def test_zarr_that_is_missing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    assert main(["export", str(run), "--to", "zarr", "--output", str(tmp_path / "z")]) == 2
+    assert "pip install 'igos_pl[zarr]'" in capsys.readouterr().err
+    assert not (tmp_path / "z").exists()
+
+
+def test_png(run: Path, masks: MaskFile, tmp_path: Path) -> None:
+    assert main(["export", str(run), "--to", "png", "--output", str(tmp_path / "maps")]) == 0
+    table = list(csv.DictReader((tmp_path / "maps" / "index.csv").open(encoding="utf-8")))
+    assert [row["grey"] for row in table] == ["cats_a.png", "b.png", "b-2.png", "نمر.png"]
+    for row, explanation in zip(table, masks, strict=True):
+        with Image.open(tmp_path / "maps" / row["grey"]) as grey:
+            assert grey.mode.startswith("I;16")
+            assert grey.text["Description"] == "saliency = grey value / 65535"
+            values = np.asarray(grey) / 65535
+        saliency = explanation.saliency_on_original()
+        np.testing.assert_allclose(values, saliency, atol=1e-5)
+        assert float(row["largest_saliency"]) == pytest.approx(saliency.max(), rel=1e-4)
+        with Image.open(tmp_path / "maps" / row["coloured"]) as coloured:
+            assert (coloured.mode, coloured.size) == ("RGB", (40, 30))
+
+
+def test_file_names_differ_in_more_than_case(tmp_path: Path) -> None:
+    ids = ["A.png", "a.png", "a-2.png", "b-coloured.png", "b.png", "x/../y.png", "q\n'\".png"]
+    path = results.write_result(tmp_path / "run.h5", ids)
+    with MaskFile(path) as opened:
+        export(opened, "png", tmp_path / "maps")
+    files = [path.name.lower() for path in (tmp_path / "maps").glob("*.png")]
+    assert len(set(files)) == 2 * len(ids)
+    assert all("\n" not in name and "/" not in name for name in files)
+
+
+def test_coco(run: Path, masks: MaskFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(run), "--to", "coco", "--output", str(tmp_path / "r.json"), "--fraction", "0.25"]
+    assert main(words) == 0
+    assert "image_id is the image's name" in capsys.readouterr().out
+    found = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert [entry["image_id"] for entry in found] == IDS
+    assert [entry["category_id"] for entry in found] == [0, 1, 0, 2]
+    assert found[1]["bbox"] == [2, 3, 18, 20]
+    assert found[1]["deletion"] is None
+    for entry, explanation in zip(found, masks, strict=True):
+        region = rle.decode(entry["segmentation"]).astype(bool)
+        assert region.shape == (30, 40)
+        saliency = explanation.saliency_on_original()
+        assert saliency[region].mean() > saliency[~region].mean()
+    x, y, width, height = (round(value) for value in found[0]["bbox"])
+    region = rle.decode(found[0]["segmentation"]).astype(bool)
+    assert region[y : y + height, x : x + width].sum() == region.sum()
+
+
+def test_coco_results_are_loaded_by_pycocotools(tmp_path: Path, capsys: Any) -> None:
+    from pycocotools.coco import COCO
+
+    ids = ["000000000139.jpg", "000000000285.jpg"]
+    path = results.write_result(
+        tmp_path / "run.h5", ids, label_name=["cat", "dog"], box=np.array([[1, 2, 11, 12]] * 2)
+    )
+    numbers = {"images": [{"id": 139, "file_name": ids[0]}, {"id": 285, "file_name": ids[1]}]}
+    names = {"images": [{"id": 7, "file_name": ids[0]}, {"id": 8, "file_name": ids[1]}]}
+    categories = {"categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}], "annotations": []}
+    with MaskFile(path) as opened:
+        export(opened, "coco", tmp_path / "a.json")
+        (tmp_path / "names.json").write_text(json.dumps({**names, **categories}))
+        (tmp_path / "numbers.json").write_text(json.dumps({**numbers, **categories}))
+        export(opened, "coco", tmp_path / "b.json", Options(annotations=tmp_path / "names.json"))
+        (tmp_path / "none.json").write_text(json.dumps({**numbers, "images": [], "categories": []}))
+        with pytest.raises(IgosError, match="139.jpg is not among the annotations"):
+            export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "none.json"))
+        with pytest.raises(IgosError, match="is not an instances file of COCO"):
+            export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "a.json"))
+    assert not (tmp_path / "c.json").exists()
+    loaded = COCO(str(tmp_path / "numbers.json")).loadRes(str(tmp_path / "a.json"))
+    assert sorted(loaded.imgToAnns) == [139, 285]
+    loaded = COCO(str(tmp_path / "names.json")).loadRes(str(tmp_path / "b.json"))
+    assert [loaded.imgToAnns[number][0]["category_id"] for number in (7, 8)] == [17, 18]
+
+
+def test_fiftyone_files(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run), "--to", "fiftyone", "--output", str(tmp_path / "fo")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "fo" / "samples.jsonl").read_text().splitlines()]
+    assert [line["sample_id"] for line in lines] == ["cats/a.png", "b.png", "نمر.png"]
+    assert [target["field"] for target in lines[1]["targets"]] == ["saliency", "saliency_2"]
+    assert lines[1]["targets"][0]["box"] == pytest.approx([2 / 40, 3 / 30, 18 / 40, 20 / 30])
+    for line in lines:
+        assert Path(line["filepath"]).is_file()
+        for target in line["targets"]:
+            assert (tmp_path / "fo" / "heatmaps" / target["heatmap"]).is_file()
+            assert 6553 <= target["white"] <= 65535
+    compile((tmp_path / "fo" / "load.py").read_text(), "load.py", "exec")
+
+
+def test_chosen_rows_are_exported(run: Path, tmp_path: Path) -> None:
+    words = [
+        "export",
+        str(run),
+        "--to",
+        "numpy",
+        "--output",
+        str(tmp_path / "some"),
+        "--where",
+        "label_name=cat",
+    ]
+    assert main(words) == 0
+    assert np.load(tmp_path / "some" / "sample_id.npy").tolist() == ["cats/a.png", "b.png"]
+
+
+@pytest.mark.parametrize("to", ["numpy", "png", "coco", "fiftyone"])
+def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str, capsys: Any) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "precious").write_text("old")
+    words = ["export", str(run), "--to", to, "--output", str(output)]
+    assert main(words) == 2
+    assert "exists already: choose another name, or add --overwrite" in capsys.readouterr().err
+    assert (output / "precious").read_text() == "old"
+    if to != "coco":
+        assert main([*words, "--overwrite"]) == 0
+        assert not (output / "precious").exists()
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), publishing_folder(tmp_path / "out") as folder:
+        fail(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_export_leaves_the_old_one(tmp_path: Path) -> None:
+    ids = [f"{number}.png" for number in range(400)]
+    path = results.write_result(tmp_path / "run.h5", ids, size=(400, 300))
+    output = tmp_path / "maps"
+    output.mkdir()
+    (output / "old").write_text("old")
+    words = ["export", str(path), "--to", "png", "--output", str(output), "--overwrite"]
+    code = f"import sys; from igos_pl.cli.main import main; sys.exit(main({words!r}))"
+    root = Path(igos_pl.__file__).resolve().parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)})
+    try:
+        while process.poll() is None and not list(tmp_path.glob(".maps.*.tmp/*.png")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert [path.name for path in output.iterdir()] == ["old"]
+
+
+def test_results_without_explanations(tmp_path: Path, capsys: Any) -> None:
+    path = results.write_result(tmp_path / "run.h5", [], failed={"x.png": "no image"})
+    for words in (["export", "--to", "png", "--output", "out"], ["figure"]):
+        assert main([words[0], str(path), *words[1:]]) == 2
+        said = capsys.readouterr().err
+        assert "There is no explanation of any of the 1 image" in said
+        assert "x.png: unreadable: no image" in said
+
+
+def test_every_format_is_in_the_help(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in FORMATS)

@@ -1,0 +1,99 @@
+"""Which explanations are chosen: by number, by conditions, the best, the worst, at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import results
+
+from igos_pl.errors import IgosError
+from igos_pl.store import MaskFile
+from igos_pl.store.selection import parsed_numbers, random_order, select, where
+
+IDS = ["a", "a", "b", "c", "c", "c", "d"]
+NAMES = ["cat", "dog", "cat", "tabby, tabby cat", "dog", "cat", "dog"]
+INSERTION = [0.9, 0.1, 0.5, 0.7, np.nan, 0.3, 0.8]
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Iterator[MaskFile]:
+    path = results.write_result(
+        tmp_path / "result.h5", IDS, label_name=NAMES, insertion=INSERTION, label=[0, 1, 0, 2, 1, 0, 1],
+        ground_truth=[0, 0, 2, 1],
+    )  # fmt: skip
+    with MaskFile(path) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([], [0, 1, 2, 3, 4, 5, 6]), (["label_name=cat"], [0, 2, 5]), (["label_name == cat"], [0, 2, 5]),
+        (["label_name!=cat"], [1, 3, 4, 6]), (["label_name=tabby, tabby cat"], [3]),
+        (["insertion>0.5"], [0, 3, 6]), (["insertion >= .5", "insertion<0.8"], [2, 3]),
+        (["insertion!=0.5"], [0, 1, 3, 5, 6]), (["label=ground_truth"], [0, 2, 3, 6]),
+        (["label!=ground_truth", "sample_id=a"], [1]), (["difference>0.55"], [0, 6]),
+    ],
+)  # fmt: skip
+def test_conditions(masks: MaskFile, conditions: list[str], expected: list[int]) -> None:
+    assert where(masks, conditions).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("label_name=cta", "No explanation has label_name 'cta': did you mean cat"),
+        ("labelname=cat", "did you mean label_name"), ("cat", "'cat' is not a condition"),
+        ("insertion>high", "'high' in the condition"), ("label_name<cat", "use = or !="),
+        ("masks=1", "No column 'masks' to choose by"),
+    ],
+)  # fmt: skip
+def test_wrong_conditions(masks: MaskFile, condition: str, message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        where(masks, [condition])
+
+
+def test_best_and_worst(masks: MaskFile) -> None:
+    assert select(masks, best=2).tolist() == [0, 6]
+    assert select(masks, worst=2).tolist() == [1, 5]
+    assert select(masks, best=1, worst=1).tolist() == [0, 1]
+    assert select(masks, best=9, worst=9).tolist() == [0, 6, 3, 2, 5, 1]  # each once
+    assert select(masks, conditions=["label_name=dog"], best=1, worst=1).tolist() == [6, 1]
+    assert select(masks, [4, 2, 4]).tolist() == [4, 2]
+    with pytest.raises(IgosError, match="deletion and insertion were not computed"):
+        select(masks, [4], best=1)
+    with pytest.raises(IgosError, match="There is no row 7: there are 7, counted from 0"):
+        select(masks, [7])
+
+
+def test_random_ones_are_of_different_images_and_depend_on_the_seed(masks: MaskFile) -> None:
+    chosen = select(masks, at_random=4, seed=1)
+    assert sorted(IDS[row] for row in chosen) == ["a", "b", "c", "d"]
+    assert select(masks, at_random=4, seed=1).tolist() == chosen.tolist()
+    assert len({tuple(select(masks, at_random=4, seed=seed)) for seed in range(8)}) > 4
+    assert sorted(select(masks, at_random=99)) == list(range(7))
+
+
+def test_a_random_order_stays_when_images_are_added() -> None:
+    few, many = [str(number) for number in range(0, 60, 2)], [str(number) for number in range(60)]
+    order = [many[place] for place in random_order(many, 5)]
+    assert [name for name in order if name in few] == [few[place] for place in random_order(few, 5)]
+    assert order != many
+    assert random_order([], 0).tolist() == []
+
+
+def test_numbers() -> None:
+    assert parsed_numbers("0,3, 7") == [0, 3, 7]
+    assert parsed_numbers("5,10:13") == [5, 10, 11, 12]
+    for wrong in ("", "a", "-1", "1:2:3", "1,,2"):
+        with pytest.raises(IgosError, match="Rows are numbers"):
+            parsed_numbers(wrong)
+
+
+def test_columns_of_images(masks: MaskFile) -> None:
+    truth: Any = masks.image_column("ground_truth")
+    assert truth.tolist() == [0, 0, 0, 2, 2, 2, 1]
