@@ -272,7 +272,9 @@ def detection(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return network, samples[0]
 
 
-@pytest.mark.parametrize(("name", "cost"), [("odam", (1, 0)), ("d-rise@150", (0, 150)), ("greedy@3", (0, 90))])
+@pytest.mark.parametrize(
+    ("name", "cost"), [("odam", (1, 0)), ("d-rise@150", (0, 150)), ("greedy@3", (0, 90))]
+)
 def test_detections(name: str, cost: tuple[int, int], detection: Any) -> None:
     from comparison.methods import explain
 
