@@ -36,7 +36,7 @@ from peers.registry import PEERS
 from igos_pl.errors import IgosError
 
 METHODS = "fast,fast@2,fast@5,fast@10,fast@40,igospp,grad-cam,layer-cam,ig@10,ig@100,gradient-shap@100"
-JUDGES = "own,own/mean,own/black,28,16,slic100,smoothed"
+JUDGES = "own,own/mean,28,16"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -97,7 +97,7 @@ def explain(network: ExplainableNetwork, method: str, sample: Sample) -> Sequenc
 
 
 def _ours(network: ExplainableNetwork, method: str, sample: Sample) -> Sequence[Explained]:
-    columns = explainer_of(network, method).predict_step(sample.batch).explanations
+    columns = explainer_of(network, method).explain_batch(sample.batch).explanations
     counts = zip(columns["evaluations"].tolist(), columns["forwards"].tolist(), strict=True)
     found = []
     for mask, (evaluations, forwards) in zip(columns["masks"], counts, strict=True):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igos_pl.data.geometry import upsample
+from igos_pl.models.optional import imported
 
 
 class Partition(ABC):
@@ -92,8 +93,7 @@ def slic(pixels: Tensor, wanted: int) -> Regions:
         pixels: ``(3, H, W)`` uint8, the picture.
         wanted: about how many regions; small ones are merged with a neighbour, so that there may be fewer.
     """
-    from skimage.segmentation import slic as superpixels
-
+    superpixels = imported("skimage.segmentation", "bench", "SLIC").slic
     picture = pixels.permute(1, 2, 0).cpu().numpy()
     found = superpixels(picture, n_segments=wanted, slic_zero=True, start_label=0)
     _, labels = torch.from_numpy(found).unique(return_inverse=True)  # without gaps in the numbers
