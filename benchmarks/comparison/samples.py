@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -95,7 +96,7 @@ def read_shapes(network: ExplainableNetwork, folder: Path, half: str, limit: int
         write_shapes_dataset(where, images=count, seed=seed)
     pictures = sorted((where / "images").iterdir())
     made = (make_sample(network, path.stem, read_image(path)) for path in pictures)
-    return [sample for sample in made if len(sample.targets)][:limit]
+    return list(islice((sample for sample in made if len(sample.targets)), limit))
 
 
 def _lite2() -> Classifier:
