@@ -120,7 +120,7 @@ def test_amounts_and_published_settings() -> None:
     assert settings("igospp@7x3x9") == (7, 3, 9, 1)
     assert settings("published@5") == (5, 20, 224, 10)
     assert settings("published_igos+@5") == (5, 20, 224, 10)
-    assert explainer_of(network, "published_igos+").method == "igos+"
+    assert explainer_of(network, "published_igos+").method == "iGOS+"
 
 
 def samples_of(network: Any, number: int, size: int = SIZE) -> list[Any]:
