@@ -1,4 +1,4 @@
-"""The benchmark of quality against evaluations: its peers, its photos, its results and its table."""
+"""The benchmark of quality against passes: its photos, its judges, its results, tables and figure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import SIZE, batch_of, pictures, tiny_classifier
-from torch import Tensor, nn
+from tiny import SIZE, pictures, tiny_classifier
 
 from igos_pl.data import imagenet
-from igos_pl.data.annotations import GroundTruth
 from igos_pl.errors import IgosError
-from igos_pl.models import Classifier
-from igos_pl.solver.baselines import make_baselines
-from igos_pl.solver.objective import Problem
+from igos_pl.evaluation.deletion_insertion import (
+    area_under_curve,
+    deletion_insertion_curves,
+    removal_counts,
+)
+from igos_pl.solver.micro_batches import MicroBatches
 
 ROOT = Path(__file__).parents[1]
-CORNER = SIZE // 3
 
 
 @pytest.fixture(autouse=True)
@@ -33,223 +33,245 @@ def found_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def peers() -> ModuleType:
-    return importlib.import_module("peers")
-
-
-@pytest.fixture
 def photos() -> ModuleType:
     return importlib.import_module("photos")
 
 
-@pytest.fixture
-def evaluations() -> ModuleType:
-    return importlib.import_module("evaluations")
+def figures(insertion: float, deletion: float = 0.0) -> Any:
+    from comparison.results import Figures
+
+    return Figures(deletion, insertion, evaluations=30, forwards=6, seconds=1.0)
 
 
-class CornerNet(nn.Module):
-    """Its first class is how bright the top left corner is; it sees nothing else."""
+def test_paired_difference() -> None:
+    from comparison.tables import paired_difference
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = nn.Conv2d(3, 2, 3, padding=1)
-        self.last.weight.data.fill_(0.1)
-        self.last.bias.data.zero_()  # type: ignore[union-attr]
-        self.seen = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.seen += len(images)
-        bright = self.last(images).relu()[:, :, :CORNER, :CORNER].mean((1, 2, 3))
-        return torch.stack((bright, torch.zeros_like(bright)), 1)
-
-
-def corner_problem(network: Classifier, rows: int = 2) -> Problem:
-    """White corners on dark pictures."""
-    inputs = pictures(rows) // 8
-    inputs[:, :, :CORNER, :CORNER] = 255
-    images = network.normalize(inputs)
-    names = [str(row) for row in range(rows)]
-    baselines = network.normalize(make_baselines("black", inputs, names, seed=0))
-    return Problem(images, baselines, network.propose(images, [GroundTruth()] * rows).targets, range(rows))
-
-
-def explain(peers: ModuleType, name: str, network: Classifier, problem: Problem) -> Any:
-    if name == "rise":
-        return peers.rise(network, problem, 300)
-    pytest.importorskip("captum", reason="captum comes with the extra 'bench'")
-    if name == "ig":
-        return peers.integrated_gradients(network, problem, 25)
-    return peers.grad_cam(network, problem, "last")
-
-
-@pytest.mark.parametrize("name", ["ig", "grad-cam", "rise"])
-def test_peers_find_the_corner_and_count_their_passes(peers: ModuleType, name: str) -> None:
-    module = CornerNet()
-    network = tiny_classifier(module)
-    problem = corner_problem(network)
-    module.seen = 0
-    explanation = explain(peers, name, network, problem)
-    assert module.seen == 2 * (explanation.evaluations + explanation.forwards)
-    assert explanation.evaluations == {"ig": 25, "grad-cam": 1, "rise": 0}[name]
-    masks = explanation.masks
-    assert masks.shape == (2, 28, 28)
-    assert masks.amin((1, 2)).tolist() == [0, 0]
-    assert masks.amax((1, 2)).tolist() == [1, 1]
-    assert not masks.requires_grad
-    corner = 28 // 3
-    inside = masks[:, :corner, :corner].mean((1, 2))
-    assert (inside < masks[:, corner + 2 :, corner + 2 :].mean((1, 2)) - 0.2).all()
-
-
-@pytest.mark.parametrize("name", ["ig", "grad-cam", "rise"])
-def test_peers_explain_one_at_a_time_as_many(peers: ModuleType, name: str) -> None:
-    network = tiny_classifier(CornerNet())
-    both = corner_problem(network)
-    before = both.images.clone()
-    masks = explain(peers, name, network, both).masks
-    for row in range(2):
-        pieces = both.images[row : row + 1], both.baselines[row : row + 1]
-        alone = Problem(*pieces, network.propose(pieces[0], [GroundTruth()]).targets, [row])
-        torch.testing.assert_close(explain(peers, name, network, alone).masks[0], masks[row])
-    assert torch.equal(both.images, before)
-    assert not both.images.requires_grad
-
-
-def test_masks_of_saliency_that_is_the_same_everywhere(peers: ModuleType) -> None:
-    assert (peers.masks_of(torch.full((1, 3, 3), 7.0)) == 1).all()
-
-
-def figures(evaluations: ModuleType, insertion: float, deletion: float = 0.0) -> Any:
-    return evaluations.Figures(deletion, insertion, evaluations=30, forwards=6, seconds=1.0)
-
-
-def test_paired_difference(evaluations: ModuleType) -> None:
-    reference = {name: figures(evaluations, 0.5) for name in "abcx"}
-    other = {name: figures(evaluations, 0.5 + gain) for name, gain in zip("abcy", (1, 2, 6, 99), strict=True)}
-    mean, error = evaluations.paired_difference(other, reference)
+    reference = {name: figures(0.5) for name in "abcx"}
+    other = {name: figures(0.5 + gain) for name, gain in zip("abcy", (1, 2, 6, 99), strict=True)}
+    mean, error = paired_difference(other, reference)
     assert mean == pytest.approx(3)  # of 1, 2 and 6, whose standard deviation is sqrt(7)
     assert error == pytest.approx(math.sqrt(7 / 3))
-    assert all(map(math.isnan, evaluations.paired_difference({}, reference)))
+    assert all(map(math.isnan, paired_difference({}, reference)))
 
 
-def test_table_is_of_shared_photos(evaluations: ModuleType) -> None:
+def test_table_is_of_shared_cases() -> None:
+    from comparison.figure import curves_of
+    from comparison.tables import table
+
     found = {
-        "igospp": {"a": figures(evaluations, 0.9, 0.1), "b": figures(evaluations, 0.5, 0.1)},
-        "ig@30": {"a": figures(evaluations, 0.7, 0.2), "z": figures(evaluations, 1.0)},
+        "igospp": {"a": figures(0.9, 0.1), "b": figures(0.5, 0.1)},
+        "ig@30": {"a": figures(0.7, 0.2), "z": figures(1.0)},
         "rise@10": {},
     }
-    lines = evaluations.table(found).splitlines()
-    assert lines[1].split() == [
-        "igospp",
-        "2",
-        "30",
-        "6",
-        "0.1000",
-        "0.7000",
-        "0.6000",
-        "+0.0000",
-        "±",
-        "0.0000",
-    ]
-    assert lines[2].split() == ["ig@30", "1", "30", "6", "0.2000", "0.7000", "0.5000", "-0.3000", "±", "nan"]
-    assert len(lines) == 3
-    assert evaluations.curves_of(found) == {
-        "igospp": [(32, pytest.approx(0.8))],
-        "ig": [(32, pytest.approx(0.5))],
-    }
+    lines = table(found).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[0][-1] == "minus igospp"
+    assert rows[2] == ["igospp", "2", "30", "6", "96", "1.0", "0.100", "0.700", "0.600", ""]
+    assert rows[3] == ["ig@30", "1", "30", "6", "96", "1.0", "0.200", "0.700", "0.500", "-0.300 ± nan"]
+    assert len(rows) == 4
+    assert curves_of(found) == {"igospp": [(96, pytest.approx(0.8))], "ig": [(96, pytest.approx(0.5))]}
 
 
-def test_figure(evaluations: ModuleType, tmp_path: Path) -> None:
-    found = {name: {"a": figures(evaluations, 0.5)} for name in ("igospp@2", "igospp@4", "ig@30")}
-    evaluations.draw(found, tmp_path / "figure.png")
+def test_figure(tmp_path: Path) -> None:
+    from comparison.figure import draw, spread
+
+    found = {name: {"a": figures(0.5)} for name in ("igospp@2", "igospp@4", "ig@30", "grad-cam")}
+    draw(found, tmp_path / "figure.png", "own")
     assert Image.open(tmp_path / "figure.png").width > 500
     places = [(10.0, 0.0), (10.0, 1.0), (20.0, 0.05), (500.0, 0.05)]
-    assert evaluations.spread(places, 0.1) == [(10, 0), (10, 1), (20, 0.1), (500, 0.05)]
+    assert spread(places, 0.1) == [0, 1, 0.1, 0.05]
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "igospp@", "igospp@1x2x3x4"]
+    "name", ["nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "greedy", "igospp@", "igospp@1x2x3x4"]
 )
-def test_names_of_methods(evaluations: ModuleType, name: str) -> None:
+def test_names_of_methods(name: str) -> None:
+    from comparison.methods import split_name
+
     if name == "igospp@":
-        assert evaluations.split_name(name) == ("igospp", ())
+        assert split_name(name) == ("igospp", ())
         return
     with pytest.raises(IgosError, match="method"):
-        evaluations.split_name(name)
+        split_name(name)
 
 
-def test_amounts_and_published_settings(evaluations: ModuleType) -> None:
+def test_every_example_is_a_name() -> None:
+    from comparison.methods import check_kind, label_of, split_name
+    from peers.registry import PEERS
+
+    for family, peer in PEERS.items():
+        assert split_name(peer.example)[0] == family
+        assert label_of(family) == peer.label
+    with pytest.raises(IgosError, match="odam does not explain photos, but detections"):
+        check_kind("odam", "photos")
+
+
+def test_amounts_and_published_settings() -> None:
+    from comparison.methods import explainer_of
+
     network = tiny_classifier(input_size=224)
 
     def settings(method: str) -> tuple[int, ...]:
-        made = evaluations.explainer_of(network, method)
+        made = explainer_of(network, method)
         return made.iterations, made.path_steps, made.mask_size, made.l1
 
     assert settings("igospp@7x3") == (7, 3, 28, 1)
     assert settings("igospp@7x3x9") == (7, 3, 9, 1)
     assert settings("published@5") == (5, 20, 224, 10)
-    assert settings("fast") == (20, 2, 28, 10)
+    assert settings("published_igos+@5") == (5, 20, 224, 10)
+    assert explainer_of(network, "published_igos+").method == "iGOS+"
 
 
-def samples_of(evaluations: ModuleType, number: int, size: int = SIZE) -> list[Any]:
+def samples_of(network: Any, number: int, size: int = SIZE) -> list[Any]:
+    from comparison.samples import make_sample
+
     return [
-        evaluations.Sample(f"photo{i}", batch_of(image.unsqueeze(0), [f"photo{i}"]), str(i))
+        make_sample(network, f"photo{i}", Image.fromarray(image.permute(1, 2, 0).numpy()))
         for i, image in enumerate(pictures(number, size))
     ]
 
 
-def test_a_run_goes_on_where_it_stopped(
-    evaluations: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comparison import results as module
+
     network = tiny_classifier()
-    samples = samples_of(evaluations, 3)
+    samples = samples_of(network, 3)
     explained = []
 
-    def counted(network: Classifier, method: str, sample: Any) -> Any:
+    def counted(network: Any, method: str, sample: Any) -> Any:
         explained.append(sample.id)
         return actual(network, method, sample)
 
-    actual = evaluations.explain
-    monkeypatch.setattr(evaluations, "explain", counted)
+    actual = module.explain
+    monkeypatch.setattr(module, "explain", counted)
 
-    def go(number: int, judges: list[str], description: str = "settings") -> Any:
-        results = evaluations.Results(tmp_path, "rise@5", description)
-        evaluations.run(network, "rise@5", samples[:number], judges, results)
-        return evaluations.Results(tmp_path, "rise@5", description)
+    def go(method: str, number: int, judges: list[str], description: str = "settings") -> Any:
+        results = module.Results(tmp_path, method, description)
+        module.run(network, method, samples[:number], judges, results)
+        return module.Results(tmp_path, method, description)
 
-    first = go(2, ["standard"]).figures(samples[0], "standard")
+    first = go("rise@5", 2, ["own"]).figures(samples[0], 0, "own")
     assert (first.evaluations, first.forwards) == (0, 5)
     lines = tmp_path / "rise@5.jsonl"
     lines.write_text(lines.read_text()[:-9])  # killed while it wrote
-    again = go(3, ["standard"])
+    again = go("rise@5", 3, ["own"])
     assert explained == ["photo0", "photo1", "photo2"]  # the second's mask was there
-    assert again.figures(samples[0], "standard") == first
-    assert all(again.figures(sample, "standard") for sample in samples)
+    assert again.figures(samples[0], 0, "own") == first
+    assert all(again.figures(sample, 0, "own") for sample in samples)
     assert len(lines.read_text().splitlines()) == 3
-    go(3, ["mean", "smoothed"])
+    go("rise@5", 3, ["own/mean", "smoothed"])
     assert len(explained) == 3
-    go(1, ["standard"], description="other settings")
+    go("rise@5", 1, ["own"], description="other settings")
     assert explained[3:] == ["photo0"]
 
 
-def test_ours_and_its_description(evaluations: ModuleType) -> None:
-    network = tiny_classifier(input_size=32)
-    (sample,) = samples_of(evaluations, 1, 32)
-    explanation = evaluations.explain(network, "igospp@2x3", sample)
-    assert explanation.masks.shape[0] == 1
-    assert explanation.evaluations == 4 * 2 * 3
-    assert evaluations.describe(network, "igospp@2x3") != evaluations.describe(network, "igospp@2x4")
+def test_regions_are_kept_with_their_masks(tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="scikit-image comes with the extra 'bench'")
+    from comparison.results import Results, run
 
-
-def test_judges(evaluations: ModuleType) -> None:
     network = tiny_classifier()
-    (sample,) = samples_of(evaluations, 1)
-    masks = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0))
-    areas = {name: evaluations.judge(network, sample, masks, by) for name, by in evaluations.JUDGES.items()}
+    samples = samples_of(network, 1)
+
+    def go() -> Any:
+        results = Results(tmp_path, "greedy-slic@5", "settings")
+        run(network, "greedy-slic@5", samples, ["own"], results)
+        return results.figures(samples[0], 0, "own")
+
+    before = go()
+    (tmp_path / "greedy-slic@5.jsonl").unlink()
+    assert go() == before  # and so are the seconds: nothing was explained again
+
+
+def test_ours_and_its_description() -> None:
+    from comparison.methods import describe, explain
+
+    network = tiny_classifier(input_size=32)
+    (sample,) = samples_of(network, 1, 32)
+    (found,) = explain(network, "igospp@2x3", sample)
+    assert found.explanation.mask.shape == (28 * 28,)
+    assert found.passes.evaluations == 4 * 2 * 3
+    assert describe(network, "igospp@2x3") != describe(network, "igospp@2x4")
+
+
+def explanation_of(side: int, sample: Any) -> Any:
+    from peers.explanation import Explanation
+    from peers.partitions import Grid
+
+    mask = torch.rand(side**2, generator=torch.Generator().manual_seed(0))
+    return Explanation(Grid(side, sample.pixels.shape[1:]), mask)
+
+
+@pytest.mark.parametrize("side", [6, 20])
+def test_the_judge_agrees_with_the_product(side: int) -> None:
+    from comparison.judges import judge, judge_named
+
+    network = tiny_classifier()
+    (sample,) = samples_of(network, 1)
+    explanation = explanation_of(side, sample)
+    problem = sample.problem(network, 0, "mean")
+    counts = removal_counts(torch.tensor([side**2]), min(50, side**2))
+    masks = explanation.mask.reshape(1, side, side)
+    curves = deletion_insertion_curves(network, problem, masks, counts, MicroBatches(10))
+    expected = float(area_under_curve(curves.deletion)), float(area_under_curve(curves.insertion))
+    assert judge(network, sample, 0, explanation, judge_named("own/mean")) == pytest.approx(
+        expected, abs=1e-3
+    )
+
+
+def test_judges() -> None:
+    pytest.importorskip("skimage", reason="scikit-image comes with the extra 'bench'")
+    from comparison.judges import as_judged, judge, judge_named
+
+    network = tiny_classifier()
+    (sample,) = samples_of(network, 1)
+    explanation = explanation_of(20, sample)
+    names = ("standard", "own/blur", "mean", "5", "5/black", "slic9", "slic9/noise", "smoothed")
+    areas = {name: judge(network, sample, 0, explanation, judge_named(name)) for name in names}
     assert all(0 <= value <= 1 for pair in areas.values() for value in pair)
-    assert areas["standard"] != areas["mean"]
-    assert evaluations.smoothed_pixels(masks, SIZE).shape == (1, SIZE, SIZE)
-    assert evaluations.pooled_cells(torch.rand(2, 56, 56), 224).shape == (2, 28, 28)
+    assert areas["standard"] == areas["own/blur"]
+    assert len(set(areas.values())) == len(names) - 1
+    assert len(as_judged(explanation, "smoothed", sample).mask) == SIZE**2
+    for name in ("none", "1", "slic", "28/grey", "/mean"):
+        with pytest.raises(IgosError, match="no judge"):
+            judge_named(name)
+
+
+def test_curves_over_regions_go_by_area() -> None:
+    from comparison.judges import curve_points
+    from peers.explanation import Explanation
+    from peers.partitions import Regions
+
+    regions = Regions(torch.tensor([[0, 1, 1, 1], [2, 2, 2, 2]]))  # 1, 3 and 4 eighths
+    explanation = Explanation(regions, torch.tensor([0.5, 0.1, 0.9]))
+    counts, shares = curve_points(explanation, 1.0)
+    assert counts.tolist() == [0, 1, 2, 3]
+    assert shares.tolist() == pytest.approx([0, 3 / 8, 4 / 8, 1])
+    counts, shares = curve_points(explanation, 0.4)  # three eighths come nearest to it
+    assert counts.tolist() == [0, 1]
+    assert shares.tolist() == pytest.approx([0, 1])
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    import evaluations
+    from comparison import samples
+    from photos import Candidate, Photo, write
+
+    picture = Image.fromarray(pictures(1)[0].permute(1, 2, 0).numpy())
+    photo = Photo("a", "hen", 8, 0.75, "tuning", "source")
+    write(tmp_path, [(photo, Candidate("a", picture, "hen", "source"))])
+    monkeypatch.setitem(samples.NETWORKS, "lite0", tiny_classifier)
+    monkeypatch.setattr(samples, "SURE", 0.0)
+    where = [str(tmp_path), "--half", "tuning", "--results", str(tmp_path / "results")]
+    figure = tmp_path / "figure.png"
+    what = ["--methods", "rise@5,greedy@3", "--judges", "own,6/mean", "--figure", str(figure)]
+    evaluations.main([*where, *what])
+    told = capsys.readouterr().out
+    assert "lite0 explains 1 photos of the tuning half" in told
+    assert told.count("| greedy@3 ") == 2
+    assert figure.stat().st_size > 1000
+    with pytest.raises(IgosError, match="no judge"):
+        evaluations.main([*where, "--judges", "nothing"])
 
 
 def test_photos_are_made_of_stamps(photos: ModuleType) -> None:
