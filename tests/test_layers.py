@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"figures", "models", "solver", "store"},
     {"evaluation", "run"},
+    {"report"},
     {"callbacks", "datamodules"},
     {"explainer"},
     {"api"},
