@@ -15,7 +15,8 @@ from igos_pl.store import RunFolder
 from igos_pl.store.schema import EXPLANATIONS
 
 CLASSES = (
-    "cat", "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "قطة سوداء", "dog\nwith a line", "crane",
+    "cat", "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "قطة سوداء",
+    "dog\nwith a line", "crane",
 )  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "method": "iGOS+", "optimizer": "Adam", "mask_size": 8, "network": "Classifier", "baseline": "blur",
@@ -40,7 +41,8 @@ def invented(
     rows = images * targets
     columns: dict[str, NDArray[Any]] = {}
     for name, column in EXPLANATIONS.items():
-        columns[name] = np.full(rows, np.nan, np.float32) if column.dtype in _FLOATS else np.zeros(rows, np.int64)
+        unknown = np.full(rows, np.nan, np.float32)
+        columns[name] = unknown if column.dtype in _FLOATS else np.zeros(rows, np.int64)
     quality = random.uniform(0.05, 0.9, rows).astype(np.float32)
     axis = np.linspace(0, 1, points, dtype=np.float32)
     grid = np.stack(np.meshgrid(np.arange(8), np.arange(8), indexing="ij"))
@@ -88,10 +90,11 @@ def write_run(
         pictures: the folder to which the images are written; by default, none are.
         settings: that differ.
     """
-    names, first, counts = np.unique(columns["sample_id"].astype(str), return_index=True, return_counts=True)
+    ids = columns["sample_id"].astype(str)
+    names, first, counts = (part.tolist() for part in np.unique(ids, return_index=True, return_counts=True))
     random = np.random.default_rng(1)
     records = []
-    for number, (name, at, count) in enumerate(zip(names.tolist(), first.tolist(), counts.tolist(), strict=True)):
+    for number, (name, at, count) in enumerate(zip(names, first, counts, strict=True)):
         path = (pictures or Path("/nowhere")) / name
         if pictures is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,11 +103,12 @@ def write_run(
         frame = Frame.of(96, 72, (32, 32), "squash" if number % 2 else "crop")
         records.append(ImageRecord(name, str(path), frame, int(columns["label"][at]), targets=count))
     records += [
-        ImageRecord(f"bad/<b>{n}</b>.jpg", "", status="unreadable", message="no image, or <i>another</i> format")
+        ImageRecord(f"bad/<b>{n}</b>.jpg", "", status="unreadable", message="<i>no</i> image")
         for n in range(failures)
     ]
     root = {} if pictures is None else {"data.root": str(pictures)}
     run = RunFolder(folder)
     run.prepare()
-    run.publish([BatchResult(records, columns if len(names) else {})], {**SETTINGS, **root, **(settings or {})})
+    result = BatchResult(records, columns if names else {})
+    run.publish([result], {**SETTINGS, **root, **(settings or {})})
     return run

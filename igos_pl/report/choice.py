@@ -43,7 +43,10 @@ def choose(numbers: Numbers, count: int | None, findings: Sequence[int] = ()) ->
     best = np.flatnonzero(numbers.columns["best"] == 1) if rows else np.empty(0, np.int64)
     # A target's best start stands for the target.
     units = best[np.unique(targets[best], return_index=True)[1]] if rows else best
-    wanted = len(units) if count is None else min(len(units), max(1, round(count * len(units) / max(1, rows))))
+    if count is None:
+        wanted = len(units)
+    else:
+        wanted = min(len(units), max(1, round(count * len(units) / max(1, rows))))
     extreme = min(max(1, wanted // _EXTREME), max(1, len(units) // 4)) if len(units) else 0
     difference = numbers.difference[units]
     computed = np.isfinite(difference)

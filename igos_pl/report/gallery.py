@@ -37,7 +37,6 @@ from igos_pl.report.pictures import (
     picture_path,
     thumbnail_path,
 )
-from igos_pl.solver.baselines import blur_parameters
 from igos_pl.store import MaskFile
 
 _SMALLEST_TOP = 0.1  # the colours span at least this range, so that masks without content look empty
@@ -145,6 +144,8 @@ class Gallery:
         Raises:
             IgosError: if they cannot be written, or a process died.
         """
+        from igos_pl.solver.baselines import blur_parameters  # imports torch, which drawing does not need
+
         if not len(self.rows):
             return
         sizes = {(int(h), int(w)) for h, w in self._columns["input_size"]}
@@ -261,8 +262,8 @@ class Gallery:
             **{name: compact_floats(columns[name]) for name in ("score", "deletion", "insertion")},
             "difference": compact_floats(numbers.difference[rows]),
             "salient": compact_floats(self._salient),
-            **{name: compact_floats(values) for name, values in optional.items() if np.isfinite(values).any()},
-            "reasons": {name: places.tolist() for name, places in self._choice.reasons.items() if len(places)},
+            **{name: compact_floats(found) for name, found in optional.items() if np.isfinite(found).any()},
+            "reasons": {name: found.tolist() for name, found in self._choice.reasons.items() if len(found)},
             "perFile": self.per_file,
             "cells": self.cells,
             "maskSize": self.mask_size,
@@ -273,8 +274,9 @@ class Gallery:
     def _removed(self, box: NDArray[np.float32], frame: Frame) -> int:
         """How many cells of the mask, as the page shows it, the whole curve removes.
 
-        For a detection: three times the box's area, as in `igos_pl.evaluation.deletion_insertion.curve_cells`.
-        Where that takes the instance mask, which a result does not hold, fewer cells are removed.
+        For a detection: three times the box's area; see
+        `igos_pl.evaluation.deletion_insertion.curve_cells`. That takes the instance mask if there is one. A
+        result does not hold it, and fewer cells were removed then.
         """
         every = self.cells**2
         if not np.isfinite(box).all():
@@ -335,8 +337,9 @@ class _Scripts:
 
     def close(self) -> None:
         if self._waiting:
-            columns = zip(("mask", "deletion", "insertion", "baseline"), zip(*self._waiting, strict=True), strict=True)
-            self._folder.write_data(f"masks-{self._number}", {name: list(values) for name, values in columns})
+            names = ("mask", "deletion", "insertion", "baseline")
+            columns = dict(zip(names, map(list, zip(*self._waiting, strict=True)), strict=True))
+            self._folder.write_data(f"masks-{self._number}", columns)
             self._number += 1
             self._waiting = []
 

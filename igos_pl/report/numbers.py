@@ -196,7 +196,7 @@ def _means(
         names,
         counts.tolist(),
         mean(right),
-        *(mean(numbers.columns[name][rows].astype(np.float64)) for name in ("score", "deletion", "insertion")),
+        *(mean(numbers.columns[name][rows].astype(float)) for name in ("score", "deletion", "insertion")),
         middle,
         _half_widths(difference, np.array(middle), group, numbers.image[rows]),
         mean(uninformative),

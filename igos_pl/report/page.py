@@ -16,15 +16,14 @@ from PIL import Image
 
 from igos_pl import __version__
 from igos_pl.data.text import printable
-from igos_pl.models.optional import imported
 from igos_pl.report.colors import OPACITY, colored, palette_text
 from igos_pl.report.curves import AXIS, mean_curves
 from igos_pl.report.facts import Facts
 from igos_pl.report.findings import EXAMPLES, Seen
 from igos_pl.report.folder import compact_floats
 from igos_pl.report.gallery import Gallery
-from igos_pl.report.pictures import CHANGED, KEPT, MISSING, OK
 from igos_pl.report.numbers import LOCALISATION, UNINFORMATIVE, Means, Numbers, means_by_class, means_of
+from igos_pl.report.pictures import CHANGED, KEPT, MISSING, OK
 from igos_pl.store import MaskFile
 
 _BINS = 40  # of a distribution
@@ -82,6 +81,8 @@ def render(
     Raises:
         IgosError: if Jinja2 is not installed.
     """
+    from igos_pl.models.optional import imported
+
     jinja2 = imported("jinja2", "report", "igos-pl report")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("igos_pl.report"),

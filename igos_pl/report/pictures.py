@@ -1,4 +1,4 @@
-"""Makes a report's pictures: a large one and the baseline for each image, a thumbnail for each explanation."""
+"""Makes a report's pictures: of each image a large one and its baseline, of each explanation a thumbnail."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _large(subject: Subject, style: Style) -> tuple[Picture, Image.Image | None]
             check_bytes(file.stat().st_size)
             content = file.read_bytes()
             seconds = file.stat().st_mtime
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path, or a file that is too large
+        except (OSError, ValueError) as error:  # ValueError: an impossible path, or a file that is too large
             state, note = MISSING, f"the image cannot be read: {getattr(error, 'strerror', None) or error}"
             continue
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
@@ -293,5 +293,6 @@ def _blur(length: int, cells: int, kernel: int, sigma: float) -> NDArray[np.floa
     pixels = np.where(pixels >= length, 2 * (length - 1) - pixels, pixels).clip(0, length - 1)
     matrix = np.zeros((cells, cells))
     rows = np.broadcast_to(np.arange(cells)[:, None], pixels.shape)
-    np.add.at(matrix, (rows, pixels * cells // length), np.broadcast_to(weights / weights.sum(), pixels.shape))
+    shares = np.broadcast_to(weights / weights.sum(), pixels.shape)
+    np.add.at(matrix, (rows, pixels * cells // length), shares)
     return matrix

@@ -37,7 +37,7 @@ igos.address = (changes, base) => {
   for (const [key, value] of Object.entries(changes)) {
     if (value === null || value === "" || value === undefined) state.delete(key); else state.set(key, value);
   }
-  return `#${state.toString() || "gallery="}`;
+  return `#${state.toString() || "gallery"}`;
 };
 
 // Changes the address without a new entry in the history.
@@ -47,10 +47,8 @@ igos.replace = (changes) => {
   try {
     history.replaceState(null, "", address);
   } catch {
-    location.replace(address);
-    return;
+    location.replace(address); // browsers that allow no changes of the history for a file
   }
-  dispatchEvent(new Event("igos-state"));
 };
 
 igos.bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

@@ -347,7 +347,9 @@
     else igos.focusTile(last);
   });
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
+    const { left, right, top: up, bottom } = dialog.getBoundingClientRect();
+    const outside = event.clientX < left || event.clientX > right || event.clientY < up || event.clientY > bottom;
+    if (event.target === dialog && outside) dialog.close();
     // Other explanations replace this one, so that going back leaves the large view.
     const link = event.target.closest("#view-starts a");
     if (link) {
