@@ -26,7 +26,7 @@ from igos_pl.store import MaskFile, merge
 
 pytest.importorskip("jinja2")
 
-from igos_pl.report import ReportSettings, write_report  # noqa: E402
+from igos_pl.report import ReportSettings, write_report
 
 
 def data_of(report: Path, name: str) -> Any:

@@ -96,7 +96,7 @@ def _main(path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: i
     found = {
         "method": " by ".join(part for part in (value("method"), value("optimizer")) if part),
         "preset": value("preset"),
-        "masks": f"{size} × {size} cells" if size else "",
+        "masks": f"{size} x {size} cells" if size else "",
         "network": value("network") + (f" ({network})" if network not in ("", "none") else ""),
         "explained classes": value("network.targets"),
         "data": value("data"),

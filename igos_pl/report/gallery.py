@@ -234,9 +234,7 @@ class Gallery:
                 "name": [printable(str(name)) for name in self._columns.get("sample_id", ())],
                 "path": [printable(str(path)) for path in self._columns.get("path", ())],
                 "truth": [printable(str(names.get(truth, truth))) if truth >= 0 else "" for truth in truths],
-                "picture": [
-                    picture.name if picture.state in (OK, KEPT) else "" for picture in self.pictures
-                ],
+                "picture": [picture.name if picture.state in (OK, KEPT) else "" for picture in self.pictures],
                 "note": [picture.note for picture in self.pictures],
                 "size": [[frame.width, frame.height] for frame in frames],
                 "frame": [_shares(frame.box, frame) for frame in frames],

@@ -27,6 +27,7 @@ from igos_pl.report.pictures import CHANGED, KEPT, MISSING, OK
 from igos_pl.store import MaskFile
 
 _BINS = 40  # of a distribution
+_UNKNOWN = "\N{EN DASH}"
 
 
 def summary_data(masks: MaskFile, numbers: Numbers) -> dict[str, Any]:
@@ -193,9 +194,9 @@ def _states(gallery: Gallery, created: Any) -> dict[str, int]:
 
 def fixed(value: float, digits: int = 3) -> str:
     """A number with a fixed number of digits; a dash if it is unknown."""
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else _UNKNOWN
 
 
 def percent(value: float) -> str:
     """A share as a percentage; a dash if it is unknown."""
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "–"
+    return f"{100 * value:.1f} %" if math.isfinite(value) else _UNKNOWN

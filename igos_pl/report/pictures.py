@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from igos_pl.data.geometry import Frame
-from igos_pl.data.images import check_bytes, decode_image
+from igos_pl.data.images import decode_image, file_content
 from igos_pl.errors import IgosError
 from igos_pl.report.colors import OPACITY, colored
 
@@ -90,7 +90,6 @@ class Picture:
             shown); ``missing`` or ``changed`` (no picture).
         note: why it is not ok.
         digest: of the file that the large picture was made from.
-        size: width and height of the large picture.
         baseline: a WebP of the baseline, as base64; empty without a picture.
         seconds: the time of the file's last change, since 1970; 0 if there is no file.
     """
@@ -99,7 +98,6 @@ class Picture:
     state: str
     note: str = ""
     digest: str = ""
-    size: tuple[int, int] = (0, 0)
     baseline: str = ""
     seconds: float = 0.0
 
@@ -130,49 +128,64 @@ def _make(subject: Subject, style: Style) -> Picture:
 def _large(subject: Subject, style: Style) -> tuple[Picture, Image.Image | None]:
     """The large picture: of the file, or else of an earlier report."""
     path = picture_path(style.folder, subject.name)
-    frame = subject.frame
-    state, note, digest, seconds = MISSING, "the image has no file", "", 0.0
-    for candidate in filter(None, subject.paths):
-        file = Path(candidate)
+    found = _read(subject, path.exists())
+    if found.image is not None:
+        large, state, digest = _scaled(found.image, LARGE), OK, found.digest
+        _save(large, path)
+    else:
         try:
-            check_bytes(file.stat().st_size)
-            content = file.read_bytes()
-            seconds = file.stat().st_mtime
-        except (OSError, ValueError) as error:  # ValueError: an impossible path, or a file that is too large
-            state, note = MISSING, f"the image cannot be read: {getattr(error, 'strerror', None) or error}"
+            with Image.open(path, formats=("WEBP",)) as earlier:
+                large, state, digest = earlier.convert("RGB"), KEPT, subject.digest
+        except OSError:
+            return Picture(subject.name, found.state, found.note, subject.digest), None
+        found = replace(found, note=f"{found.note}; this picture is of an earlier report")
+    baseline = _baseline(large, subject.frame, style)
+    return Picture(subject.name, state, found.note, digest, baseline, found.seconds), large
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image's file, or why it is not used."""
+
+    image: Image.Image | None
+    state: str
+    note: str = ""
+    digest: str = ""
+    seconds: float = 0.0
+
+
+def _read(subject: Subject, has_picture: bool) -> _Found:
+    """Read an image from the first place where there is a file.
+
+    Args:
+        subject: the image.
+        has_picture: whether an earlier report made a picture of it.
+    """
+    found = _Found(None, MISSING, "the image has no file")
+    for place in filter(None, subject.paths):
+        try:
+            content = file_content(Path(place))
+            seconds = Path(place).stat().st_mtime
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # ValueError: an impossible path
+            found = _Found(None, MISSING, f"the image {error}")
             continue
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
-        if subject.digest and digest != subject.digest and path.exists():
-            state, note = CHANGED, "the image's file has changed since the first report"
-            break
+        if has_picture and subject.digest and digest != subject.digest:
+            return _Found(None, CHANGED, "the image's file has changed since an earlier report")
         try:
             image = decode_image(content)
         except IgosError as error:
-            state, note = CHANGED, f"the image's file has changed since the run: {error}"
-            break
-        if image.size != (frame.width, frame.height):
-            state, note = CHANGED, (
-                f"the image's file has changed since the run: it has {image.width} x {image.height} pixels,"
-                f" the explained one had {frame.width} x {frame.height}"
-            )
-            break
-        large = _scaled(image, LARGE)
-        _save(large, path)
-        return _finished(subject, OK, "", digest, seconds, large, style), large
-    try:
-        with Image.open(path, formats=("WEBP",)) as earlier:
-            large = earlier.convert("RGB")
-    except OSError:
-        return Picture(subject.name, state, note, subject.digest, seconds=seconds), None
-    note = f"{note}; this picture is of an earlier report"
-    return _finished(subject, KEPT, note, subject.digest, seconds, large, style), large
-
-
-def _finished(
-    subject: Subject, state: str, note: str, digest: str, seconds: float, large: Image.Image, style: Style
-) -> Picture:
-    baseline = _baseline(large, subject.frame, style)
-    return Picture(subject.name, state, note, digest, large.size, baseline, seconds)
+            return _Found(None, CHANGED, f"the image's file has changed since the run: {error}")
+        explained = (subject.frame.width, subject.frame.height)
+        if image.size != explained:
+            sizes = [f"{width} x {height}" for width, height in (image.size, explained)]
+            words = f"it has {sizes[0]} pixels, the explained one had {sizes[1]}"
+            return _Found(None, CHANGED, f"the image's file has changed since the run: {words}")
+        return _Found(image, OK, "", digest, seconds)
+    return found
 
 
 def _scaled(image: Image.Image, longest: int) -> Image.Image:
@@ -263,8 +276,7 @@ def _baseline(large: Image.Image, frame: Frame, style: Style) -> str:
         else:
             kernel, sigma = style.blurs[frame.input_size]
             rows, columns = (
-                _blur(length, cells, kernel, sigma)
-                for length, cells in ((height, size[1]), (width, size[0]))
+                _blur(length, cells, kernel, sigma) for length, cells in ((height, size[1]), (width, size[0]))
             )
             blurred = np.einsum("ij,jkc,lk->ilc", rows, pixels, columns, optimize=True)
             image = Image.fromarray(blurred.round().clip(0, 255).astype(np.uint8))
