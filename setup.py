@@ -39,6 +39,7 @@ setup(
         "igos_pl.compare": ["page.html"],
         "igos_pl.data": ["imagenet_classes.tsv"],
         "igos_pl.demo": ["checkpoints/*"],
+        "igos_pl.report": ["templates/*", "static/*", "static/uplot/*"],
     },
     install_requires=[
         "torch>=2.6",  # torch.load refuses code by default; OutOfMemoryError for every device
@@ -73,6 +74,8 @@ setup(
         # Data sets; see docs/data.md.
         **DATA,
         "pandas": ["pandas>=2.2"],  # built for NumPy 2; MaskFile.to_dataframe
+        # igos-pl report: the page, and the clusters of its findings
+        "report": ["jinja2>=3.1.6", "scikit-learn>=1.4"],  # jinja2: the first without known security holes
         # Tests of the adapters and of the interfaces to other libraries are skipped where these are missing.
         "test": [
             "pytest>=8.0",
@@ -80,7 +83,9 @@ setup(
             "captum>=0.9",
             "datasets>=5.2",
             "grad-cam>=1.5.7",
+            "jinja2>=3.1.6",
             "pandas>=2.2",
+            "playwright>=1.49",  # the report's page in Debian's Chromium; it needs no browser of its own
             "quantus>=0.6",
             "tensorboard",
             "wandb",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 # These are found by name, by the tests and by class paths in their command lines, wherever pytest starts.
-for _name in ("tiny", "pages", "adapters", "dense_adapters", "results"):
+for _name in ("tiny", "pages", "adapters", "dense_adapters", "results", "report_runs"):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None
     assert _spec.loader is not None

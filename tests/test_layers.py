@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"models", "solver", "store"},
     {"evaluation", "figures", "run"},
     {"findings"},
+    {"report"},
     {"callbacks", "compare", "datamodules", "export"},
     {"predicting"},
     {"explainer"},

@@ -133,6 +133,10 @@ def _dispatch(words: list[str]) -> int:
         from igos_pl.cli.export import print_export
 
         print_export(options)
+    elif options.command == "report":
+        from igos_pl.cli.report import print_report
+
+        print_report(options.run, options.output, options.images, None if options.all else options.count)
     elif options.command == "demo":
         from igos_pl.demo.run import run_demo
 
@@ -186,6 +190,16 @@ def _parser() -> argparse.ArgumentParser:
     merge = add("merge", "copy a run's segments into its masks.h5", " A run that ends does this by itself.")
     merge.add_argument("run", type=Path, metavar="RUN", help="output folder of a run")
     merge.add_argument("--partial", action="store_true", help="merge even if images are missing")
+    report = add(
+        "report", "write a page that shows a whole run", " It opens from disk, without network or server."
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="output folder of a run, or a result file")
+    report.add_argument("--output", type=Path, metavar="FOLDER", help="for the report [RUN/report]")
+    report.add_argument("--images", type=Path, metavar="FOLDER", help="where the images are now, if moved")
+    report.add_argument(
+        "--count", type=int, default=2000, metavar="N", help="explanations in the gallery, about [2000]"
+    )
+    report.add_argument("--all", action="store_true", help="show all explanations in the gallery")
     demo = add("demo", "explain some real photos with a real network")
     demo.add_argument("--detector", action="store_true", help="run a detector on generated images instead")
     demo.add_argument(

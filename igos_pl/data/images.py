@@ -138,11 +138,16 @@ def read_image(path: Path) -> Image.Image:
         UnreadError: if the file cannot be read now. It may be readable later.
         IgosError: saying what is wrong with the file's content (no image, cut off, empty, too large, ...).
     """
-    return decode_image(_content(path))
+    return decode_image(file_content(path))
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of a file."""
+def file_content(path: Path) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        UnreadError: if the file cannot be read now.
+        IgosError: if it has too many bytes.
+    """
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):

@@ -1,0 +1,151 @@
+"""What was run, in words: the method, the data, what is missing, what failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from igos_pl.data.text import printable, shortened
+from igos_pl.report.numbers import Numbers
+from igos_pl.store import MaskFile, RunFolder
+
+_FAILURES = 200  # images that are listed with their reasons
+_LONGEST = 400  # letters of a setting or a reason
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that is not ok."""
+
+    image: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was run.
+
+    Attributes:
+        main: the most important facts, by their names.
+        total: the number of explanations.
+        settings: all settings of the run.
+        statuses: the number of images by status, the most frequent first.
+        reasons: how many images failed for the same reason, the most frequent first.
+        failures: the first images that are not ok.
+        more_failures: how many are not listed.
+        warnings: what a reader must know: the run is not finished, nothing was computed.
+    """
+
+    main: dict[str, str]
+    total: int
+    settings: dict[str, str]
+    statuses: dict[str, int]
+    reasons: list[tuple[str, int]]
+    failures: list[Failure]
+    more_failures: int
+    warnings: list[str]
+
+
+def facts_of(path: Path, masks: MaskFile, numbers: Numbers) -> Facts:
+    """Gather what was run.
+
+    Args:
+        path: the run's folder or file.
+        masks: the result.
+        numbers: of its explanations.
+    """
+    attributes = masks.attributes
+    statuses = masks.images["status"].astype(str)
+    failed = np.flatnonzero(~np.isin(statuses, ("ok",)))
+    messages = masks.image_table.read("message", failed).tolist() if len(failed) else []
+    names = masks.image_table.read("sample_id", failed[:_FAILURES]).tolist() if len(failed) else []
+    told = [
+        Failure(_said(name), status, _said(message))
+        for name, status, message in zip(names, statuses[failed], messages, strict=False)
+    ]
+    reasons = Counter(
+        f"{status}: {_said(message)}" if message else str(status)
+        for status, message in zip(statuses[failed], messages, strict=True)
+    )
+    return Facts(
+        _main(path, attributes, numbers, len(statuses)),
+        len(numbers),
+        {key: _said(attributes[key]) for key in sorted(attributes)},
+        dict(Counter(statuses.tolist()).most_common()),
+        reasons.most_common(10),
+        told,
+        len(failed) - len(told),
+        _warnings(path, numbers, len(statuses)),
+    )
+
+
+def _main(path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: int) -> dict[str, str]:
+    def value(key: str) -> str:
+        return _said(attributes.get(key, ""))
+
+    seconds = numbers.columns["seconds"].astype(np.float64)
+    total, count = float(np.nansum(seconds)), len(numbers)
+    size = value("mask_size")
+    network = value("network.name")
+    found = {
+        "method": " by ".join(part for part in (value("method"), value("optimizer")) if part),
+        "preset": value("preset"),
+        "masks": f"{size} x {size} cells" if size else "",
+        "network": value("network") + (f" ({network})" if network not in ("", "none") else ""),
+        "explained classes": value("network.targets"),
+        "data": value("data"),
+        "images from": value("data.root"),
+        "images": f"{images:,}",
+        "explanations": f"{count:,}",
+        "computing time": f"{_duration(total)} ({total / count:.2g} s each)" if count else "",
+        "device": value("device"),
+        "versions": ", ".join(
+            f"{name} {value(name)}" for name in ("igos_pl", "torch", "torchvision") if value(name)
+        ),
+        "results": _said(path),
+        "results written": value("created"),
+    }
+    return {key: text for key, text in found.items() if text}
+
+
+def _warnings(path: Path, numbers: Numbers, images: int) -> list[str]:
+    warnings = []
+    if path.is_dir():
+        run = RunFolder(path)
+        if run.expected_path.is_file() and (missing := len(run.missing())):
+            warnings.append(
+                f"This run is not finished: {missing:,} of {images + missing:,} images have no result yet."
+                " All numbers are of the images that are done. Run the same igos-pl predict to go on, and"
+                " igos-pl report again at the end."
+            )
+        elif not run.is_merged():
+            warnings.append(
+                "The run's results are not merged yet. This report reads its segments; igos-pl merge makes"
+                " masks.h5."
+            )
+    if not len(numbers):
+        warnings.append("No image has an explanation. The table of failures says why.")
+    elif not np.isfinite(numbers.difference).any():
+        warnings.append(
+            "Deletion and insertion were not computed in this run (--model.metrics false), so nothing can be"
+            " said about how faithful the masks are."
+        )
+    return warnings
+
+
+def _said(value: Any) -> str:
+    return shortened(printable(str(value)), _LONGEST)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,65 @@
+"""What the network looks at over the whole set. This is the only place that imports `igos_pl.findings`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from igos_pl.errors import IgosError
+from igos_pl.store import MaskFile
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The findings of a run, as `igos_pl.findings.Findings` has them.
+
+    Attributes:
+        findings: statements about classes: ``kind``, ``title``, ``meaning``, ``certainty``, ``class_name``,
+            ``rows``, ``value``.
+        clusters: masks of a class that are alike: ``class_name``, ``size``, ``rows``, ``mean_mask``.
+        confusions: wrong predictions: ``sample_id``, ``predicted_row``, ``true_row``.
+        notes: what was sampled or left out.
+        computed: whether the findings were looked for.
+    """
+
+    findings: list[Any] = field(default_factory=list)
+    clusters: list[Any] = field(default_factory=list)
+    confusions: list[Any] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    computed: bool = True
+
+    def rows(self) -> list[int]:
+        """The rows that show the findings: the clearest examples of each, in turns."""
+        groups = [finding.rows[:EXAMPLES] for finding in self.findings]
+        groups += [cluster.rows[:EXAMPLES] for cluster in self.clusters]
+        groups += [[pair.predicted_row, pair.true_row] for pair in self.confusions]
+        longest = max(map(len, groups), default=0)
+        ordered = [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
+        return list(dict.fromkeys(int(row) for row in ordered))
+
+
+EXAMPLES = 6  # explanations that are shown for a finding or a cluster
+_MOST = {"findings": 40, "clusters": 60, "confusions": 24}  # so many are shown
+
+
+def look(masks: MaskFile) -> Seen:
+    """Look for what the network looks at over the whole set.
+
+    Args:
+        masks: the result.
+    """
+    if not len(masks):
+        return Seen()
+    if find_spec("igos_pl.findings") is None:
+        return Seen(computed=False, notes=["This version of igos_pl does not look for findings."])
+    try:
+        found = import_module("igos_pl.findings").find(masks)
+    except IgosError as error:  # scikit-learn is missing: the rest of the report can be made
+        return Seen(computed=False, notes=[str(error)])
+    notes = list(found.notes)
+    for name, most in _MOST.items():
+        if (left := len(getattr(found, name)) - most) > 0:
+            notes.append(f"{left:,} more {name} are not shown here.")
+    return Seen(*(list(getattr(found, name)[:most]) for name, most in _MOST.items()), notes)

@@ -1,0 +1,304 @@
+"""Reports: their numbers, which explanations they show, their pictures, and text from outside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from report_runs import CLASSES, invented, write_run
+
+from igos_pl.cli.main import main
+from igos_pl.data.geometry import Frame
+from igos_pl.errors import IgosError
+from igos_pl.report.choice import choose
+from igos_pl.report.curves import AXIS, mean_curves, on_axis
+from igos_pl.report.numbers import Numbers, means_by_class, means_of
+from igos_pl.report.pictures import _blur, saliency_on_picture
+from igos_pl.solver.baselines import blur_parameters, gaussian_blur
+from igos_pl.store import MaskFile, merge
+
+pytest.importorskip("jinja2")
+
+from igos_pl.report import ReportSettings, write_report
+
+
+def data_of(report: Path, name: str) -> Any:
+    """The value in a data script."""
+    text = (report / "data" / f"{name}.js").read_text("ascii")
+    found = re.fullmatch(r'igosData\("([\w-]+)",(.*)\);\n', text, re.DOTALL)
+    assert found is not None
+    assert found[1] == name
+    return json.loads(found[2])
+
+
+# ---- curves
+
+
+def test_curves_of_any_number_of_points_come_to_one_axis() -> None:
+    for points in (2, 11, 51, 101):
+        line = np.linspace(0.2, 0.9, points, dtype=np.float32)[None]
+        np.testing.assert_allclose(on_axis(line)[0], np.linspace(0.2, 0.9, len(AXIS)), atol=1e-6)
+    np.testing.assert_allclose(on_axis(np.array([[0.0, 1.0, 0.0]]))[0][[0, 25, 50]], [0, 1, 0])
+    assert np.isnan(on_axis(np.full((2, 51), np.nan))).all()
+
+
+def test_the_band_counts_each_image_once(tmp_path: Path) -> None:
+    columns = invented(40)
+    twice = {name: np.repeat(values, 2, axis=0) for name, values in columns.items()}
+    twice["target"] = np.tile([0, 1], 40)
+    write_run(tmp_path / "once", columns)
+    write_run(tmp_path / "twice", twice)
+    found = []
+    for name in ("once", "twice"):
+        with MaskFile(tmp_path / name) as masks:
+            numbers = Numbers(masks)
+            every = {"all": np.ones(len(masks), bool)}
+            curve = mean_curves(masks, numbers.image, every)["all"]["insertion"]
+            found.append((curve.mean, curve.half_width, means_of(numbers, every)[0].half_width))
+            whole = on_axis(masks.column("insertion_curve"))
+            np.testing.assert_allclose(curve.mean, whole.mean(0), atol=1e-6)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-9)
+    first = on_axis(columns["insertion_curve"])
+    np.testing.assert_allclose(found[0][1], 1.96 * first.std(0, ddof=1) / np.sqrt(40), atol=1e-6)
+
+
+def test_means_by_class_are_those_of_its_rows(tmp_path: Path) -> None:
+    columns = invented(60)
+    columns["deletion_curve"][7] = np.nan
+    columns["deletion"][7] = np.nan
+    write_run(tmp_path, columns)
+    with MaskFile(tmp_path) as masks:
+        numbers = Numbers(masks)
+        for means in means_by_class(numbers):
+            rows = np.flatnonzero(masks.column("label_name") == means.name)
+            difference = (masks.column("insertion") - masks.column("deletion"))[rows]
+            assert means.rows == len(rows)
+            assert means.difference == pytest.approx(np.nanmean(difference), abs=1e-6)
+            assert means.uninformative == pytest.approx(np.mean(difference[np.isfinite(difference)] < 0.05))
+            assert means.right == 1
+            assert np.isnan(means.localisation["energy_box"])
+
+
+# ---- choice
+
+
+def test_the_choice_has_the_best_the_worst_each_class_and_what_is_not_ok(tmp_path: Path) -> None:
+    columns = invented(300)
+    columns["status"][[5, 250]] = "nan"
+    write_run(tmp_path, columns)
+    with MaskFile(tmp_path) as masks:
+        numbers = Numbers(masks)
+        choice = choose(numbers, 40, [17, 18])
+        order = np.argsort(numbers.difference)
+        assert len(choice.rows) == 40
+        assert set(order[:4]) | set(order[-4:]) | {5, 250, 17, 18} <= set(choice.rows.tolist())
+        assert {name: choice.rows[places].tolist() for name, places in choice.reasons.items()} == {
+            "not ok": [5, 250],
+            "finding": [17, 18],
+            "best": sorted(order[-4:].tolist()),
+            "worst": sorted(order[:4].tolist()),
+        }
+        assert set(numbers.class_index[choice.rows]) == set(range(len(CLASSES)))
+        assert (choose(numbers, 40, [17, 18]).rows == choice.rows).all()
+        assert (choose(numbers, None).rows == np.arange(300)).all()
+        assert (choose(numbers, 5000).rows == np.arange(300)).all()
+
+
+def test_all_starts_of_a_target_are_shown_together(tmp_path: Path) -> None:
+    rows = 30
+    columns = invented(10, 3, start_cell=np.tile([0, 1, 2], 10), target=np.zeros(rows, np.int64))
+    columns["best"] = np.tile([0, 1, 0], 10)
+    write_run(tmp_path, columns)
+    with MaskFile(tmp_path) as masks:
+        chosen = choose(Numbers(masks), 9).rows
+    assert len(chosen) == 9
+    assert (chosen.reshape(-1, 3) % 3 == [0, 1, 2]).all()
+
+
+# ---- the report
+
+
+def test_report_shows_every_explanation_and_its_values(tmp_path: Path) -> None:
+    columns = invented(6, 2)
+    write_run(tmp_path / "run", columns, failures=2, pictures=tmp_path / "photos")
+    report = write_report(tmp_path / "run", tmp_path / "report")
+    assert (report.shown, report.total, report.pictures) == (12, 12, {"ok": 6})
+    gallery = data_of(report.index.parent, "gallery")
+    masks = data_of(report.index.parent, "masks-0")
+    assert gallery["row"] == list(range(12))
+    assert gallery["insertion"] == pytest.approx(columns["insertion"].tolist(), abs=1e-4)
+    assert gallery["top"] == pytest.approx(np.percentile((1 - columns["masks"]).max((1, 2)), 95), abs=1e-3)
+    shown = np.frombuffer(base64.b64decode(masks["mask"][3]), "<u2").reshape(8, 8) / 65535
+    np.testing.assert_allclose(shown, 1 - columns["masks"][3], atol=1e-5)
+    assert len(masks["deletion"][3]) == len(AXIS)
+    for place in range(12):
+        name, picture = gallery["thumbnail"][place], gallery["images"]["picture"][gallery["image"][place]]
+        with Image.open(report.index.parent / "thumbnails" / name[:2] / f"{name}.webp") as image:
+            assert image.size == (96, 72)
+        assert (report.index.parent / "pictures" / picture[:2] / f"{picture}.webp").is_file()
+    page = report.index.read_text("utf-8")
+    assert "2 unreadable" in page
+    assert "&lt;i&gt;no&lt;/i&gt; image" in page
+
+
+def test_nothing_from_outside_is_code(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", invented(40), failures=1)
+    folder = write_report(tmp_path / "run", tmp_path / "report").index.parent
+    page = (folder / "index.html").read_text("utf-8")
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "<b>" not in page
+    assert not re.search(r"<script[^>]*>[^<]", page)
+    assert 'dir="auto">قطة سوداء' in page
+    assert "dog\\nwith a line" in page
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page)
+    assert data_of(folder, "gallery")["classes"] == [name.replace("\n", "\\n") for name in CLASSES]
+
+
+def test_saliency_lies_where_the_overlays_have_it() -> None:
+    random = np.random.default_rng(0)
+    saliency = random.random((7, 7)).astype(np.float32)
+    for frame in (
+        Frame(200, 120, (0, 0, 200, 120), (56, 56)),
+        Frame.of(200, 120, (56, 56), "crop"),
+        Frame(200, 120, (0, -40, 200, 160), (56, 56)),
+    ):
+        expected = frame.saliency_on_original(saliency)
+        found = saliency_on_picture(saliency, frame, (200, 120))
+        assert np.abs(found - expected).mean() < 0.02
+
+
+def test_the_baseline_is_the_solvers_blur() -> None:
+    size = (224, 160)
+    image = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 28, 20, generator=torch.Generator().manual_seed(0)), size, mode="bilinear"
+    )
+    kernel, sigma = blur_parameters(size)
+    expected, small = (
+        torch.nn.functional.adaptive_avg_pool2d(whole, (56, 40))[0].numpy()
+        for whole in (gaussian_blur(image, kernel, sigma), image)
+    )
+    found = np.einsum("ij,cjk,lk->cil", _blur(224, 56, kernel, sigma), small, _blur(160, 40, kernel, sigma))
+    assert np.abs(found - expected).max() < 0.02
+
+
+def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    columns = invented(4, masks=(1 - 0.002 * random.random((4, 8, 8))).astype(np.float32))
+    write_run(tmp_path / "run", columns, pictures=tmp_path / "photos")
+    folder = write_report(tmp_path / "run", tmp_path / "report").index.parent
+    gallery = data_of(folder, "gallery")
+    assert gallery["top"] == 0.1
+    name, picture = gallery["thumbnail"][0], gallery["images"]["picture"][0]
+    with Image.open(folder / "thumbnails" / name[:2] / f"{name}.webp") as image:
+        over = np.asarray(image, float)
+    with Image.open(folder / "pictures" / picture[:2] / f"{picture}.webp") as image:
+        under = np.asarray(image, float)
+    assert np.abs(over - 0.4 * under).mean() < 6  # the darkest colour over the image, everywhere
+
+
+# ---- bad input
+
+
+def test_a_run_that_goes_on_is_said_to(tmp_path: Path) -> None:
+    run = write_run(tmp_path, invented(5))
+    run.expect([f"folder/{n:05}.jpg" for n in range(8)])
+    report = write_report(tmp_path, tmp_path / "report")
+    assert "not finished: 3 of 8 images have no result yet" in report.warnings[0]
+    assert report.warnings[0].split(":")[0] in report.index.read_text("utf-8")
+    run.expect([f"folder/{n:05}.jpg" for n in range(5)])
+    assert "not merged" in write_report(tmp_path, tmp_path / "report").warnings[0]
+    merge(run)
+    assert write_report(tmp_path, tmp_path / "report").warnings == []
+
+
+def test_failures_only(tmp_path: Path) -> None:
+    write_run(tmp_path, invented(0), failures=3)
+    report = write_report(tmp_path, tmp_path / "report")
+    assert report.shown == 0
+    page = report.index.read_text("utf-8")
+    assert "No image has an explanation" in page
+    assert "bad/&lt;b&gt;2&lt;/b&gt;.jpg" in page
+
+
+def test_nothing_yet(tmp_path: Path) -> None:
+    with pytest.raises(IgosError, match="No results"):
+        write_report(tmp_path, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_without_metrics(tmp_path: Path) -> None:
+    nothing = np.full((4, 51), np.nan, np.float32)
+    write_run(tmp_path, invented(4, deletion_curve=nothing, insertion_curve=nothing, points=51))
+    report = write_report(tmp_path, tmp_path / "report")
+    assert "were not computed" in report.warnings[-1]
+    assert data_of(report.index.parent, "gallery")["difference"] == [None] * 4
+    assert data_of(report.index.parent, "masks-0")["deletion"] == [[]] * 4
+
+
+def test_images_that_moved_are_found_again_or_kept(tmp_path: Path) -> None:
+    photos, moved, report = tmp_path / "photos", tmp_path / "moved", tmp_path / "report"
+    write_run(tmp_path / "run", invented(3), pictures=photos)
+    photos.rename(moved)
+    assert write_report(tmp_path / "run", report).pictures == {"missing": 3}
+    assert "could not be read" in (report / "index.html").read_text("utf-8")
+    there = ReportSettings(images=moved)
+    assert write_report(tmp_path / "run", report, there).pictures == {"ok": 3}
+    assert write_report(tmp_path / "run", report).pictures == {"kept": 3}
+    Image.new("RGB", (96, 72)).save(moved / "folder/00000.jpg")
+    Image.new("RGB", (10, 10)).save(moved / "folder/00001.jpg")
+    assert write_report(tmp_path / "run", report, there).pictures == {"kept": 2, "ok": 1}
+    assert "file has changed" in data_of(report, "gallery")["images"]["note"][0]
+    found = write_report(tmp_path / "run", tmp_path / "other", there).pictures
+    assert found == {"ok": 2, "changed": 1}
+
+
+def test_an_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    columns = invented(1, sample_id=np.array(["../secret.jpg"], object))
+    write_run(tmp_path / "run", columns, pictures=tmp_path / "photos")
+    (tmp_path / "empty").mkdir()
+    there = ReportSettings(images=tmp_path / "empty")
+    assert write_report(tmp_path / "run", tmp_path / "report", there).pictures == {"missing": 1}
+
+
+def test_other_files_are_not_replaced(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", invented(1))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(IgosError, match="not empty"):
+        write_report(tmp_path / "run", tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_files_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", invented(30), pictures=tmp_path / "photos")
+    report = tmp_path / "report"
+
+    def files() -> int:
+        return sum(path.is_file() for path in (report / "thumbnails").rglob("*"))
+
+    write_report(tmp_path / "run", report)
+    assert files() == 30
+    write_report(tmp_path / "run", report, ReportSettings(count=10))
+    assert files() == 10
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "run", invented(20))
+    assert main(["report", str(tmp_path / "run"), "--count", "7"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "The gallery shows 7 explanations of 20 (--all shows all; the numbers are of all)",
+        "7 images could not be read, and have no picture (--images FOLDER says where the images are now)",
+        f"Open {tmp_path / 'run' / 'report' / 'index.html'}",
+    ]
+    assert main(["report", str(tmp_path / "run"), "--images", str(tmp_path / "nothing")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
