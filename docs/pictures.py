@@ -360,14 +360,14 @@ def gallery_photos() -> None:
 
 
 def _beside(name: str, settings: dict[str, dict[str, Any]], rows: Sequence[str]) -> None:
-    """Photos explained with several settings, side by side."""
+    """Photos explained with several settings, side by side; without settings, the demo's explanation."""
     figure, axes = grid(len(rows), 1 + len(settings), 2.2, 1.85)
     for line, photo_name in zip(axes, rows, strict=True):
         row = explained(photo_name)
         photo = pixels(squashed(row.image["path"]), row.image["width"] / row.image["height"])
         show(line[0], photo, f"{row.label_name}: {row.score:.2f}")
         for panel, (title, options) in zip(line[1:], settings.items(), strict=True):
-            found = explain(network(), row.image["path"], **options)[0]
+            found = explain(network(), row.image["path"], **options)[0] if options else row
             quality = found.insertion - found.deletion
             show(panel, heat(photo, found.saliency), f"{title}: ins - del {quality:.2f}", 8)
     save(figure, name)
@@ -386,6 +386,7 @@ def gallery_presets() -> None:
 def gallery_sizes() -> None:
     """Masks of several sizes."""
     settings: dict[str, dict[str, Any]] = {f"{s} x {s}": {"mask_size": s} for s in (7, 14, 28, 56)}
+    settings["28 x 28"] = {}  # as in the demo
     _beside("gallery-sizes", settings, ("coffee", "motorcycle"))
 
 
