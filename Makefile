@@ -19,7 +19,7 @@ $(VENV)/demo: setup.py pyproject.toml igos_pl/__init__.py
 
 # The tests need many other libraries.
 $(VENV)/installed: $(VENV)/demo
-	$(BIN)/pip install --quiet --editable '.[demo,test,dev]'
+	$(BIN)/pip install --quiet --editable '.[demo,test,dev,docs]'
 	@touch $@
 
 install: $(VENV)/installed  ## make the environment and install igos_pl into it, with all that the tests need
@@ -41,12 +41,19 @@ check: install  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  ## build the documentation site; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pictures: install  ## draw the pictures of the documentation, and the notebook's
+	$(BIN)/python docs/pictures.py
+	$(BIN)/jupyter execute --inplace docs/notebook.ipynb
+
 bench: install  ## quality of the demos' masks beside a blob, a filled box and random cells; their stability
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/quality.py --detector
 	$(BIN)/python benchmarks/stability.py
 
 clean:  ## remove the environment and what tools left
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo demo-detector test test-slow check bench clean
+.PHONY: help install demo demo-detector test test-slow check docs pictures bench clean

@@ -83,6 +83,8 @@ setup(
             "captum>=0.9",
             "datasets>=5.2",
             "grad-cam>=1.5.7",
+            "ipykernel>=7.0",  # runs docs/notebook.ipynb
+            "nbclient>=0.11",
             "jinja2>=3.1.6",
             "pandas>=2.2",
             "playwright>=1.49",  # the report's page in Debian's Chromium; it needs no browser of its own
@@ -91,6 +93,13 @@ setup(
             "wandb",
         ],
         "dev": ["mypy>=1.11", "ruff>=0.8", "types-PyYAML"],
+        # The documentation site.
+        "docs": [
+            "latex2mathml>=3.81",
+            "mkdocs>=1.6,<2",  # the first with File.generated
+            "mkdocs-material>=9.8",
+            "mkdocstrings[python]>=1.0.8",
+        ],
     },
     entry_points={"console_scripts": ["igos-pl=igos_pl.cli.main:main"]},
     classifiers=[

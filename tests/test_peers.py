@@ -275,9 +275,7 @@ def detection(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return network, replace(samples[0], targets=samples[0].targets.select(slice(0, 1)))
 
 
-@pytest.mark.parametrize(
-    ("name", "cost"), [("odam", (1, 0)), ("d-rise@60", (0, 60)), ("greedy@3", (0, 90))]
-)
+@pytest.mark.parametrize(("name", "cost"), [("odam", (1, 0)), ("d-rise@60", (0, 60)), ("greedy@3", (0, 90))])
 def test_detections(name: str, cost: tuple[int, int], detection: Any) -> None:
     from comparison.methods import explain
 

@@ -60,7 +60,7 @@ def explain(
             turns the network's output for one image (without the batch axis) into one number, the score,
             which should lie in [0, 1]; for detectors, boxes ``(n, 4)`` x1 y1 x2 y2 in pixels of the original,
             or a dict of ``boxes`` and ``labels``: the detections that match them are explained.
-        preset: ``fast``, ``published``, ...; see the README.
+        preset: ``fast``, ``published``, ...; see `igos_pl.solver.presets.preset_names`.
         mean: the mean that the network was trained with, for values in [0, 1]: one number for each channel,
             or one for all. Without it, a bare module gets tensors as they are.
         std: the standard deviation, given as ``mean``.

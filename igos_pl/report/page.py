@@ -82,7 +82,7 @@ def render(
     Raises:
         IgosError: if Jinja2 is not installed.
     """
-    from igos_pl.models.optional import imported
+    from igos_pl.optional import imported
 
     jinja2 = imported("jinja2", "report", "igos-pl report")
     environment = jinja2.Environment(
