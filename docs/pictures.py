@@ -37,7 +37,7 @@ from igos_pl.evaluation.deletion_insertion import (
     removal_counts,
 )
 from igos_pl.solver.baselines import BASELINES, make_baselines
-from igos_pl.solver.integration_paths import PathSampling, scaled, threshold
+from igos_pl.solver.integration_paths import scaled, threshold
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
 
@@ -216,8 +216,7 @@ def baselines() -> None:
 def _coverage(path: Callable[..., Any], row: Explanation, steps: int) -> Tensor:
     """Coverage ``(K, H, W)`` of an explanation's mask along a path, its positions evenly spaced."""
     mask = torch.from_numpy(row.mask)
-    sampling = PathSampling(torch.full((1,), 0.5), torch.ones(1))
-    found = path(mask.reshape(1, 1, -1), sampling, 0, steps)
+    found = path(mask.reshape(1, 1, -1), torch.ones(1), 0, steps)
     maps = upsample(mask[None, None], network().input_size)[0].expand(steps, -1, -1)
     return found.flat(torch.arange(steps)).cover(maps)[0]
 
@@ -244,11 +243,10 @@ def coverage() -> None:
     FigureCanvasAgg(figure)
     values = torch.linspace(0, 1, 201)
     mask = torch.from_numpy(row.mask).reshape(1, 1, -1)
-    sampling = PathSampling(torch.full((1,), 0.5), torch.ones(1))
     for axes, (name, path) in zip(
         figure.subplots(1, 2, sharey=True), {"scaled": scaled, "threshold": threshold}.items(), strict=True
     ):
-        found = path(mask, sampling, 0, steps)
+        found = path(mask, torch.ones(1), 0, steps)
         for place in range(steps):
             cover = found.flat(torch.tensor([place])).cover(values[None, None])[0].flatten()
             axes.plot(values, cover, color=COLORS(0.15 + 0.15 * place), label=f"position {place + 1}")
@@ -269,9 +267,8 @@ def positions() -> None:
     figure = Figure(figsize=(9, 1.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    sampling = PathSampling(torch.tensor([0.3]), torch.ones(1))
     for iteration in range(iterations):
-        found = threshold(cells, sampling, iteration, steps)
+        found = threshold(cells, torch.ones(1), iteration, steps)
         quantile = (0.5 - found.shift) / found.slope
         axes.plot(quantile.flatten(), [iteration + 1] * steps, "o", color=DELETION, markersize=4)
         axes.plot(quantile.flatten(), [0] * steps, "|", color=DELETION, markersize=9)

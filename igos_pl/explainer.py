@@ -66,6 +66,8 @@ class Explainer(BatchPredictor):
         path: ``scaled`` (as published) or ``threshold`` (it removes the lowest mask cells first); see
             `igos_pl.solver.integration_paths`.
         average: return the weighted mean of the masks of all iterations; later masks have larger weights.
+        levels: masks are rounded to multiples of ``1 / levels`` after each iteration, so that the rounding
+            errors of another device or thread count do not grow; 0 for no rounding.
         l1: weight of the removed area. The threshold path divides this area by the area that the deletion and
             insertion curves remove.
         l2: weight of the (bilateral) total variation.
@@ -97,6 +99,7 @@ class Explainer(BatchPredictor):
         path_steps: int = 2,
         path: str = "threshold",
         average: bool = True,
+        levels: int = 32,
         l1: float = 10.0,
         l2: float = 80.0,
         noise: float = 0.0,
@@ -120,6 +123,7 @@ class Explainer(BatchPredictor):
                 " pixels"
             )
         check_at_least("iterations", iterations, 1)
+        check_at_least("levels", levels, 0)
         check_choice("baseline", baseline, BASELINES)
         check_choice("curves", curves, CURVE_KINDS)
         self._objective_settings = ObjectiveSettings(l1, l2, path_steps, noise, path)
@@ -128,6 +132,7 @@ class Explainer(BatchPredictor):
         self.path_steps = path_steps
         self.path = path
         self.average = average
+        self.levels = levels
         self.l1, self.l2 = l1, l2
         self.noise = noise
         self.baseline = baseline
@@ -227,6 +232,7 @@ class Explainer(BatchPredictor):
             self.average,
             partial(tell, OPTIMISING),
             problem.regions,
+            self.levels,
         )
         scored_masks = (self.network, problem, solution.masks)
         told = partial(tell, CURVES)

@@ -239,7 +239,7 @@ OTHERS: dict[str, Any] = {
     "urls": "b.tar", "image": "jpg", "shard_ids": True,
     # the explainer
     "network": tiny_classifier(TinyNet(seed=1)), "method": "igos++", "mask_size": 6, "iterations": 4,
-    "path_steps": 5, "path": "scaled", "average": False, "l1": 0.5, "l2": 0.5, "noise": 0.2,
+    "path_steps": 5, "path": "scaled", "average": False, "levels": 8, "l1": 0.5, "l2": 0.5, "noise": 0.2,
     "baseline": "black", "start": Start(k=2, init_val=0.5), "metrics": False, "seed": 1,
     "curves": "full", "regions": GivenLabelMaps({"a": np.zeros((2, 2), np.int64)}),
 }  # fmt: skip

@@ -18,6 +18,9 @@ from torch import Tensor
 # iterations.
 _GOLDEN = (5**0.5 - 1) / 2
 
+# Where the first term's first position lies within its part.
+_FIRST = 0.5
+
 # The narrowest ramp of the threshold path. A mask without contrast, as at the start, still has a gradient.
 _NARROWEST = 0.2
 
@@ -54,20 +57,8 @@ class LinearCoverage(NamedTuple):
         return LinearCoverage(self.slope.flatten()[items], self.shift.flatten()[items])
 
 
-class PathSampling(NamedTuple):
-    """What determines where each row samples its path; constant over masks and iterations.
-
-    Attributes:
-        offset: ``(n,)`` in [0, 1), a random shift of the row's positions, for paths whose positions move.
-        extent: ``(n,)`` in (0, 1], the share of the cells that deletion and insertion curves remove.
-    """
-
-    offset: Tensor
-    extent: Tensor
-
-
-# (cells, sampling, iteration, steps) to coverage; see `scaled` and `threshold`.
-CoverageOf = Callable[[Tensor, PathSampling, int, int], LinearCoverage]
+# (cells, extent, iteration, steps) to coverage; see `scaled` and `threshold`.
+CoverageOf = Callable[[Tensor, Tensor, int, int], LinearCoverage]
 
 
 @dataclass(frozen=True)
@@ -76,20 +67,20 @@ class IntegrationPath:
 
     Attributes:
         coverage: makes the coverage of each row, term and position.
-        follows_extent: whether the path ends at the row's extent (`PathSampling`) instead of removing the
-            whole mask. If so, the L1 term is divided by the extent.
+        follows_extent: whether the path ends at the row's extent instead of removing the whole mask.
+            If so, the L1 term is divided by the extent.
     """
 
     coverage: CoverageOf
     follows_extent: bool = False
 
 
-def scaled(cells: Tensor, sampling: PathSampling, iteration: int, steps: int) -> LinearCoverage:
+def scaled(cells: Tensor, extent: Tensor, iteration: int, steps: int) -> LinearCoverage:
     """Coverage ``a m`` at the positions a = 1/K, 2/K, ..., 1 (I-GOS, eq. 6; all published methods).
 
     Args:
         cells: ``(n, T, s * s)`` each term's mask.
-        sampling: not used.
+        extent: not used.
         iteration: not used.
         steps: K.
     """
@@ -98,7 +89,7 @@ def scaled(cells: Tensor, sampling: PathSampling, iteration: int, steps: int) ->
     return LinearCoverage(slope, torch.zeros_like(slope))
 
 
-def threshold(cells: Tensor, sampling: PathSampling, iteration: int, steps: int) -> LinearCoverage:
+def threshold(cells: Tensor, extent: Tensor, iteration: int, steps: int) -> LinearCoverage:
     """Coverage by the order of the cells: at position a, the lowest share a of the mask's cells is removed.
 
     So the deletion and insertion terms are differentiable versions of the areas under the deletion and
@@ -107,20 +98,20 @@ def threshold(cells: Tensor, sampling: PathSampling, iteration: int, steps: int)
     path is not from the papers.
 
     The positions lie in [0, extent], which is [0, 1] for a classifier. This interval is split into K equal
-    parts with one position in each. The position within a part depends on the row and the term and moves with
-    each iteration, so a small K is enough.
+    parts with one position in each. The position within a part depends on the term and moves with each
+    iteration, so a small K is enough. Nothing of it is random.
 
     Args:
         cells: ``(n, T, s * s)`` each term's mask.
-        sampling: of the n rows.
+        extent: ``(n,)`` in (0, 1], the share of the cells that deletion and insertion curves remove.
         iteration: of the optimiser, from 0.
         steps: K.
     """
     terms, count = cells.shape[1:]
     term = torch.arange(terms, device=cells.device).to(cells.dtype) / terms
-    within = (sampling.offset.unsqueeze(1) + term + iteration * _GOLDEN % 1) % 1
-    positions = (torch.arange(steps, device=cells.device) + within.unsqueeze(2)) / steps
-    place = positions * sampling.extent.reshape(-1, 1, 1) * (count - 1)
+    within = (_FIRST + term + iteration * _GOLDEN % 1) % 1
+    positions = (torch.arange(steps, device=cells.device) + within.unsqueeze(1)) / steps
+    place = positions * extent.reshape(-1, 1, 1) * (count - 1)
     below = place.long()
     ordered = cells.sort(2).values
     low = ordered.gather(2, below)

@@ -14,8 +14,8 @@ from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.geometry import upsample
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
-from igos_pl.randomness import generator_of, key_of
-from igos_pl.solver.integration_paths import PATHS, LinearCoverage, PathSampling
+from igos_pl.randomness import generator_of
+from igos_pl.solver.integration_paths import PATHS, LinearCoverage
 from igos_pl.solver.methods import Method
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.regions import Regions
@@ -135,11 +135,9 @@ class Objective:
         products = list(dict.fromkeys(term.masks for term in method.terms))
         self._products = products
         self._path = PATHS[settings.path]
-        offset = torch.tensor([key_of(key, "path") / 2**63 for key in problem.keys]).to(images)
-        extent = torch.ones_like(offset)
+        self._extent = torch.ones(rows).to(images)
         if self._path.follows_extent and problem.extent is not None:
-            extent = problem.extent.to(images)
-        self._sampling = PathSampling(offset, extent)
+            self._extent = problem.extent.to(images)
         self._iteration = 0
         self._coverage: LinearCoverage | None = None
         self._term_product = torch.tensor(
@@ -170,7 +168,7 @@ class Objective:
         self._iteration = iteration
         self._coverage = self._path.coverage(
             self._multiplied(masks.detach()).flatten(2)[:, self._term_product],
-            self._sampling,
+            self._extent,
             iteration,
             self.settings.path_steps,
         )
@@ -222,7 +220,7 @@ class Objective:
         else:
             images = self.problem.targets.image[rows]
             smoothness = bilateral_total_variation(product, self._edges.select(images))
-        removed = area(product) / self._sampling.extent[rows]
+        removed = area(product) / self._extent[rows]
         return self.settings.l1 * removed + self.settings.l2 * smoothness
 
     def _total(self, scores: Tensor) -> Tensor:

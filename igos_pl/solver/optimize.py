@@ -39,6 +39,7 @@ def optimize(
     average: bool = False,
     on_iteration: Callable[[int, int], None] | None = None,
     regions: Regions | None = None,
+    levels: int = 0,
 ) -> Solution:
     """Minimise the objective over the masks.
 
@@ -53,6 +54,9 @@ def optimize(
             early they reached it.
         on_iteration: called after each iteration with the number done and the number in all.
         regions: the parts of the masks that are optimised as a whole; single cells by default.
+        levels: round the masks to multiples of ``1 / levels`` after each iteration; 0 for no rounding.
+            Differences as small as the rounding errors of two devices would otherwise double with nearly
+            every iteration.
     """
     check_at_least("iterations", iterations, 1)
     failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
@@ -76,9 +80,12 @@ def optimize(
         before = masks.detach().clone()
         losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
         with torch.no_grad():
-            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
-            moved = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
-            product = torch.where(failed.reshape(-1, 1, 1), product, moved)
+            moved = masks.clamp(0, 1)
+            if levels:
+                moved = (moved * levels).round() / levels
+            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, moved))
+            latest = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
+            product = torch.where(failed.reshape(-1, 1, 1), product, latest)
         if on_iteration is not None:
             on_iteration(iteration + 1, iterations)
     return Solution(product, losses, failed)
