@@ -18,12 +18,16 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
+from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT, SHAPES_THRESHOLD
+from igos_pl.demo.shapes import draw_shapes
+from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
 from igos_pl.errors import IgosError
 from igos_pl.judging.cells import in_equal_cells, saliency_cells, seen_part
 from igos_pl.judging.evaluate import means_of
 from igos_pl.judging.metrics import METRICS, Asked, asked_for
 from igos_pl.judging.rows import Rows, seeded
-from igos_pl.models import ExplainableNetwork
+from igos_pl.models import ExplainableNetwork, RCNNDetector
+from igos_pl.models.weights import load_weights
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
@@ -392,3 +396,25 @@ def test_another_network_or_other_images_are_noticed() -> None:
         igos_pl.evaluate(result, "morf", Quadrant(), images * 0.1, 0)
     with pytest.raises(IgosError, match="explanations are of other images"):
         igos_pl.evaluate(result, "morf", Quadrant(), images[:1], 0)
+
+
+def test_detections_are_found_again() -> None:
+    picture = draw_shapes(1, 0)[0].resize((SHAPES_INPUT, SHAPES_INPUT))
+    module = shapes_mask_rcnn()
+    load_weights(module, CHECKPOINTS / "shapes_maskrcnn.pth", "Mask R-CNN")
+    detector = RCNNDetector(
+        module, class_names=list(CATEGORIES), input_size=SHAPES_INPUT, score_threshold=SHAPES_THRESHOLD
+    )
+    found = detector.detect(detector.normalize(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]))
+    count = int((found[0].scores >= SHAPES_THRESHOLD).sum())
+    maps = np.random.default_rng(0).random((count, 9, 9))
+    result = igos_pl.import_saliency([maps], detector, picture, method="random", mask_size=3)
+    assert len(result) == count
+    figures = igos_pl.evaluate(result, "deletion_insertion:blur", detector, picture)
+    np.testing.assert_allclose(figures["deletion_blur"], result.deletion, atol=1e-4)
+    np.testing.assert_allclose(figures["insertion_blur"], result.insertion, atol=1e-4)
+    with pytest.raises(IgosError, match=f"{count + 1} saliency maps, but the network proposes {count}"):
+        igos_pl.import_saliency([np.ones((count + 1, 9, 9))], detector, picture)
+    detector.score_threshold = 0.9999
+    with pytest.raises(IgosError, match="does not find"):
+        igos_pl.evaluate(result, "morf", detector, picture)

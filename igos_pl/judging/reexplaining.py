@@ -49,11 +49,11 @@ def sensitivity(rows: Rows) -> dict[str, Tensor]:
             label: int = label,
             record: ImageRecord = record,
             truth: GroundTruth = truth,
-        ) -> Tensor:
+        ) -> tuple[Tensor]:
             mean, std = (part.to(inputs[0]) for part in (network.pixel_mean, network.pixel_std))
             pixels = inputs[0].detach() * std + mean
             masks = [_mask(explainer, ImageBatch(image[None], [record], [truth]), label) for image in pixels]
-            return 1 - torch.stack(masks).to(pixels)
+            return (1 - torch.stack(masks).to(pixels),)
 
         image = rows.problem.images[place : place + 1]
         with seeded(rows.problem.keys[row]):
