@@ -63,7 +63,6 @@ def cascade(count: int, steps: int) -> list[int]:
     return sorted({1 + round(step * (count - 1) / (steps - 1)) for step in range(steps)})
 
 
-@torch.no_grad()
 def randomise(layers: Sequence[Layer], seed: int) -> None:
     """Give layers random weights, in place.
 
@@ -73,7 +72,7 @@ def randomise(layers: Sequence[Layer], seed: int) -> None:
     they are.
     """
     gpus = {tensor.device for layer in layers for tensor in layer.module.parameters() if tensor.is_cuda}
-    with torch.random.fork_rng(devices=list(gpus)), torch.inference_mode(False):
+    with torch.random.fork_rng(devices=list(gpus)), torch.inference_mode(False), torch.no_grad():
         for name, module in layers:
             torch.manual_seed(key_of(seed, "weights", name))
             reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
