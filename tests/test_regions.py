@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import FACTORIES, objective_of, pictures, problem_of, tiny_classifier
+from tiny import FACTORIES, SIZE, objective_of, pictures, problem_of, tiny_classifier, write_pictures
 from torch import Tensor, nn
 
 from igos_pl import MaskFile, explain
+from igos_pl.cli.main import main
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
@@ -249,7 +251,9 @@ def test_superpixels() -> None:
         Slic(count=1)
     with pytest.raises(IgosError, match="regions.compactness is 0"):
         Slic(compactness=0)
-    result = explain(tiny_classifier(), pictures(1).float() / 255, regions="slic", metrics=False, **QUICK)
+    with warnings.catch_warnings():  # more than fit between 8 x 8 cells
+        warnings.simplefilter("ignore")
+        result = explain(tiny_classifier(), pictures(1) / 255, regions="slic", metrics=False, **QUICK)
     assert result.attributes["regions"] == "Slic"
     assert result.attributes["regions.count"] == 50
 
@@ -272,3 +276,40 @@ def test_segments_of_a_detector() -> None:
     ]
     with pytest.raises(IgosError, match="must have the shape"):
         segments_label_map(masks[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_regions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run over label maps in files: an image without one fails, the others are merged with their regions."""
+    monkeypatch.chdir(tmp_path)
+    names = ["a.png", "b/c.jpg", "d.png"]
+    photos = write_pictures(tmp_path / "photos", names)
+    for name in names[:2]:
+        path = tmp_path / "labels" / Path(name).with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, quarters(30, 40))
+    settings = {
+        "data.root": photos,
+        "data.num_workers": 0,
+        "data.batch_size": 2,
+        "model.network": "Classifier",
+        "model.network.module": "tiny.TinyNet",
+        "model.network.input_size": SIZE,
+        "model.mask_size": 6,
+        "model.iterations": 1,
+        "model.path_steps": 1,
+        "model.regions": "LabelMaps",
+        "model.regions.root": "labels",
+        "overlays.count": 0,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "output": "run",
+    }
+    main(["predict", *(f"--{key}={value}" for key, value in settings.items())])
+    with MaskFile("run/masks.h5") as masks:
+        assert masks.column("sample_id").tolist() == names[:2]
+        assert masks.column("regions").tolist() == [quarters(6, 6).tolist()] * 2
+        assert masks.attributes["regions"] == "LabelMaps"
+        assert masks.attributes["regions.root"] == "labels"
+        assert masks.images["status"].tolist() == ["ok", "ok", "failed"]
+        assert masks.images["message"][2].startswith("d.png has no label map")
