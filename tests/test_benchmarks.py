@@ -79,8 +79,8 @@ def test_figure(tmp_path: Path) -> None:
     found = {name: {"a": figures(0.5)} for name in ("igospp@2", "igospp@4", "ig@30", "grad-cam")}
     draw(found, tmp_path / "figure.png", "own")
     assert Image.open(tmp_path / "figure.png").width > 500
-    places = [(10.0, 0.0), (10.0, 1.0), (20.0, 0.05), (500.0, 0.05)]
-    assert spread(places, 0.1) == [0, 1, 0.1, 0.05]
+    assert spread([0.5, 0.0, 0.52, 0.9], 0.1) == pytest.approx([0.46, 0.0, 0.56, 0.9])
+    assert spread([0.5, 0.5, 0.42], 0.1) == pytest.approx([0.47333, 0.57333, 0.37333], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def curves_of(found: Found) -> dict[str, Curve]:
 
 
 def draw(found: Found, path: Path, judge: str) -> None:
-    """One line for each family, with its name at its end; ours are bold."""
+    """One line for each family, with its name at the right; ours are bold."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -33,22 +33,20 @@ def draw(found: Found, path: Path, judge: str) -> None:
 
     curves = curves_of(found)
     cases = len(set.intersection(*(set(figures) for figures in found.values() if figures)))
-    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
-    colours = colours[::2] + colours[1::2]  # the strong ones first
+    colours = [mpl.colormaps[name](shade) for name in ("tab10", "Dark2") for shade in range(8)]
     figure, axes = plt.subplots(figsize=(10, 6.5), layout="constrained")
     axes.set_xscale("log")
     for number, (family, points) in enumerate(curves.items()):
-        ours = family in OURS
+        ours = _is_ours(family)
         axes.plot(
             *zip(*points, strict=True),
             color=colours[number % len(colours)],
-            marker="o" if ours else "s",
-            markersize=7 if ours else 6,
+            marker="o" if ours else "s^vDP*X<>"[number % 9],
+            markersize=7,
             linestyle="-" if ours else "--",
             linewidth=2.5 if ours else 1.3,
+            zorder=3 if ours else 2,
         )
-    costs = [cost for points in curves.values() for cost, _ in points]
-    axes.set_xlim(min(costs) * 0.7, max(costs) * 12)  # room for the names
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.set_xlabel("forward passes for an explanation (a forward and backward pass counts as three)")
     axes.set_ylabel("mean insertion - deletion")
@@ -58,34 +56,50 @@ def draw(found: Found, path: Path, judge: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     low, high = axes.get_ylim()
     ends = [points[-1] for points in curves.values()]
-    places = spread(ends, 0.033 * (high - low))
-    for line, family, end, place in zip(axes.get_lines(), curves, ends, places, strict=True):
+    heights = spread([(height - low) / (high - low) for _, height in ends], 0.042)
+    for line, family, end, height in zip(axes.get_lines(), curves, ends, heights, strict=True):
         axes.annotate(
             label_of(family),
             xy=end,
-            xytext=(end[0] * 1.25, place),
+            xytext=(1.02, height),
+            textcoords="axes fraction",
             color=line.get_color(),
             va="center",
-            weight="bold" if family in OURS else "normal",
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkB": 3},
+            weight="bold" if _is_ours(family) else "normal",
+            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "relpos": (0, 0.5)},
         )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def spread(places: Sequence[tuple[float, float]], gap: float) -> list[float]:
-    """Heights of labels, moved up where one would lie on another.
+def _is_ours(family: str) -> bool:
+    """Whether it is one of our methods; presets with published settings are others'."""
+    return family in OURS and not family.startswith("published")
 
-    Args:
-        places: costs and heights of what is labelled.
-        gap: between labels whose costs are less than a factor of 10 apart.
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights of labels that are at least a gap apart, near those given and in the same order.
+
+    Labels that would overlap form a block around the mean of their heights.
     """
-    placed: dict[int, tuple[float, float]] = {}
-    for index in sorted(range(len(places)), key=lambda index: places[index][1]):
-        cost, height = places[index]
-        near = sorted(other for x, other in placed.values() if 1 / 10 < x / cost < 10)
-        for other in near:
-            if abs(other - height) < gap:
-                height = other + gap
-        placed[index] = cost, height
-    return [placed[index][1] for index in range(len(places))]
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    blocks: list[list[int]] = []
+    for index in order:
+        blocks.append([index])
+        while len(blocks) > 1 and _top(blocks[-2], heights, gap) + gap > _bottom(blocks[-1], heights, gap):
+            last = blocks.pop()
+            blocks[-1].extend(last)
+    placed = {
+        index: _bottom(block, heights, gap) + gap * place
+        for block in blocks
+        for place, index in enumerate(block)
+    }
+    return [placed[index] for index in range(len(heights))]
+
+
+def _bottom(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
+    return fmean(heights[index] for index in block) - gap * (len(block) - 1) / 2
+
+
+def _top(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
+    return _bottom(block, heights, gap) + gap * (len(block) - 1)
