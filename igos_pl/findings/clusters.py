@@ -65,7 +65,8 @@ def _features(shares: NDArray[np.float32]) -> NDArray[np.float64]:
 def _groups(features: NDArray[np.float64], seed: int) -> list[NDArray[np.int64]]:
     """The places of the masks of each group that is apart from all others."""
     cluster = imported("sklearn.cluster", "report", "The search for findings")
-    number = min(_MOST_GROUPS, len(features) // _MASKS_OF_A_GROUP)
+    different = len(np.unique(features, axis=0))
+    number = min(_MOST_GROUPS, len(features) // _MASKS_OF_A_GROUP, different)
     labels = cluster.KMeans(number, n_init=4, random_state=seed).fit(features).labels_
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     while len(groups) > 1:
