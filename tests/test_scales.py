@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import results
 
+from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile, RunFolder, merge
 from igos_pl.store.files import open_result
 from igos_pl.store.scales import name_axes
@@ -84,13 +85,18 @@ def test_older_files_without_scales_are_read(run: RunFolder, tmp_path: Path) -> 
 def test_xarray_opens_it(run: RunFolder, engine: str) -> None:
     xarray: Any = pytest.importorskip("xarray")
     pytest.importorskip("h5netcdf" if engine == "h5netcdf" else "netCDF4")
-    with xarray.open_dataset(run.merged, engine=engine) as data, MaskFile(run.merged) as masks:
+    with MaskFile(run.merged) as masks:
+        expected = {name: masks.column(name) for name in ("masks", "score", "sample_id")}
+    with xarray.open_dataset(run.merged, engine=engine) as data:
         assert data["masks"].dims == ("explanation", "y", "x")
         assert dict(data.sizes) == {"explanation": 4, "y": 4, "x": 4, "corner": 4, "point": 5}
-        np.testing.assert_array_equal(data["masks"].values, masks.column("masks"))
-        np.testing.assert_array_equal(data["score"].values, masks.column("score"))
+        np.testing.assert_array_equal(data["masks"].values, expected["masks"])
+        np.testing.assert_array_equal(data["score"].values, expected["score"])
         texts = [text.decode() if isinstance(text, bytes) else str(text) for text in data["sample_id"].values]
-        assert texts == ["a", "a", "b", "c"]
+        assert texts == expected["sample_id"].tolist()
         assert data["masks"].attrs["about"].startswith("(s, s)")
+        if engine == "h5netcdf":  # HDF5 opens a file once in a process, with or without locks
+            with pytest.raises(IgosError, match="open in this process by another library"):
+                MaskFile(run.merged)
     with xarray.open_dataset(run.merged, engine=engine, group="images") as images:
         assert images["frame"].dims == ("image", "corner")

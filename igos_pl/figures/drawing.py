@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
-from igos_pl.figures import layout
-from igos_pl.figures.layout import Place
+from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, tiled
 from igos_pl.figures.lettering import no_glyph_warnings, write
 from igos_pl.figures.panels import PANELS, Look
 from igos_pl.figures.subjects import Picture, Subject, baseline_of
@@ -98,28 +97,28 @@ def draw(
             f"{len(explanations)} explanations cannot be drawn in one figure: choose 1 to {_MOST}"
         )
     several = len(explanations) > 1
-    room = (width or _WIDTHS[several]) - 2 * layout.MARGIN
+    room = (width or _WIDTHS[several]) - 2 * MARGIN
     panels, curves = STYLES[style], "curves" in STYLES[style]
     shape = (len(panels) - curves, curves)
     if height is None:
         height = _HEIGHTS_OF.get(style, _HEIGHTS[1]) if several else _HEIGHTS[0]
         if columns is not None:
             aspects = [one.frame.width / one.frame.height for one in explanations]
-            height = layout.fitted(aspects, *shape, room, columns)
+            height = fitted(aspects, *shape, room, columns)
 
     pixels = math.ceil(max(room, height) * dpi)
     subjects = [
         Subject.of(one, picture, pixels, style not in _WITHOUT_IMAGE)
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
-    tiles = [layout.tile(one.aspect, *shape, height, room) for one in subjects]
-    places, across, down = layout.flow(tiles, room, columns)
+    tiles = [tiled(one.aspect, *shape, height, room) for one in subjects]
+    places, across, down = flow(tiles, room, columns)
     across = max(across, _LEAST_WIDTH)
-    canvas = _Canvas((across + 2 * layout.MARGIN, down + layout.FOOTER + layout.MARGIN), dpi)
+    canvas = _Canvas((across + 2 * MARGIN, down + FOOTER + MARGIN), dpi)
     largest = [0.0 if style in _WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
     for subject, tile, place, most in zip(subjects, tiles, places, largest, strict=True):
         look = Look.of(most if scale == "each" else max(largest), fraction)
-        corner = place.moved(layout.MARGIN, layout.MARGIN)
+        corner = place.moved(MARGIN, MARGIN)
         _caption(
             canvas.figure, subject.explanation, corner, most if scale == "each" else None,
             place.width if several else across,
@@ -127,7 +126,7 @@ def draw(
         for panel, part in zip(panels, tile.places, strict=True):
             PANELS[panel](canvas.axes(part.moved(corner.x, corner.y)), subject, look)
     shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
-    _footer(canvas, explanations[0].attributes, shared, style, scale, down + layout.MARGIN)
+    _footer(canvas, explanations[0].attributes, shared, style, scale, down + MARGIN)
     return canvas.figure
 
 
@@ -186,7 +185,7 @@ def _footer(
     canvas: _Canvas, settings: Mapping[str, Any], look: Look, style: str, scale: str, top: float
 ) -> None:
     """Draw the colour bar, and say how the masks were made."""
-    x, width = layout.MARGIN, canvas.size[0] - 2 * layout.MARGIN
+    x, width = MARGIN, canvas.size[0] - 2 * MARGIN
     if style in _WITHOUT_COLORS:
         kind = _BASELINES[baseline_of(settings)]
         about = f"the most important {look.fraction:.0%} of the cells; the rest is {kind}"

@@ -48,7 +48,7 @@ class Tile:
     height: float
 
 
-def tile(aspect: float, pictures: int, curves: bool, height: float, width: float) -> Tile:
+def tiled(aspect: float, pictures: int, curves: bool, height: float, width: float) -> Tile:
     """Place the pictures of one explanation side by side, or below each other if they are wide.
 
     Args:
@@ -86,7 +86,7 @@ def fitted(aspects: Sequence[float], pictures: int, curves: bool, width: float, 
     """The largest height of pictures with which the given number of tiles fits into each row."""
     height = _HIGHEST
     while height > _LOWEST:
-        tiles = [tile(aspect, pictures, curves, height, width) for aspect in aspects]
+        tiles = [tiled(aspect, pictures, curves, height, width) for aspect in aspects]
         rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
         if all(sum(one.width for one in row) + (len(row) - 1) * _GAP <= width for row in rows):
             break

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from igos_pl.errors import RunError
+from igos_pl.errors import IgosError, RunError
 from igos_pl.store.schema import check_lengths, damaged, read_column
 from igos_pl.store.seals import cannot_read, check_seal, read_head
 
@@ -73,6 +73,10 @@ def open_result(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r", locking=False)  # immutable; some file systems have no locks
     except OSError as error:
+        if "locking flag" in str(error):
+            raise IgosError(
+                f"{path} is open in this process by another library, such as xarray: close it there first"
+            ) from error
         if path.is_file() and error.errno is None:  # an error of HDF5, not of the system
             raise damaged(path, f"it is damaged, or not an HDF5 file ({error})") from error
         raise cannot_read(path, error) from error
