@@ -43,6 +43,8 @@ check: install  ## style and types
 
 docs: install  ## build the documentation site; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@! grep -rE '<(script|link|img|iframe)[^>]*(src|href)="?https?:' site || \
+		{ echo "The site must not fetch anything from other hosts"; exit 1; }
 
 pictures: install  ## draw the pictures of the documentation, and the notebook's
 	$(BIN)/python docs/pictures.py

@@ -152,12 +152,6 @@ def cells_shown(row: Explanation, share: float, size: tuple[int, int]) -> Tensor
     return upsample(shown[None], size)[0, 0]
 
 
-@cache
-def last_mask(name: str) -> Explanation:
-    """A photo's explanation by the last mask of ``fast`` instead of the mean over the iterations."""
-    return explain(network(), explained(name).image["path"], average=False)[0]
-
-
 def hero() -> None:
     """Photos, their saliency, and what the network says of the most important fifth and of the rest."""
     names = ("coffee", "chelsea", "motorcycle", "china")
@@ -223,8 +217,8 @@ def _coverage(path: Callable[..., Any], row: Explanation, steps: int) -> Tensor:
 
 def paths() -> None:
     """What the two paths show the network for one mask."""
-    row, steps = last_mask("coffee"), 5
-    images = squashed(explained("coffee").image["path"])
+    row, steps = explained("coffee"), 5
+    images = squashed(row.image["path"])
     end, aspect = baseline_of(images), row.image["width"] / row.image["height"]
     figure, axes = grid(2, steps, 2.1, 1.8)
     for line, (name, path) in zip(axes, {"scaled": scaled, "threshold": threshold}.items(), strict=True):
@@ -238,7 +232,7 @@ def paths() -> None:
 
 def coverage() -> None:
     """Coverage as a function of a cell's value, on both paths, and where the cells of a mask lie."""
-    row, steps = last_mask("coffee"), 5
+    row, steps = explained("coffee"), 5
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     values = torch.linspace(0, 1, 201)
@@ -284,7 +278,7 @@ def averaging() -> None:
         path = row.image["path"]
         photo = pixels(squashed(path), row.image["width"] / row.image["height"])
         show(line[0], photo, f"{row.label_name}: {row.score:.2f}")
-        last = last_mask(name)
+        last = explain(network(), path, average=False)[0]
         for column, (title, found) in enumerate({"last mask": last, "mean": row}.items(), 1):
             bound = float(((found.mask == 0) | (found.mask == 1)).mean())
             quality = found.insertion - found.deletion

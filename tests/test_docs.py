@@ -131,12 +131,18 @@ def commands() -> list[str]:
     """The commands of the pages, each once."""
     found: dict[str, None] = {}
     for name in PARSED:
-        page = README if name == "README" else DOCS / f"{name}.md"
-        for block in re.findall(r"^```(?:console|bash)?\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                command = re.search(r"(?<![\w/])igos-pl predict .*", line)
-                if command and not line.startswith("#"):
-                    found[re.sub(r"\s+", " ", command[0])] = None
+        text = (README if name == "README" else DOCS / f"{name}.md").read_text("utf-8")
+        fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        lines = [
+            line
+            for language, block in fenced
+            if language in ("", "console", "bash")
+            for line in block.replace("\\\n", " ").splitlines()
+        ]
+        for line in [*lines, *re.findall(r"`(igos-pl predict [^`]+)`", text)]:
+            command = re.search(r"(?<![\w/])igos-pl predict .*", line)
+            if command and not line.endswith("--help"):
+                found[re.sub(r"\s+", " ", command[0])] = None
     return list(found)
 
 
