@@ -40,9 +40,9 @@ def choose(numbers: Numbers, count: int | None, findings: Sequence[int] = ()) ->
     """
     rows = len(numbers)
     targets = _targets(numbers)
-    best = np.flatnonzero(numbers.columns["best"] == 1) if rows else np.empty(0, np.int64)
     # A target's best start stands for the target.
-    units = best[np.unique(targets[best], return_index=True)[1]] if rows else best
+    ordered = np.lexsort((-numbers.columns["best"].astype(np.int64), targets))
+    units = ordered[np.unique(targets[ordered], return_index=True)[1]]
     if count is None:
         wanted = len(units)
     else:
@@ -68,7 +68,7 @@ def choose(numbers: Numbers, count: int | None, findings: Sequence[int] = ()) ->
         turns = _turns(numbers.class_index[mixed])
         left = max(0, wanted - int(shown.sum()))
         shown[targets[mixed[np.argsort(turns, kind="stable")][:left]]] = True
-    chosen = np.flatnonzero(shown[targets]) if rows else best
+    chosen = np.flatnonzero(shown[targets])
     columns = numbers.columns
     order = np.lexsort((columns["start_cell"][chosen], columns["target"][chosen], numbers.image[chosen]))
     chosen = chosen[order]

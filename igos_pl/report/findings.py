@@ -62,4 +62,4 @@ def look(masks: MaskFile) -> Seen:
     for name, most in _MOST.items():
         if (left := len(getattr(found, name)) - most) > 0:
             notes.append(f"{left:,} more {name} are not shown here.")
-    return Seen(*(list(getattr(found, name)[:most]) for name, most in _MOST.items()), notes)
+    return Seen(**{name: list(getattr(found, name)[:most]) for name, most in _MOST.items()}, notes=notes)
