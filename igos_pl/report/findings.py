@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from igos_pl.errors import IgosError
+from igos_pl.findings import find
 from igos_pl.store import MaskFile
 
 
@@ -52,14 +51,13 @@ def look(masks: MaskFile) -> Seen:
     """
     if not len(masks):
         return Seen()
-    if find_spec("igos_pl.findings") is None:
-        return Seen(computed=False, notes=["This version of igos_pl does not look for findings."])
     try:
-        found = import_module("igos_pl.findings").find(masks)
+        found = find(masks)
     except IgosError as error:  # scikit-learn is missing: the rest of the report can be made
         return Seen(computed=False, notes=[str(error)])
     notes = list(found.notes)
     for name, most in _MOST.items():
         if (left := len(getattr(found, name)) - most) > 0:
             notes.append(f"{left:,} more {name} are not shown here.")
-    return Seen(**{name: list(getattr(found, name)[:most]) for name, most in _MOST.items()}, notes=notes)
+    findings, clusters, confusions = (list(getattr(found, name)[:most]) for name, most in _MOST.items())
+    return Seen(findings, clusters, confusions, notes)

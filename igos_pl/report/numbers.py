@@ -90,14 +90,16 @@ class Numbers:
     def box_area(self) -> NDArray[np.float64]:
         """``(R,)`` in pixels of the original; NaN without a box."""
         box = self.columns["box"].astype(np.float64)
-        return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+        area: NDArray[np.float64] = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+        return area
 
     @cached_property
     def size(self) -> NDArray[np.float64]:
         """``(R,)`` the box's share of its image, from 0 to 1; NaN without a box."""
         images = self.masks.images
         pixels = images["width"][self.image].astype(np.float64) * images["height"][self.image]
-        return self.box_area / np.maximum(pixels, 1)
+        share: NDArray[np.float64] = self.box_area / np.maximum(pixels, 1)
+        return share
 
     def groups_of_size(self) -> dict[str, NDArray[np.bool_]]:
         """The detections by COCO's sizes; empty for a classifier."""
@@ -192,11 +194,16 @@ def _means(
     uninformative = np.where(np.isfinite(difference), difference < UNINFORMATIVE, np.nan)
     middle = mean(difference)
     localisation = {name: mean(numbers.columns[name][rows].astype(np.float64)) for name in LOCALISATION}
+    score, deletion, insertion = (
+        mean(numbers.columns[name][rows].astype(float)) for name in ("score", "deletion", "insertion")
+    )
     columns = zip(
         names,
         counts.tolist(),
         mean(right),
-        *(mean(numbers.columns[name][rows].astype(float)) for name in ("score", "deletion", "insertion")),
+        score,
+        deletion,
+        insertion,
         middle,
         _half_widths(difference, np.array(middle), group, numbers.image[rows]),
         mean(uninformative),
