@@ -210,7 +210,7 @@ def _means(
         strict=True,
     )
     return [
-        Means(*values, {name: column[place] for name, column in localisation.items()})
+        Means(*[*values, {name: column[place] for name, column in localisation.items()}])
         for place, values in enumerate(columns)
         if values[1]
     ]
