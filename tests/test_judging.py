@@ -405,6 +405,7 @@ def test_detections_are_found_again() -> None:
     detector = RCNNDetector(
         module, class_names=list(CATEGORIES), input_size=SHAPES_INPUT, score_threshold=SHAPES_THRESHOLD
     )
+    detector.freeze()
     found = detector.detect(detector.normalize(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]))
     count = int((found[0].scores >= SHAPES_THRESHOLD).sum())
     maps = np.random.default_rng(0).random((count, 9, 9))
