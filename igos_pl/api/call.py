@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from igos_pl.api.targets import with_targets
 from igos_pl.checks import check_arguments, check_at_least
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
+from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.run.provenance import provenance
 from igos_pl.settings import parameters_of
@@ -86,7 +89,8 @@ def explain(
     defaults = preset_settings(preset)
     defaults["mask_size"] = min(defaults.get("mask_size", _MASK_SIZE), *inputs.images.shape[-2:])
     explainer = Explainer(asked, **{**defaults, **settings})
-    results = [explainer.explain_batch(batch) for batch in _batches(inputs, truth, batch_size, device)]
+    with _channels_explained(adapter.name, inputs.images.shape[1]):
+        results = [explainer.explain_batch(batch) for batch in _batches(inputs, truth, batch_size, device)]
     records = [record for result in results for record in result.images]
     for record in records:
         if record.message:
@@ -101,6 +105,25 @@ def explain(
 
 
 _MASK_SIZE = 28  # the explainer's default
+
+# A part of torch's message about a convolution's input.
+_CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
+
+
+@contextmanager
+def _channels_explained(network: str, channels: int) -> Iterator[None]:
+    """Turn torch's error about images with a wrong number of channels into a readable message.
+
+    Raises:
+        IgosError: if the network takes another number of channels.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = _CHANNELS.search(str(error))
+        if not found or int(found[2]) != channels:
+            raise
+        raise IgosError(f"images has {channels} channels, but {network} takes {found[1]}") from error
 
 
 def _batches(
