@@ -149,8 +149,8 @@ class BatchPredictor(Configurable, LightningModule, ABC):
         """Explain the images of a batch whose targets can be explained, and record the others as failed.
 
         Raises:
-            TargetError: if no image of the run has been explained yet, and none of this batch can be. The
-                labels of all images are probably missing then.
+            TargetError: if none of the run's first images can be explained. The labels of all images are
+                probably missing then.
         """
         results = []
         for part in batch.parts() if len(batch.records) > 1 else ():
@@ -158,8 +158,7 @@ class BatchPredictor(Configurable, LightningModule, ABC):
                 results.append(self._explain_or_split(part))
             except TargetError as own:
                 results.append(BatchResult([part.records[0].failed(str(own))]))
-        if not self._failures.explained:
-            raise error
+        self._failures.note_without_target(len(batch.records), error)
         return joined_results(results) if results else BatchResult([batch.records[0].failed(str(error))])
 
     def result_of(
@@ -206,12 +205,24 @@ def row_keys(seed: int, targets: Targets, batch: ImageBatch) -> list[int]:
 
 
 class _Failures:
-    """Counts exceptions of the network, and ends the run after too many in a row."""
+    """Counts failures: exceptions of the network, and missing targets. It ends the run after too many."""
 
     def __init__(self, explained: bool = False, at_first: int = _FAILURES_AT_FIRST) -> None:
         self.explained = explained
         self._at_first = at_first
         self._in_a_row = 0
+        self._without_target = 0
+
+    def note_without_target(self, images: int, error: TargetError) -> None:
+        """Note that no image of a batch can be explained, because of its target.
+
+        Raises:
+            TargetError: the given error, if no image was explained before a batch of several or the first
+                single images.
+        """
+        self._without_target += images
+        if not self.explained and (images > 1 or self._without_target >= self._at_first):
+            raise error
 
     def note(self, error: Exception | None) -> None:
         """Note the exception that the network raised at an image, or None for a success.

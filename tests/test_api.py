@@ -282,6 +282,7 @@ WRONG = [
     ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images is of uint8: pass the mean and std"),
     ({"mean": 0.5}, "mean and std belong together"),
     ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "images has 3 channels, but TinyNet takes 2"),
+    ({"images": torch.zeros(1, 1, 24, 24)}, "images has 1 channels, but TinyNet takes 3"),
     ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
     ({"mean": 0.5, "std": 0.5}, "values from -10 to 10, but 0 to 1 is expected: set normalized=True"),
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),

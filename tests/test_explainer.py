@@ -661,3 +661,15 @@ def test_an_image_whose_label_is_missing_or_wrong_ends_no_run() -> None:
     assert result.explanations["label"].tolist() == [1]
     alone = explainer.predict_step(batch_of(pictures(1)))  # something was explained before
     assert [record.status for record in alone.images] == ["failed"]
+
+
+def test_first_images_without_labels_are_failures_of_their_own() -> None:
+    explainer = explainer_of(tiny_classifier(targets="ground_truth"))
+    for label, status in ((-1, "failed"), (-1, "failed"), (1, "ok"), (-1, "failed"), (-1, "failed")):
+        result = explainer.predict_step(batch_of(pictures(1), label=label))
+        assert [record.status for record in result.images] == [status]
+    nothing = explainer_of(tiny_classifier(targets="ground_truth"))
+    for _ in range(3):
+        nothing.predict_step(batch_of(pictures(1)))
+    with pytest.raises(IgosError, match="1 of 1 images have no labels"):
+        nothing.predict_step(batch_of(pictures(1)))

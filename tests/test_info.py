@@ -156,6 +156,18 @@ def test_an_explanation_is_one_short_line(tmp_path: Path) -> None:
         masks[0].values["deletion"] = np.nan
 
 
+def test_attributes_are_plain_values(tmp_path: Path) -> None:
+    with MaskFile(write(tmp_path)) as masks:
+        assert {type(masks.attributes[name]) for name in ("mask_size", "l1", "method")} == {int, float, str}
+
+
+def test_folder_of_a_training_is_told_to_name_a_file(tmp_path: Path) -> None:
+    for epoch in range(2):
+        (tmp_path / f"epoch=00{epoch}.h5").touch()
+    with pytest.raises(IgosError, match=r"No results in .*Name one of its files, such as .*epoch=001\.h5"):
+        print_info(tmp_path, 3)
+
+
 def test_saliency_can_be_normalised(tmp_path: Path) -> None:
     with MaskFile(write(tmp_path)) as masks:
         one = masks[0]

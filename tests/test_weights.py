@@ -50,6 +50,18 @@ def test_classifier_loads_and_records_its_file(tmp_path: Path) -> None:
     assert tiny_classifier().describe()["weights_sha256"] != described["weights_sha256"]
 
 
+def test_weights_that_were_trained_after_they_were_loaded_have_their_own_digest(tmp_path: Path) -> None:
+    path = saved(tmp_path / "tiny.pth")
+    network = tiny_classifier(weights=str(path))
+    of_the_file = network.describe()["weights_sha256"]
+    weight = network.module.first.weight
+    before = weight.detach().clone()
+    weight.data.add_(1e-3)
+    assert network.describe()["weights_sha256"] not in (of_the_file, "")
+    weight.data.copy_(before)
+    assert network.describe()["weights_sha256"] == of_the_file
+
+
 def test_the_digest_of_a_module_without_a_file_is_of_its_weights_now() -> None:
     network = tiny_classifier()
     before = network.describe()["weights_sha256"]

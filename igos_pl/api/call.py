@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from igos_pl.api.targets import with_targets
 from igos_pl.checks import check_arguments, check_at_least
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
+from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor
@@ -132,7 +135,8 @@ def question(
 
 def answer(module: BatchPredictor, asked: Question) -> Explanations:
     """The explanations that a module makes of images in memory."""
-    results = [module.explain_batch(batch) for batch in asked.batches]
+    with _channels_explained(asked.network.name, asked.inputs.images.shape[1]):
+        results = [module.explain_batch(batch) for batch in asked.batches]
     records = [record for result in results for record in result.images]
     for record in records:
         if record.message:
@@ -144,6 +148,26 @@ def answer(module: BatchPredictor, asked: Question) -> Explanations:
         {**described, **provenance(described, asked.batches[0].images.device)},
         asked.inputs.originals,
     )
+
+
+# A part of torch's message about a convolution's input.
+_CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
+
+
+@contextmanager
+def _channels_explained(network: str, channels: int) -> Iterator[None]:
+    """Turn torch's error about images with a wrong number of channels into a readable message.
+
+    Raises:
+        IgosError: if the network takes another number of channels.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = _CHANNELS.search(str(error))
+        if not found or int(found[2]) != channels:
+            raise
+        raise IgosError(f"images has {channels} channels, but {network} takes {found[1]}") from error
 
 
 def _batches(

@@ -86,18 +86,15 @@ def adapter_of(
         )
     sized = _sized(given, images)
     if "mean" not in given:
-        return AsGiven(network, images.shape[1], **sized)
+        return _as_given(network, images.shape[1], **sized)
     return Classifier(network, **_per_channel(sized, images.shape[1]))
 
 
-class AsGiven(Classifier):
+def _as_given(module: nn.Module, channels: int, **classifier: Any) -> Classifier:
     """A classifier that gets images already normalised."""
-
-    unit = 1.0
-    is_normalizing = False
-
-    def __init__(self, module: nn.Module, channels: int, **classifier: Any) -> None:
-        super().__init__(module, mean=(0.0,) * channels, std=(1.0,) * channels, **classifier)
+    made = Classifier(module, mean=(0.0,) * channels, std=(1.0,) * channels, **classifier)
+    made.is_normalizing = False
+    return made
 
 
 def _numbers(name: str, values: Normalization) -> float | list[float] | None:

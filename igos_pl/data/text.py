@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """Text whose control characters are written out, so that a file's name cannot steer the terminal."""
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list: ``a, b, c, ...``."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def shortened(text: str, length: int) -> str:

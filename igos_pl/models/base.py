@@ -45,7 +45,6 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
 
     Attributes:
         preprocessing: how picture files become the input; data modules use it unless told otherwise.
-        file_sha256: of the weight file; None if there is none, or if the weights were trained since.
     """
 
     not_settings = frozenset({"module", "weights"})  # their digests are in `facts`
@@ -55,7 +54,8 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
     scores_regions: bool = False
     # Whether images are expected in [0, 1], and this class normalises them.
     is_normalizing: bool = True
-    file_sha256: str | None = None
+    _file_sha256: str | None = None
+    _read_sha256: str = ""  # of the module's tensors when they were read from the file
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -82,14 +82,28 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self.module = module
         self.register_buffer("pixel_mean", torch.tensor(self.mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(self.std).reshape(1, -1, 1, 1), persistent=False)
-        if weights:
-            self.file_sha256 = self._load_weights(weights)
+        sha256 = self._load_weights(weights) if weights else None
         check_tensors(module, self.name)
+        self.file_sha256 = sha256
 
     @property
     def weights_sha256(self) -> str:
-        """The SHA-256 of the weight file, or of the module's tensors as they are now if there is none."""
-        return self.file_sha256 or module_sha256(self.module)
+        """The SHA-256 of the weight file, or of the module's tensors as they are now.
+
+        The tensors count if there is no file, or if they have changed since they were read from it.
+        """
+        now = module_sha256(self.module)
+        return self.file_sha256 if self.file_sha256 and now == self._read_sha256 else now
+
+    @property
+    def file_sha256(self) -> str | None:
+        """The SHA-256 of the file that the module's weights were read from; None if there is none."""
+        return self._file_sha256
+
+    @file_sha256.setter
+    def file_sha256(self, sha256: str | None) -> None:
+        self._file_sha256 = sha256
+        self._read_sha256 = module_sha256(self.module) if sha256 else ""
 
     def _load_weights(self, path: str) -> str:
         """Load a weight file into the module; returns the file's SHA-256."""
@@ -159,6 +173,8 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
 
         The papers give the noise for ImageNet-normalised images. Multiply it by this factor for this network.
         """
+        if not self.is_normalizing:  # images come normalised
+            return 1.0
         return sum(IMAGENET_STD) / 3 / float(self.pixel_std.mean())
 
     def label_name(self, label: int) -> str:

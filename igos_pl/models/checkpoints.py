@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igos_pl.data.text import first_few
 from igos_pl.errors import IgosError
 from igos_pl.optional import imported
 
@@ -41,9 +42,8 @@ def read_tensors(path: Path) -> Any:
             content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise error
-        shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         logging.getLogger(__name__).warning(
-            "%s: left out everything but tensors and plain data (%s)", path, shown
+            "%s: left out everything but tensors and plain data (%s)", path, first_few(unknown)
         )
         return content
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from igos_pl.data.text import first_few
 from igos_pl.errors import IgosError
 from igos_pl.optional import imported
 from igos_pl.settings import digest
@@ -47,10 +48,9 @@ def pretrained_model(auto_class: Any, name: str) -> Any:
     )
     missing = sorted(info["missing_keys"])
     if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise IgosError(
-            f"{name} has no weights for {len(missing)} tensors of {type(model).__name__} ({shown}), which"
-            " would be random: name a model that was trained for this task"
+            f"{name} has no weights for {len(missing)} tensors of {type(model).__name__}"
+            f" ({first_few(missing)}), which would be random: name a model that was trained for this task"
         )
     return model
 

@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from igos_pl.data.text import first_few
 from igos_pl.errors import IgosError
 from igos_pl.models.checkpoints import Omitted, read_tensors, stripped
 from igos_pl.settings import digest
@@ -332,7 +333,7 @@ def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, 
         if key in found and found[key].shape != wanted[key].shape
     ]
     problems = [
-        f"{len(names)} {what} ({_some(names)})"
+        f"{len(names)} {what} ({first_few(names)})"
         for what, names in (
             ("missing", missing),
             ("not known to it", unexpected),
@@ -345,7 +346,3 @@ def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, 
             f"{path} does not fit {architecture}: of its {len(wanted)} tensors, {'; '.join(problems)}."
             " Is it the weight file of another architecture?"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

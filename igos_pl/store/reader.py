@@ -182,11 +182,16 @@ class MaskFile(Rows):
         path = Path(path)
         paths, published = _results_in(path) if path.is_dir() else ([path], None)
         if not paths:
-            raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5")
+            others = sorted(path.glob("*.h5"))  # of a training, for example
+            advice = f". Name one of its files, such as {others[-1]}" if others else ""
+            raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5{advice}")
         self._files, self._published = _Files(paths), published
         self._folder = path if path.is_dir() else path.parent
         try:
-            self.attributes: dict[str, Any] = dict(self._files[0].attrs)
+            self.attributes: dict[str, Any] = {
+                key: value.item() if isinstance(value, np.generic) else value
+                for key, value in self._files[0].attrs.items()
+            }
             lengths = [_length(self._files[0][group]) for group in ("/", "images")]
         except HDF5_ERRORS as error:
             raise damaged(paths[0], f"damaged ({error})") from error

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -128,6 +129,7 @@ class ExplainCallback(Callback):
     def _begin(self) -> None:
         self._samples = self._given
         self._told: set[str] = set()
+        self._written = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse trainings in which nothing could be explained."""
@@ -200,6 +202,11 @@ class ExplainCallback(Callback):
             "epoch %d: explanations took %.1f s", trainer.current_epoch, time.perf_counter() - began
         )
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log where the explanations are, at level INFO by Lightning's logger."""
+        if self._written:
+            rank_zero_info(f"Explanations of {self._written} epochs are in {folder_of(trainer)}")
+
     def _is_short(self, trainer: Trainer) -> bool:
         """Whether a training still takes images from its validation."""
         few = self._samples is None or len(self._samples) < self._count
@@ -216,9 +223,7 @@ class ExplainCallback(Callback):
         """What is explained, with its normalisation."""
         chosen = module if self.network is None else self.network(module)
         bare = {"class_names": self.class_names, "output": self.output}
-        adapter = adapter_of(chosen, samples.images, self.mean, self.std, **bare)
-        adapter.file_sha256 = None  # the user may keep the adapter, but its weights changed
-        return adapter
+        return adapter_of(chosen, samples.images, self.mean, self.std, **bare)
 
     def _explained(
         self, trainer: Trainer, network: ExplainableNetwork, samples: Samples, **more: Any
@@ -268,6 +273,7 @@ class ExplainCallback(Callback):
         masks = folder / f"{name}.h5"
         masks.unlink(missing_ok=True)  # left by an earlier training
         result.save(masks)
+        self._written += 1
         if not taken:
             write_pictures(folder / name, pictures)
         if not trainer.loggers:
