@@ -45,7 +45,8 @@ class Regions:
     def spread(self, values: Tensor) -> Tensor:
         """Give each cell the value of its region: ``(R, M, U, 1)`` to ``(R, M, s, s)``."""
         place = self.index.flatten(1).unsqueeze(1).expand(-1, values.shape[1], -1)
-        return values.squeeze(3).gather(2, place).unflatten(2, self.index.shape[1:])
+        cells = values.squeeze(3).gather(2, place)
+        return cells.reshape(*cells.shape[:2], *self.index.shape[1:])
 
     def summed(self, cells: Tensor) -> Tensor:
         """Sums over the cells of each region: ``(R, M, s, s)`` to ``(R, M, U, 1)``.
