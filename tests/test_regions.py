@@ -280,7 +280,7 @@ def test_segments_of_a_detector() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_regions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run over label maps in files: an image without one fails, the others keep their regions."""
+    """An image without a label map fails; the others are merged with their regions."""
     monkeypatch.chdir(tmp_path)
     names = ["a.png", "b/c.jpg", "d.png"]
     photos = write_pictures(tmp_path / "photos", names)

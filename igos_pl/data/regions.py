@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from igos_pl.checks import check_at_least
@@ -23,6 +23,9 @@ from igos_pl.optional import imported
 from igos_pl.settings import Attributes, Configurable
 
 _SUFFIXES = (".png", ".npy", ".tif")
+
+# Kept here, because other libraries replace Image.open by functions that install packages.
+_open = Image.open
 _LARGEST = 2**31 - 1
 
 
@@ -156,7 +159,7 @@ class LabelMaps(RegionSource):
             raise TargetError(
                 f"{record.sample_id} has no label map: there is no {paths[0]}, nor .npy or .tif"
             )
-        return _checked(_read(found[0]), record, str(found[0])), record.seen()
+        return _checked(_read(found[0], record), record, str(found[0])), record.seen()
 
 
 class GivenLabelMaps(RegionSource):
@@ -224,43 +227,51 @@ def _checked(labels: NDArray[Any], record: ImageRecord, where: str) -> NDArray[A
     Raises:
         TargetError: if it does not.
     """
-    frame, name = record.seen(), record.sample_id
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise TargetError(
-            f"{name}: {where} must be whole numbers of the shape (height, width), but is {labels.dtype} of"
-            f" {labels.shape}"
+            f"{record.sample_id}: {where} must be whole numbers of the shape (height, width), but is"
+            f" {labels.dtype} of {labels.shape}"
         )
-    if labels.shape != (frame.height, frame.width):
-        raise TargetError(
-            f"{name}: {where} has {labels.shape[1]} x {labels.shape[0]} pixels, but the image has"
-            f" {frame.width} x {frame.height}"
-        )
+    _check_size(labels.shape[1], labels.shape[0], record, where)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > _LARGEST:
         raise TargetError(
-            f"{name}: {where} has the label {low if low < 0 else high}, but labels are 0 to 2**31 - 1"
+            f"{record.sample_id}: {where} has the label {low if low < 0 else high}, but labels are 0 to"
+            " 2**31 - 1"
         )
     return labels
 
 
-def _read(path: Path) -> NDArray[Any]:
+def _check_size(width: int, height: int, record: ImageRecord, where: str) -> None:
+    """Raise unless a label map has the size of its image."""
+    frame = record.seen()
+    if (width, height) != (frame.width, frame.height):
+        raise TargetError(
+            f"{record.sample_id}: {where} has {width} x {height} pixels, but the image has {frame.width} x"
+            f" {frame.height}"
+        )
+
+
+def _read(path: Path, record: ImageRecord) -> NDArray[Any]:
     """A label map from a file.
 
     Raises:
-        TargetError: if it cannot be read, or has colours.
+        TargetError: if it cannot be read, has colours, or is a picture of another size than its image.
     """
     try:
         if path.suffix == ".npy":
-            found: NDArray[Any] = np.load(path, allow_pickle=False)
+            # Mapped into memory: a wrong shape is found before the rest is read.
+            found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
             return found
-        with Image.open(path) as picture:
+        with _open(path, formats=("PNG", "TIFF")) as picture:
+            _check_size(*picture.size, record, str(path))
             if len(picture.getbands()) != 1:
                 raise TargetError(
                     f"{path} has colours ({picture.mode}): a label map is grey or has a palette, one number"
                     " for each pixel"
                 )
             return np.asarray(picture)
-    except (OSError, EOFError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        if isinstance(error, IgosError):
-            raise
+    except IgosError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise TargetError(f"{path} cannot be read as a label map: {error}") from error
