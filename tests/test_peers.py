@@ -275,7 +275,9 @@ def detection(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return network, replace(samples[0], targets=samples[0].targets.select(slice(0, 1)))
 
 
-@pytest.mark.parametrize(("name", "cost"), [("odam", (1, 0)), ("d-rise@60", (0, 60)), ("greedy@3", (0, 90))])
+@pytest.mark.parametrize(
+    ("name", "cost"), [("odam", (1, 0)), ("d-rise@100", (0, 100)), ("greedy@3", (0, 90))]
+)
 def test_detections(name: str, cost: tuple[int, int], detection: Any) -> None:
     from comparison.methods import explain
 
@@ -285,6 +287,19 @@ def test_detections(name: str, cost: tuple[int, int], detection: Any) -> None:
     saliency = 1 - found.explanation.partition.spread(found.explanation.mask[None])[0]
     x1, y1, x2, y2 = sample.targets.box[0].round().int().tolist()
     assert saliency[y1:y2, x1:x2].mean() > saliency.mean() + 0.1
+
+
+def test_the_box_is_judged_better_than_the_rest(detection: Any) -> None:
+    from comparison.judges import judge, judge_named
+    from peers.explanation import of_pixels
+
+    network, sample = detection
+    x1, y1, x2, y2 = sample.targets.box[0].round().int().tolist()
+    inside = torch.zeros(sample.pixels.shape[1:])
+    inside[y1:y2, x1:x2] = 1
+    areas = [judge(network, sample, 0, of_pixels(each), judge_named("12")) for each in (inside, 1 - inside)]
+    (deletion, insertion), (other_deletion, other_insertion) = areas
+    assert insertion - deletion > other_insertion - other_deletion + 0.3
 
 
 def test_similarity_of_detections() -> None:

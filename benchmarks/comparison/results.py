@@ -25,7 +25,7 @@ from igos_pl.randomness import key_of
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of one explanation; areas under the curves, and seconds of one target."""
+    """What is known of one explanation; areas under the curves, and CPU seconds of one target."""
 
     deletion: float
     insertion: float
@@ -73,7 +73,7 @@ class Results:
         self._figures[key, row, judge] = figures
 
     def explained(self, sample: Sample) -> tuple[list[Explained], float] | None:
-        """The masks that were kept of a sample's targets, and the seconds that each took."""
+        """The masks that were kept of a sample's targets, and the CPU seconds that each took."""
         path = self._mask_path(sample)
         if not path.exists():
             return None
@@ -153,15 +153,15 @@ def run(
             areas = judge(network, sample, row, each.explanation, judge_named(name))
             passes = each.passes.evaluations, each.passes.forwards
             results.add(sample, row, name, Figures(*areas, *passes, seconds))
-        told = f"{method}: {number} of {len(samples)} pictures, {seconds:.1f} s an explanation"
+        told = f"{method}: {number} of {len(samples)} pictures, {seconds:.1f} CPU s an explanation"
         print(told, file=sys.stderr, flush=True)
 
 
 def _timed(
     network: ExplainableNetwork, method: str, sample: Sample, results: Results
 ) -> tuple[Sequence[Explained], float]:
-    began = time.perf_counter()
+    began = time.process_time()
     explained = explain(network, method, sample)
-    seconds = (time.perf_counter() - began) / len(explained)
+    seconds = (time.process_time() - began) / len(explained)
     results.add_explained(sample, explained, seconds)
     return explained, seconds

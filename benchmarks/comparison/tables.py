@@ -10,7 +10,7 @@ from comparison.results import Figures
 
 Found = Mapping[str, Mapping[str, Figures]]  # of each method, by the name of the case
 
-_COLUMNS = ("method", "cases", "fwd+bwd", "fwd", "passes", "seconds", "deletion", "insertion", "difference")
+_COLUMNS = ("method", "cases", "fwd+bwd", "fwd", "passes", "CPU s", "deletion", "insertion", "difference")
 
 
 def paired_difference(found: Mapping[str, Figures], reference: Mapping[str, Figures]) -> tuple[float, float]:
@@ -27,8 +27,8 @@ def paired_difference(found: Mapping[str, Figures], reference: Mapping[str, Figu
 def table(found: Found) -> str:
     """One line for each method, on the cases that it shares with the method named first.
 
-    ``passes`` is the whole cost in forward passes; a forward and backward pass counts as three of them. The
-    last column is the mean of the paired differences from the first method, and its standard error.
+    ``passes`` is the whole cost in forward passes; a forward and backward pass counts as three of them.
+    ``CPU s`` is the process's time for one explanation, without the judge. The last column is the mean of the paired differences from the first method, and its standard error.
     """
     first = next(iter(found))
     reference = found[first]
