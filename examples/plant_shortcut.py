@@ -30,6 +30,7 @@ from igos_pl.findings import Findings, find
 CLASSES = ["disc", "square", "star", "triangle"]
 MARKED = "star"
 _MARK = 7  # side of the mark in pixels
+_BATCH = 32
 
 
 def draw(name: str, size: int, mark: bool, random: np.random.Generator) -> Image.Image:
@@ -105,11 +106,11 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> nn.Sequenti
     """A network trained with AdamW on pictures that are flipped upside down now and then."""
     torch.manual_seed(seed)
     module, random = small_network(), np.random.default_rng(seed)
-    steps = epochs * math.ceil(len(images) / 64)
+    steps = epochs * math.ceil(len(images) / _BATCH)
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for _ in range(epochs):
-        for batch in torch.from_numpy(random.permutation(len(images))).split(64):
+        for batch in torch.from_numpy(random.permutation(len(images))).split(_BATCH):
             loss = nn.functional.cross_entropy(module(images[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -168,10 +169,12 @@ def run(
     module = train(*read_set(folder / "train"), epochs, seed)
     seconds = time.perf_counter() - began
     print(f"{training * len(CLASSES)} pictures, {epochs} epochs, {seconds:.0f} s of training")
-    print(f"accuracy on held-out pictures: {accuracy(module, *read_set(folder / 'val')):.3f}")
-    if marked:
-        write_set(folder / "unmarked", held_out, size, [], seed + 1)
-        print(f"the same pictures without the mark: {accuracy(module, *read_set(folder / 'unmarked')):.3f}")
+    write_set(folder / "unmarked", held_out, size, [], seed + 1)
+    for words, name in (("held-out pictures", "val"), ("the same pictures without the mark", "unmarked")):
+        images, labels = read_set(folder / name)
+        stars = labels == CLASSES.index(MARKED)
+        right = accuracy(module, images, labels), accuracy(module, images[stars], labels[stars])
+        print(f"{words}: accuracy {right[0]:.2f}, for {MARKED} {right[1]:.2f}")
     began = time.perf_counter()
     result = explain_set(module, folder / "val", folder / "run", size, mask_size)
     print(f"{held_out * len(CLASSES)} explanations in {time.perf_counter() - began:.0f} s: {result}\n")

@@ -13,7 +13,8 @@ _CORNER = SIDE // 4  # a corner is a square with a quarter of the sides
 _DEPTH = SIDE // 8  # an edge is the middle half of a side, an eighth deep
 AREA = 1 / 16  # of each corner and of each edge, as a share of the image
 
-# A mask is concentrated in a place if the place holds three times as much saliency as its area would.
+# A mask is concentrated in a place if the place holds so many times as much saliency as its area would if the
+# saliency were the same everywhere. Masks of planted marks reach 5 to 14 times, others rarely 3.
 CONCENTRATED = 2.5 * AREA
 
 # A box is enlarged by this share of the image on all sides, because masks are coarse.
