@@ -112,7 +112,8 @@ def test_virelay_shows_the_project(run: Path, tmp_path: Path, environments: Path
             expected = np.asarray(
                 original.convert("RGB").resize((24, 24), Image.Resampling.BILINEAR), np.float64
             )
-        np.testing.assert_allclose(shown, expected, atol=3)
+        assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.97  # it is sent as JPEG
+        assert abs(shown - expected).mean() < 15
         with Image.open(BytesIO(fetched(f"{api}/0/attributions/9/heatmap?colorMap=black-fire-red"))) as heat:
             values = np.asarray(heat.convert("L"), np.float64)
         assert values[8:16, 8:16].mean() > values[:4].mean() + 50  # the dog's saliency is in the middle
