@@ -140,10 +140,9 @@ def _write_analysis(rows: Rows, labels: NDArray[np.int64], names: dict[int, str]
             group = file.create_group(_category(label))
             group["name"] = names[label] or str(label)
             group["index"] = places.astype(np.uint32)
-            group["embedding/spectral/name"] = "Spectral embedding"
-            group["embedding/spectral/root"] = embedding.astype(np.float32)
+            # Version 0.6 reads arrays here; its documentation describes groups with the array as "root".
+            group["embedding/spectral"] = embedding.astype(np.float32)
             for clusters in (count for count in _CLUSTERS if count < len(places)):
                 found = KMeans(clusters, n_init=10, random_state=0).fit_predict(embedding)
-                group[f"cluster/kmeans-{clusters:02d}/name"] = f"k-means, {clusters} clusters"
-                group[f"cluster/kmeans-{clusters:02d}/root"] = found.astype(np.uint32)
+                group[f"cluster/kmeans-{clusters:02d}"] = found.astype(np.uint32)
     return analysed
