@@ -22,6 +22,7 @@ from igos_pl.store.reader import Rows
 _POOLED = 14  # cells along the side of the masks that are analysed
 _CLUSTERS = (2, 3, 4, 5)
 _DIMENSIONS, _NEIGHBOURS = 8, 10  # of the embedding
+_FEW = 2000  # explanations of which all pairs are compared
 _FINER = 4  # images are read at so many times the network's resolution
 _FEWEST = 6  # explanations of a class that is analysed
 
@@ -133,9 +134,11 @@ def _write_analysis(rows: Rows, labels: NDArray[np.int64], names: dict[int, str]
             masks = rows[places].column("masks").astype(np.float64)
             cells = np.stack([pooled(1 - mask, min(_POOLED, len(mask))).ravel() for mask in masks])
             dimensions = min(_DIMENSIONS, len(places) - 2)
-            neighbours = min(_NEIGHBOURS, len(places) - 1)
+            # A matrix of all pairs where that is small; for large classes, neighbours only.
+            affinity = "rbf" if len(places) <= _FEW else "nearest_neighbors"
+            gamma = 1 / max(float(cells.var(0).sum()), 1e-12)
             embedding = SpectralEmbedding(
-                dimensions, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=0
+                dimensions, affinity=affinity, gamma=gamma, n_neighbors=_NEIGHBOURS, random_state=0
             ).fit_transform(cells)
             group = file.create_group(_category(label))
             group["name"] = names[label] or str(label)
