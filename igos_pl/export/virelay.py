@@ -146,6 +146,8 @@ def _write_analysis(rows: Rows, labels: NDArray[np.int64], names: dict[int, str]
             # Version 0.6 reads arrays here; its documentation describes groups with the array as "root".
             group["embedding/spectral"] = embedding.astype(np.float32)
             for clusters in (count for count in _CLUSTERS if count < len(places)):
-                found = KMeans(clusters, n_init=10, random_state=0).fit_predict(embedding)
+                # As in spectral clustering: k clusters by k eigenvectors, the first of which is constant.
+                vectors = embedding[:, : clusters - 1]
+                found = KMeans(clusters, n_init=10, random_state=0).fit_predict(vectors)
                 group[f"cluster/kmeans-{clusters:02d}"] = found.astype(np.uint32)
     return analysed
