@@ -21,6 +21,7 @@ from igos_pl.store.reader import Rows
 _LOAD = '''\
 """Makes a FiftyOne data set of the heat maps in this folder: python load.py [NAME]"""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -30,49 +31,37 @@ import fiftyone as fo
 HERE = Path(__file__).resolve().parent
 
 
-def load(name=None):
-    """A new data set: an image for each sample, with its predictions and a heat map for each of them."""
-    dataset = fo.Dataset(name)
-    samples = []
+def samples():
+    """An image for each sample, with its predictions and a heat map for each of them."""
     with (HERE / "samples.jsonl").open(encoding="utf-8") as lines:
         for line in map(json.loads, lines):
             sample = fo.Sample(filepath=line["filepath"], sample_id_in_run=line["sample_id"])
             targets = line["targets"]
-            if all(target["box"] for target in targets):
-                sample["predictions"] = fo.Detections(
-                    detections=[
-                        fo.Detection(
-                            label=target["label"],
-                            bounding_box=target["box"],
-                            confidence=target["score"],
-                            deletion=target["deletion"],
-                            insertion=target["insertion"],
-                            heatmap=target["field"],
-                        )
-                        for target in targets
-                    ]
-                )
+            detected = all(target["box"] for target in targets)
+            predictions = [prediction(target, detected) for target in targets]
+            if detected:
+                sample["predictions"] = fo.Detections(detections=predictions)
             else:
-                sample["predictions"] = fo.Classifications(
-                    classifications=[
-                        fo.Classification(
-                            label=target["label"],
-                            confidence=target["score"],
-                            deletion=target["deletion"],
-                            insertion=target["insertion"],
-                            heatmap=target["field"],
-                        )
-                        for target in targets
-                    ]
-                )
+                sample["predictions"] = fo.Classifications(classifications=predictions)
             for target in targets:
                 map_path = str(HERE / "heatmaps" / target["heatmap"])
                 sample[target["field"]] = fo.Heatmap(map_path=map_path, range=[0, target["white"]])
-            samples.append(sample)
-            if len(samples) == 1000:
-                dataset.add_samples(samples)
-                samples = []
-    dataset.add_samples(samples)
+            yield sample
+
+
+def prediction(target, detected):
+    """A predicted class, or a detected object, with its scores and the name of its heat map's field."""
+    values = {"label": target["label"], "confidence": target["score"], "heatmap": target["field"]}
+    values.update(deletion=target["deletion"], insertion=target["insertion"])
+    return fo.Detection(bounding_box=target["box"], **values) if detected else fo.Classification(**values)
+
+
+def load(name=None):
+    """A new data set of all samples."""
+    dataset = fo.Dataset(name)
+    rest = samples()
+    while some := list(itertools.islice(rest, 1000)):
+        dataset.add_samples(some)
     return dataset
 
 

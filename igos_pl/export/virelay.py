@@ -22,6 +22,7 @@ from igos_pl.store.reader import Rows
 _POOLED = 14  # cells along the side of the masks that are analysed
 _CLUSTERS = (2, 3, 4, 5)
 _DIMENSIONS, _NEIGHBOURS = 8, 10  # of the embedding
+_FEW = 2000  # explanations of which all pairs are compared
 _FINER = 4  # images are read at so many times the network's resolution
 _FEWEST = 6  # explanations of a class that is analysed
 
@@ -133,17 +134,20 @@ def _write_analysis(rows: Rows, labels: NDArray[np.int64], names: dict[int, str]
             masks = rows[places].column("masks").astype(np.float64)
             cells = np.stack([pooled(1 - mask, min(_POOLED, len(mask))).ravel() for mask in masks])
             dimensions = min(_DIMENSIONS, len(places) - 2)
-            neighbours = min(_NEIGHBOURS, len(places) - 1)
+            # A matrix of all pairs where that is small; for large classes, neighbours only.
+            affinity = "rbf" if len(places) <= _FEW else "nearest_neighbors"
+            gamma = 1 / max(float(cells.var(0).sum()), 1e-12)
             embedding = SpectralEmbedding(
-                dimensions, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=0
+                dimensions, affinity=affinity, gamma=gamma, n_neighbors=_NEIGHBOURS, random_state=0
             ).fit_transform(cells)
             group = file.create_group(_category(label))
             group["name"] = names[label] or str(label)
             group["index"] = places.astype(np.uint32)
-            group["embedding/spectral/name"] = "Spectral embedding"
-            group["embedding/spectral/root"] = embedding.astype(np.float32)
+            # Version 0.6 reads arrays here; its documentation describes groups with the array as "root".
+            group["embedding/spectral"] = embedding.astype(np.float32)
             for clusters in (count for count in _CLUSTERS if count < len(places)):
-                found = KMeans(clusters, n_init=10, random_state=0).fit_predict(embedding)
-                group[f"cluster/kmeans-{clusters:02d}/name"] = f"k-means, {clusters} clusters"
-                group[f"cluster/kmeans-{clusters:02d}/root"] = found.astype(np.uint32)
+                # As in spectral clustering: k clusters by k eigenvectors, the first of which is constant.
+                vectors = embedding[:, : clusters - 1]
+                found = KMeans(clusters, n_init=10, random_state=0).fit_predict(vectors)
+                group[f"cluster/kmeans-{clusters:02d}"] = found.astype(np.uint32)
     return analysed
