@@ -62,4 +62,5 @@ def look(masks: MaskFile) -> Seen:
     for name, most in _MOST.items():
         if (left := len(getattr(found, name)) - most) > 0:
             notes.append(f"{left:,} more {name} are not shown here.")
-    return Seen(**{name: list(getattr(found, name)[:most]) for name, most in _MOST.items()}, notes=notes)
+    findings, clusters, confusions = (list(getattr(found, name)[:most]) for name, most in _MOST.items())
+    return Seen(findings, clusters, confusions, notes)

@@ -90,7 +90,7 @@ class Numbers:
     def box_area(self) -> NDArray[np.float64]:
         """``(R,)`` in pixels of the original; NaN without a box."""
         box = self.columns["box"].astype(np.float64)
-        return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+        return np.asarray((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))
 
     @cached_property
     def size(self) -> NDArray[np.float64]:
@@ -192,20 +192,26 @@ def _means(
     uninformative = np.where(np.isfinite(difference), difference < UNINFORMATIVE, np.nan)
     middle = mean(difference)
     localisation = {name: mean(numbers.columns[name][rows].astype(np.float64)) for name in LOCALISATION}
-    columns = zip(
-        names,
-        counts.tolist(),
-        mean(right),
-        *(mean(numbers.columns[name][rows].astype(float)) for name in ("score", "deletion", "insertion")),
-        middle,
-        _half_widths(difference, np.array(middle), group, numbers.image[rows]),
-        mean(uninformative),
-        strict=True,
+    score, deletion, insertion = (
+        mean(numbers.columns[name][rows].astype(np.float64)) for name in ("score", "deletion", "insertion")
     )
+    shares, poor = mean(right), mean(uninformative)
+    widths = _half_widths(difference, np.array(middle), group, numbers.image[rows])
     return [
-        Means(*values, {name: column[place] for name, column in localisation.items()})
-        for place, values in enumerate(columns)
-        if values[1]
+        Means(
+            name,
+            count,
+            shares[at],
+            score[at],
+            deletion[at],
+            insertion[at],
+            middle[at],
+            widths[at],
+            poor[at],
+            {column: values[at] for column, values in localisation.items()},
+        )
+        for at, (name, count) in enumerate(zip(names, counts.tolist(), strict=True))
+        if count
     ]
 
 
