@@ -97,7 +97,7 @@ class Numbers:
         """``(R,)`` the box's share of its image, from 0 to 1; NaN without a box."""
         images = self.masks.images
         pixels = images["width"][self.image].astype(np.float64) * images["height"][self.image]
-        return self.box_area / np.maximum(pixels, 1)
+        return np.asarray(self.box_area / np.maximum(pixels, 1))
 
     def groups_of_size(self) -> dict[str, NDArray[np.bool_]]:
         """The detections by COCO's sizes; empty for a classifier."""
