@@ -3,8 +3,8 @@
     python benchmarks/report.py FOLDER --images 50000 --count 2000
     python benchmarks/report.py FOLDER --images 50000 --all
 
-The masks are synthetic. The pictures are ``--pictures`` different JPEGs of 500 x 375 pixels of smooth noise,
-to which all images link. The page is opened in Chromium, if Chromium and playwright are installed.
+The masks are synthetic. All images link to ``--pictures`` different JPEGs of 500 x 375 pixels of noise.
+The page is opened in Chromium, if Chromium and playwright are installed.
 """
 
 from __future__ import annotations

@@ -270,6 +270,18 @@ def test_an_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     assert write_report(tmp_path / "run", tmp_path / "report", there).pictures == {"missing": 1}
 
 
+def test_a_report_that_was_interrupted_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", invented(2))
+    with monkeypatch.context() as patch:
+        patch.setattr("igos_pl.report.gallery.make_picture", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_report(tmp_path / "run", tmp_path / "report")
+    assert not (tmp_path / "report" / "index.html").exists()
+    assert write_report(tmp_path / "run", tmp_path / "report").shown == 2
+
+
 def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     write_run(tmp_path / "run", invented(1))
     (tmp_path / "mine").mkdir()

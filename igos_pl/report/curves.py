@@ -38,8 +38,7 @@ def on_axis(curves: NDArray[np.float32]) -> NDArray[np.float64]:
     left = np.minimum(place.astype(np.int64), points - 2)
     share = place - left
     known = np.asarray(curves, np.float64)
-    found: NDArray[np.float64] = known[:, left] * (1 - share) + known[:, left + 1] * share
-    return found
+    return np.asarray(known[:, left] * (1 - share) + known[:, left + 1] * share)
 
 
 def read_curves(masks: MaskFile, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

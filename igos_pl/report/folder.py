@@ -51,6 +51,8 @@ class ReportFolder:
                     for second in _HEX:
                         (path / name / (first + second)).mkdir(exist_ok=True)
             self.index.unlink(missing_ok=True)  # until all files fit together again
+            if not mark.is_file():
+                mark.write_text(compact({"pictures": {}}), encoding="utf-8")
         except OSError as error:
             raise cannot_write(path, error) from error
 

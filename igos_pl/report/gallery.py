@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from PIL import Image
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.text import printable
-from igos_pl.errors import RunError
 from igos_pl.report.choice import Choice
 from igos_pl.report.curves import read_curves
 from igos_pl.report.folder import ReportFolder, compact_floats
@@ -33,7 +30,7 @@ from igos_pl.report.pictures import (
     Picture,
     Style,
     Subject,
-    make_pictures,
+    make_picture,
     picture_path,
     thumbnail_path,
 )
@@ -44,8 +41,6 @@ _PEAKS = 2048  # explanations whose largest saliency sets the range of the colou
 _MOST_CELLS = 64  # along a side; larger masks are averaged for the page
 _FILE_BYTES, _FILE_ROWS = 1 << 18, 128  # of the masks in one script
 _BLOCK = 512  # explanations that are read at once
-_TASK = 8  # images that a process draws at a time
-_ALONE = 100  # so few images are drawn without other processes
 _AHEAD = 2  # blocks that are being drawn
 
 _SCALE = 65535  # masks are stored as 16-bit fractions
@@ -131,18 +126,15 @@ class Gallery:
         peaks = peaks[np.isfinite(peaks)]
         return float(np.clip(np.percentile(peaks, 95), _SMALLEST_TOP, 1)) if len(peaks) else 1.0
 
-    def write(
-        self, folder: ReportFolder, processes: int | None, on_drawn: Callable[[int, int], None]
-    ) -> None:
+    def write(self, folder: ReportFolder, on_drawn: Callable[[int, int], None]) -> None:
         """Write pictures, thumbnails, masks and curves.
 
         Args:
             folder: of the report.
-            processes: that draw; None for one per core.
             on_drawn: called with the number of explanations that are drawn, and the number in all.
 
         Raises:
-            IgosError: if they cannot be written, or a process died.
+            IgosError: if they cannot be written.
         """
         from igos_pl.solver.baselines import blur_parameters  # imports torch, which drawing does not need
 
@@ -158,7 +150,7 @@ class Gallery:
         )
         script = _Scripts(folder, self.per_file, self.cells)
         done = 0
-        for block, made in _drawn(self._blocks(folder.digests), len(self._images), style, processes):
+        for block, made in _drawn(self._blocks(folder.digests), style):
             baselines = [
                 picture.baseline
                 for subject, picture in zip(block.subjects, made, strict=True)
@@ -348,35 +340,26 @@ class _Scripts:
         return base64.b64encode((mask * _SCALE).round().astype("<u2").tobytes()).decode()
 
 
-def _drawn(
-    blocks: Iterator[_Block], images: int, style: Style, processes: int | None
-) -> Iterator[tuple[_Block, list[Picture]]]:
-    """Draw blocks in their order, by several processes. A few blocks are in memory at a time."""
-    workers = processes or os.cpu_count() or 1
-    if workers == 1 or images <= _ALONE:
-        for block in blocks:
-            yield block, make_pictures(block.subjects, style)
-        return
-    context = multiprocessing.get_context("spawn")
-    waiting: deque[tuple[_Block, list[Future[list[Picture]]]]] = deque()
-    with ProcessPoolExecutor(workers, context) as pool:
+def _drawn(blocks: Iterator[_Block], style: Style) -> Iterator[tuple[_Block, list[Picture]]]:
+    """Draw blocks in their order. A few blocks are in memory at a time.
 
-        def first() -> tuple[_Block, list[Picture]]:
-            block, tasks = waiting.popleft()
-            return block, [picture for task in tasks for picture in task.result()]
+    Threads use all cores, because Pillow decodes, scales and encodes without Python's lock.
+    """
+    waiting: deque[tuple[_Block, list[Future[Picture]]]] = deque()
 
+    def first() -> tuple[_Block, list[Picture]]:
+        block, tasks = waiting.popleft()
+        return block, [task.result() for task in tasks]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for block in blocks:
-                parts = [block.subjects[at : at + _TASK] for at in range(0, len(block.subjects), _TASK)]
-                waiting.append((block, [pool.submit(make_pictures, part, style) for part in parts]))
+                waiting.append(
+                    (block, [pool.submit(make_picture, subject, style) for subject in block.subjects])
+                )
                 if len(waiting) > _AHEAD:
                     yield first()
             while waiting:
                 yield first()
-        except BrokenProcessPool as error:
-            raise RunError(
-                "A process that draws pictures died. The usual cause is too little memory: free some, and run"
-                " the same command again"
-            ) from error
         finally:
             pool.shutdown(cancel_futures=True)

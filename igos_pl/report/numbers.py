@@ -90,16 +90,14 @@ class Numbers:
     def box_area(self) -> NDArray[np.float64]:
         """``(R,)`` in pixels of the original; NaN without a box."""
         box = self.columns["box"].astype(np.float64)
-        area: NDArray[np.float64] = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-        return area
+        return np.asarray((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))
 
     @cached_property
     def size(self) -> NDArray[np.float64]:
         """``(R,)`` the box's share of its image, from 0 to 1; NaN without a box."""
         images = self.masks.images
         pixels = images["width"][self.image].astype(np.float64) * images["height"][self.image]
-        share: NDArray[np.float64] = self.box_area / np.maximum(pixels, 1)
-        return share
+        return np.asarray(self.box_area / np.maximum(pixels, 1))
 
     def groups_of_size(self) -> dict[str, NDArray[np.bool_]]:
         """The detections by COCO's sizes; empty for a classifier."""
@@ -195,24 +193,25 @@ def _means(
     middle = mean(difference)
     localisation = {name: mean(numbers.columns[name][rows].astype(np.float64)) for name in LOCALISATION}
     score, deletion, insertion = (
-        mean(numbers.columns[name][rows].astype(float)) for name in ("score", "deletion", "insertion")
+        mean(numbers.columns[name][rows].astype(np.float64)) for name in ("score", "deletion", "insertion")
     )
-    columns = zip(
-        names,
-        counts.tolist(),
-        mean(right),
-        score,
-        deletion,
-        insertion,
-        middle,
-        _half_widths(difference, np.array(middle), group, numbers.image[rows]),
-        mean(uninformative),
-        strict=True,
-    )
+    shares, poor = mean(right), mean(uninformative)
+    widths = _half_widths(difference, np.array(middle), group, numbers.image[rows])
     return [
-        Means(*[*values, {name: column[place] for name, column in localisation.items()}])
-        for place, values in enumerate(columns)
-        if values[1]
+        Means(
+            name,
+            count,
+            shares[at],
+            score[at],
+            deletion[at],
+            insertion[at],
+            middle[at],
+            widths[at],
+            poor[at],
+            {column: values[at] for column, values in localisation.items()},
+        )
+        for at, (name, count) in enumerate(zip(names, counts.tolist(), strict=True))
+        if count
     ]
 
 

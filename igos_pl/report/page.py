@@ -188,7 +188,7 @@ def _states(gallery: Gallery, created: Any) -> dict[str, int]:
         time = datetime.datetime.fromisoformat(str(created)).timestamp()
     except ValueError:
         time = math.inf
-    newer = sum(picture.seconds > time for picture in gallery.pictures if picture.state == OK)
+    newer = sum(picture.seconds > time + 1 for picture in gallery.pictures if picture.state == OK)
     return {state: states.count(state) for state in (OK, KEPT, MISSING, CHANGED)} | {"newer": newer}
 
 

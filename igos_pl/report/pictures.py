@@ -18,6 +18,7 @@ from igos_pl.data.geometry import Frame
 from igos_pl.data.images import decode_image, file_content
 from igos_pl.errors import IgosError
 from igos_pl.report.colors import OPACITY, colored
+from igos_pl.store.files import cannot_write
 
 LARGE, THUMBNAIL = 448, 176  # the longer sides, in pixels
 _BASELINE = 64  # the longer side of a baseline; it is blurred, so that few pixels show it
@@ -112,16 +113,19 @@ def thumbnail_path(folder: Path, name: str) -> Path:
     return folder / "thumbnails" / name[:2] / f"{name}.webp"
 
 
-def make_pictures(subjects: list[Subject], style: Style) -> list[Picture]:
-    """Write the pictures of some images. The folders must exist."""
-    return [_make(subject, style) for subject in subjects]
+def make_picture(subject: Subject, style: Style) -> Picture:
+    """Write the pictures of an image. The folders must exist.
 
-
-def _make(subject: Subject, style: Style) -> Picture:
-    picture, large = _large(subject, style)
-    for drawing in subject.drawings:
-        thumbnail = _thumbnail(large, subject.frame, drawing, style.top)
-        _save(thumbnail, thumbnail_path(style.folder, drawing.name))
+    Raises:
+        IgosError: if they cannot be written.
+    """
+    try:
+        picture, large = _large(subject, style)
+        for drawing in subject.drawings:
+            thumbnail = _thumbnail(large, subject.frame, drawing, style.top)
+            _save(thumbnail, thumbnail_path(style.folder, drawing.name))
+    except OSError as error:  # reading catches its own
+        raise cannot_write(style.folder, error) from error
     return picture
 
 

@@ -26,12 +26,10 @@ class ReportSettings:
     Attributes:
         images: where the images are now; None for the place that the run read them from.
         count: about how many explanations the gallery shows; None for all.
-        processes: that draw the pictures; None for one per core.
     """
 
     images: Path | None = None
     count: int | None = COUNT
-    processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def write_report(
         )
         on_progress("reading curves", 0, 0)
         summary = summary_data(masks, numbers)
-        gallery.write(folder, settings.processes, lambda done, total: on_progress("drawing", done, total))
+        gallery.write(folder, lambda done, total: on_progress("drawing", done, total))
         folder.write_data("summary", summary)
         folder.write_data("gallery", gallery.data())
         folder.write_static()

@@ -226,6 +226,7 @@
     const link = event.target.closest("a.to-gallery");
     if (link) setTimeout(() => document.getElementById("gallery").scrollIntoView(), 0);
   });
+  igos.bar(document.getElementById("gallery-bar"), document.getElementById("gallery-ticks"), g.top);
   show();
   const start = igos.state();
   if ([...start.keys()].length && !start.get("view")) document.getElementById("gallery").scrollIntoView();

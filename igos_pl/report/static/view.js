@@ -154,12 +154,7 @@
     if (shown.picture) shown.picture.alt = "";
     stage("stage-overlay", `Saliency over the image: ${name}`, ...under, over);
     stage("stage-saliency", `Saliency alone: ${name}. Its largest value is ${shown.peak.toFixed(2)}.`, heat);
-    const context = $("bar").getContext("2d");
-    const row = context.createImageData(256, 1);
-    for (let i = 0; i < 256; i++) row.data.set([palette[3 * i], palette[3 * i + 1], palette[3 * i + 2], 255], 4 * i);
-    context.putImageData(row, 0, 0);
-    $("bar").setAttribute("aria-label", `Colours of the saliency from 0 to ${top().toFixed(2)}`);
-    $("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((share) => make("span", { textContent: (share * top()).toFixed(2) })));
+    igos.bar($("bar"), $("ticks"), top());
   };
   const drawOpacity = () => {
     const opacity = number("opacity", summary.opacity);
