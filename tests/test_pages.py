@@ -48,3 +48,19 @@ def test_explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(names["scores"]) == 2
     with MaskFile("explanations.h5") as file:
         assert len(file) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*regions lie outside")
+def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skimage")
+    monkeypatch.setattr(
+        igos_pl, "explain", partial(igos_pl.explain, iterations=1, mask_size=8), raising=False
+    )
+    names: dict[str, Any] = {
+        "network": tiny.TinyNet(classes=2).eval(),
+        "images": torch.rand(2, 3, 24, 24),
+        "labels": torch.arange(24).reshape(1, 24).expand(24, 24) // 6,
+    }
+    for block in pages.blocks("docs/regions.md"):
+        exec(block, names)
+    assert sorted(names["result"][0].region_saliency()) == [0, 1, 2, 3]
