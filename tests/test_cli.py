@@ -469,7 +469,7 @@ _ANY = {
     "model.path_steps": "4", "model.path": "scaled", "model.average": "false",
     "model.l1": "0.3", "model.l2": "0.4", "model.noise": "0.1",
     "model.baseline": "mean", "model.start.k": "2", "model.start.init_val": "0.2",
-    "model.start.cells": "[0,3]", "model.metrics": "false", "model.seed": "9",
+    "model.start.cells": "[0,3]", "model.metrics": "false", "model.curves": "full", "model.seed": "9",
     "model.micro_batch_size": "6", "output": "there", "overlays.count": "1",
     "writer.images_per_segment": "2", "trainer.devices": "1",
     "dry_run": "true",
@@ -477,8 +477,12 @@ _ANY = {
 _CLASSIFIER = {
     "data": "ImageFolderDataModule", "data.labels": "labels.txt", "model.network": "TorchvisionClassifier",
     "model.network.name": "resnet50", "model.network.weights": "a.pth",
+    "model.regions": "Slic", "model.regions.count": "9",
 }  # fmt: skip
-_IMAGENET = {"data": "ImageNetDataModule", "data.ground_truth": "truth.txt"}
+_IMAGENET = {
+    "data": "ImageNetDataModule", "data.ground_truth": "truth.txt",
+    "model.regions": "LabelMaps", "model.regions.root": "labels",
+}  # fmt: skip
 _DETECTOR = {
     "data": "COCODataModule", "data.annotations": "instances.json",
     "model.network": "TorchvisionRCNNDetector", "model.network.score_threshold": "0.4",
@@ -497,7 +501,7 @@ _NOT_OF_DETECTORS = {"model.network.targets", "model.network.top_k"}
 
 def printed(settings: dict[str, str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     """The configuration that the real parser makes of some settings, flat."""
-    classes = ("data", "model.network", "model.optimizer")
+    classes = ("data", "model.network", "model.optimizer", "model.regions")
     first = sorted(settings, key=lambda key: key not in classes)
     with pytest.raises(SystemExit) as end:
         main(["predict", *(f"--{key}={settings[key]}" for key in first), "--print_config"])

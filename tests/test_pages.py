@@ -57,6 +57,22 @@ def test_explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(file) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*regions lie outside")
+def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skimage")
+    monkeypatch.setattr(
+        igos_pl, "explain", partial(igos_pl.explain, iterations=1, mask_size=8), raising=False
+    )
+    names: dict[str, Any] = {
+        "network": tiny.TinyNet(classes=2).eval(),
+        "images": torch.rand(2, 3, 24, 24),
+        "labels": torch.arange(24).reshape(1, 24).expand(24, 24) // 6,
+    }
+    for block in pages.blocks("docs/regions.md"):
+        exec(block, names)
+    assert sorted(names["result"][0].region_saliency()) == [0, 1, 2, 3]
+
+
 def test_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny.write_pictures(tmp_path / "photos", ["cat.jpg", "dog.jpg"])
