@@ -28,7 +28,8 @@ def table(found: Found) -> str:
     """One line for each method, on the cases that it shares with the method named first.
 
     ``passes`` is the whole cost in forward passes; a forward and backward pass counts as three of them.
-    ``CPU s`` is the process's time for one explanation, without the judge. The last column is the mean of the paired differences from the first method, and its standard error.
+    ``CPU s`` is the process's time for one explanation, without the judge. The last column is the mean of the
+    paired differences from the first method, and its standard error.
     """
     first = next(iter(found))
     reference = found[first]
