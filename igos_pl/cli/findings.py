@@ -26,7 +26,7 @@ def print_findings(path: Path) -> None:
         found = find(masks)
         shown = [row for pair in found.confusions[:_SHOWN] for row in (pair.predicted_row, pair.true_row)]
         names = masks[shown].column("label_name").tolist()
-        first = [one.rows[0] for one in (*found.findings, *found.clusters)]
+        first = [one.rows[0] for one in found.findings] + [one.rows[0] for one in found.clusters]
         example = dict(zip(first, masks[first].column("sample_id").tolist(), strict=True))
     print(*map(printable, _lines(found, names, example)), sep="\n")
 
