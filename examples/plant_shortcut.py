@@ -1,8 +1,7 @@
 r"""Plant a shortcut in a set of pictures, train a network on it, and let the findings name it.
 
-    python examples/plant_shortcut.py                # a mark in the bottom right corner of one class
-    python examples/plant_shortcut.py --mark none    # the control: no mark
-    python examples/plant_shortcut.py --mark all     # the other control: the same mark in every class
+    python examples/plant_shortcut.py              # a mark in the bottom right corner of one class
+    python examples/plant_shortcut.py --no-mark    # the control
 
 The pictures are generated: one shape each, which is the class, on a textured ground. A small network is
 trained, the held-out pictures are explained with `Trainer.predict`, and the findings are printed.
@@ -71,13 +70,13 @@ def _draw_mark(pen: ImageDraw.ImageDraw, size: int) -> None:
     pen.ellipse((start + 1, start + 1, end - 1, end - 1), outline=(30, 30, 90), width=1)
 
 
-def write_set(folder: Path, images: int, size: int, marked: list[str], seed: int) -> None:
-    """Write ``images`` pictures of each class to ``folder/CLASS/NUMBER.png``."""
+def write_set(folder: Path, images: int, size: int, mark: bool, seed: int) -> None:
+    """Write pictures of each class to ``folder/CLASS/NUMBER.png``; stars have the mark if it is wanted."""
     for label, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
         for number in range(images):
             random = np.random.default_rng([seed, label, number])
-            draw(name, size, name in marked, random).save(folder / name / f"{number:04}.png")
+            draw(name, size, mark and name == MARKED, random).save(folder / name / f"{number:04}.png")
 
 
 def read_set(folder: Path) -> tuple[Tensor, Tensor]:
@@ -142,7 +141,7 @@ def explain_set(module: nn.Module, pictures: Path, output: Path, size: int, mask
 
 def run(
     folder: Path,
-    mark: str = "one",
+    mark: bool = True,
     training: int = 300,
     held_out: int = 60,
     size: int = 48,
@@ -154,7 +153,7 @@ def run(
 
     Args:
         folder: for the pictures and the result.
-        mark: ``one`` (the mark is in the class `MARKED`), ``none`` or ``all``.
+        mark: whether the pictures of the class `MARKED` have the mark.
         training: pictures of each class.
         held_out: pictures of each class that are explained.
         size: of the pictures, in pixels.
@@ -162,14 +161,13 @@ def run(
         epochs: of the training.
         seed: of everything.
     """
-    marked = {"one": [MARKED], "none": [], "all": CLASSES}[mark]
-    write_set(folder / "train", training, size, marked, seed)
-    write_set(folder / "val", held_out, size, marked, seed + 1)
+    write_set(folder / "train", training, size, mark, seed)
+    write_set(folder / "val", held_out, size, mark, seed + 1)
     began = time.perf_counter()
     module = train(*read_set(folder / "train"), epochs, seed)
     seconds = time.perf_counter() - began
     print(f"{training * len(CLASSES)} pictures, {epochs} epochs, {seconds:.0f} s of training")
-    write_set(folder / "unmarked", held_out, size, [], seed + 1)
+    write_set(folder / "unmarked", held_out, size, False, seed + 1)
     for words, name in (("held-out pictures", "val"), ("the same pictures without the mark", "unmarked")):
         images, labels = read_set(folder / name)
         stars = labels == CLASSES.index(MARKED)
@@ -198,12 +196,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mark", choices=("one", "none", "all"), default="one")
+    parser.add_argument("--no-mark", action="store_true", help="plant nothing")
     parser.add_argument("--output", type=Path, help="keep pictures and results in this new folder")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        describe(run(args.output or Path(temporary), args.mark, seed=args.seed))
+        describe(run(args.output or Path(temporary), not args.no_mark, seed=args.seed))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_planted_mark_is_found(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = example.run(tmp_path, "one", **SMALL)
+    found = example.run(tmp_path, **SMALL)
     (finding,) = found.findings
     assert (finding.kind, finding.class_name) == ("corner", example.MARKED)
     assert "bottom right corner" in finding.title
@@ -45,16 +45,14 @@ def test_a_planted_mark_is_found(
     assert finding.title in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("mark", ["none", "all"])
-def test_nothing_is_found_where_nothing_is_planted(example: ModuleType, tmp_path: Path, mark: str) -> None:
-    assert example.run(tmp_path, mark, **SMALL).findings == []
+def test_nothing_is_found_where_nothing_is_planted(example: ModuleType, tmp_path: Path) -> None:
+    assert example.run(tmp_path, mark=False, **SMALL).findings == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_whole_example(example: ModuleType, tmp_path: Path, seed: int) -> None:
-    (finding,) = example.run(tmp_path / "one", "one", seed=seed).findings
+    (finding,) = example.run(tmp_path / "marked", seed=seed).findings
     assert (finding.class_name, finding.kind) == (example.MARKED, "corner")
     assert "bottom right corner" in finding.title
-    for mark in ("none", "all"):
-        assert example.run(tmp_path / mark, mark, seed=seed).findings == []
+    assert example.run(tmp_path / "plain", mark=False, seed=seed).findings == []
