@@ -470,7 +470,8 @@ _ANY = {
     "model.l1": "0.3", "model.l2": "0.4", "model.noise": "0.1",
     "model.baseline": "mean", "model.start.k": "2", "model.start.init_val": "0.2",
     "model.start.cells": "[0,3]", "model.metrics": "false", "model.seed": "9",
-    "model.micro_batch_size": "6", "output": "there", "overlays.count": "1", "overlays.seed": "2", "overlays.label_names": "[a, b]",
+    "model.micro_batch_size": "6", "output": "there", "overlays.count": "1",
+    "overlays.seed": "2", "overlays.label_names": "[a, b]",
     "writer.images_per_segment": "2", "trainer.devices": "1",
     "dry_run": "true",
 }  # fmt: skip
