@@ -471,6 +471,7 @@ _ANY = {
     "model.baseline": "mean", "model.start.k": "2", "model.start.init_val": "0.2",
     "model.start.cells": "[0,3]", "model.metrics": "false", "model.curves": "full", "model.seed": "9",
     "model.micro_batch_size": "6", "output": "there", "overlays.count": "1",
+    "overlays.seed": "2", "overlays.label_names": "[a, b]",
     "writer.images_per_segment": "2", "trainer.devices": "1",
     "dry_run": "true",
 }  # fmt: skip

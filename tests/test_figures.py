@@ -120,7 +120,7 @@ def test_colours_say_true_values() -> None:
     each = drawn(explanation(), weak, style="heatmap", scale="each")
     np.testing.assert_allclose(shown(each.axes[0]), shown(each.axes[1]), atol=0.02)
     assert each.axes[-1].get_xlim() == pytest.approx((0, 1))
-    assert "insertion - deletion 0.25, up to 0.35" in texts(each)
+    assert "saliency up to 0.35" in texts(each)
 
 
 @pytest.mark.parametrize("style", ["overlay", "heatmap", "contours"])
@@ -158,10 +158,11 @@ def test_captions_say_what_and_how() -> None:
     assert name.endswith("end.png, start 3")
 
 
-def test_captions_stay_in_their_tiles() -> None:
+@pytest.mark.parametrize("scale", ["shared", "each"])
+def test_captions_stay_in_their_tiles(scale: str) -> None:
     names = ["w" * 200, "<script>alert(1)</script>" * 5, "猫" * 80, "قطة " * 40, "e\u0301" * 90]
     ones = [explanation(30, 40, label_name=name, sample_id=name) for name in names]
-    figure = drawn(*ones, style="overlay", columns=5)
+    figure = drawn(*ones, style="overlay", columns=5, scale=scale)
     canvas: Any = figure.canvas
     with lettering.no_glyph_warnings():
         boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts if text.get_text()]

@@ -171,14 +171,15 @@ class _Canvas:
 def _caption(
     figure: Figure, explanation: Explanation, tile: Place, largest: float | None, room: float
 ) -> None:
-    """Write the class with its score, the image's name, insertion - deletion, and the largest saliency."""
+    """Write the class with its score, the image's name, and insertion - deletion or the largest saliency."""
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, 6.5, start, color="dimgrey")
-    difference = explanation.insertion - explanation.deletion
-    facts = [] if np.isnan(difference) else [f"insertion - deletion {difference:.2f}"]
-    facts += [] if largest is None else [f"up to {largest:.2f}"]
-    write(figure, tile.x, tile.y + 0.34, "", room, 6.5, ", ".join(facts), color="dimgrey")
+    difference = round(float(explanation.insertion - explanation.deletion), 2) + 0.0  # no -0.00
+    about = "" if np.isnan(difference) else f"insertion - deletion {difference:.2f}"
+    if largest is not None:
+        about = f"saliency up to {largest:.2f}"
+    write(figure, tile.x, tile.y + 0.34, "", room, 6.5, about, color="dimgrey")
 
 
 def _footer(
