@@ -50,7 +50,7 @@ def make(folder: Path, images: int, pictures: int) -> None:
         result.explanations["box"][:] = np.nan
         result.explanations["object"][:] = -1
         run.publish([replace(result, images=records)], ATTRIBUTES)
-    merge(run)
+    merge(run, partial=True)
 
 
 def processor_seconds() -> float:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from igos_pl.data.geometry import Frame
 from igos_pl.errors import IgosError
 from igos_pl.report.choice import choose
 from igos_pl.report.curves import AXIS, mean_curves, on_axis
+from igos_pl.report.findings import Seen
 from igos_pl.report.numbers import Numbers, means_by_class, means_of
 from igos_pl.report.pictures import _blur, saliency_on_picture
 from igos_pl.solver.baselines import blur_parameters, gaussian_blur
@@ -204,6 +206,30 @@ def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
     with Image.open(folder / "pictures" / picture[:2] / f"{picture}.webp") as image:
         under = np.asarray(image, float)
     assert np.abs(over - 0.4 * under).mean() < 6  # the darkest colour over the image, everywhere
+
+
+def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = SimpleNamespace(
+        kind="corner", title="<b>star</b> in the corner", meaning="m", certainty="c", class_name="star",
+        rows=[3, 5, 99], value=1.0,
+    )  # fmt: skip
+    mean = np.eye(4, dtype=np.float32)
+    clusters = [SimpleNamespace(class_name="cat", size=7, rows=[2], mean_mask=mean)]
+    confusions = [SimpleNamespace(sample_id="folder/1", predicted_row=0, true_row=1)]
+    seen = Seen([finding], clusters, confusions, ["a note"])
+    monkeypatch.setattr("igos_pl.report.write.look", lambda masks: seen)
+    write_run(tmp_path / "run", invented(100))
+    report = write_report(tmp_path / "run", tmp_path / "report", ReportSettings(count=30))
+    gallery = data_of(report.index.parent, "gallery")
+    page = report.index.read_text("utf-8")
+    assert "&lt;b&gt;star&lt;/b&gt; in the corner" in page
+    assert "a note" in page
+    shown = [[gallery["row"][int(at)] for at in places.split(",")] for places in re.findall(_PLACES, page)]
+    assert shown == [[3, 5, 99], [2], [0, 1]]
+    assert [gallery["row"][at] for at in gallery["reasons"]["finding"]] == [0, 1, 2, 3, 5, 99]
+
+
+_PLACES = r'class="examples" data-places="([\d,]+)"'
 
 
 # ---- bad input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,8 +58,9 @@ class Numbers:
         )
         self.labels = labels
         names = masks.read("label_name", first).tolist() if len(masks) else []
+        often = Counter(names)
         self.class_names = [
-            f"{name} ({label})" if names.count(name) > 1 else str(name)
+            f"{name} ({label})" if often[name] > 1 else str(name)
             for name, label in zip(names, labels.tolist(), strict=True)
         ]
 
