@@ -141,7 +141,8 @@ def save(figure: Figure, name: str, kind: str = PHOTO, dpi: int = 110) -> None:
     """Write a picture."""
     PICTURES.mkdir(exist_ok=True)
     path = PICTURES / f"{name}.{kind}"
-    figure.savefig(path, dpi=dpi, pil_kwargs={"quality": 82} if kind == PHOTO else None)
+    options = {"quality": 82} if kind == PHOTO else None
+    figure.savefig(path, dpi=dpi, bbox_inches="tight", pad_inches=0.03, pil_kwargs=options)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} kB")
 
 
@@ -384,7 +385,7 @@ def gallery_sizes() -> None:
 def gallery_classes() -> None:
     """The three best classes of a photo, each with its own explanation."""
     path = explained("motorcycle").image["path"]
-    found = explain(network(), path, top_k=3)
+    found = explain(EfficientNetLite0Classifier(top_k=3), path)
     figure, axes = grid(1, 4, 2.5, 1.9)
     photo = pixels(squashed(path), found[0].image["width"] / found[0].image["height"])
     show(axes[0, 0], photo)
