@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igos_pl.models import ExplainableNetwork
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 from igos_pl.solver.objective import Problem
 from peers.explanation import Explanation, of_pixels
 from peers.scores import MICRO_BATCH, score_of

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igos_pl.data.geometry import upsample
-from igos_pl.models.optional import imported
+from igos_pl.optional import imported
 
 
 class Partition(ABC):
