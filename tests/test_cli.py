@@ -466,7 +466,7 @@ _ANY = {
     "data.retry_unreadable": "true", "model.network.targets": "[1,2]", "model.network.top_k": "2",
     "model.method": "igos", "model.optimizer": "LineSearch", "model.optimizer.step_size": "0.5",
     "model.optimizer.alpha": "2.5", "model.mask_size": "7", "model.iterations": "3",
-    "model.path_steps": "4", "model.path": "scaled", "model.average": "false",
+    "model.path_steps": "4", "model.path": "scaled", "model.average": "false", "model.levels": "16",
     "model.l1": "0.3", "model.l2": "0.4", "model.noise": "0.1",
     "model.baseline": "mean", "model.start.k": "2", "model.start.init_val": "0.2",
     "model.start.cells": "[0,3]", "model.metrics": "false", "model.curves": "full", "model.seed": "9",

@@ -254,7 +254,7 @@ def test_damaged_figures_are_found(photos: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_figures_equal_those_of_the_run_by_the_same_judge(photos: Path) -> None:
-    assert main(predicted(photos)) == 0
+    assert main(predicted(photos, "--model.curves=full")) == 0
     assert main(["evaluate", "run", "--metrics=deletion_insertion:blur"]) == 0
     with MaskFile("run") as file:
         for name in ("deletion", "insertion"):
@@ -359,3 +359,13 @@ def test_help_lists_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert not re.search(r"\| +torch$", found.stderr, re.MULTILINE)
+
+
+def test_regions_are_removed_as_in_the_run(photos: Path) -> None:
+    pytest.importorskip("skimage")
+    words = ["--model.regions=Slic", "--model.regions.count=5", "--model.curves=full"]
+    assert main(predicted(photos, *words)) == 0
+    assert main(["evaluate", "run", "--metrics=deletion_insertion:blur"]) == 0
+    with MaskFile("run") as file:
+        for name in ("deletion", "insertion"):
+            np.testing.assert_allclose(file.evaluation[f"{name}_blur"], file.column(name), atol=1e-5)

@@ -61,12 +61,15 @@ def run_of(path: Path, *results: BatchResult) -> RunFolder:
 
 
 def plain(path: Path) -> dict[str, Any]:
-    """All columns of a file as h5py alone reads them."""
+    """All columns of a file as h5py alone reads them, without the scales that name the axes."""
     found: dict[str, Any] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not item.is_scale:
+            found[name] = item[...]
+
     with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None
-        )
+        file.visititems(keep)
     return found
 
 

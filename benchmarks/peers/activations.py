@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from igos_pl.models import Classifier, ExplainableNetwork
-from igos_pl.optional import imported
 from igos_pl.models.rcnn import RCNNDetector
+from igos_pl.optional import imported
 from igos_pl.solver.objective import Problem
 from peers.explanation import Explanation, of_map, of_pixels
 from peers.scores import score_of

@@ -84,7 +84,7 @@ method
   --model.path_steps K          positions on the integration path [2]
   --model.path KIND             scaled (as published) or [threshold] (removes
                                 the lowest mask cells first)
-  --model.levels N              round masks to multiples of 1/N, so that rounding
+  --model.levels N              round masks to steps of 1/N, so that rounding
                                 errors do not grow; 0: never [32]
   --model.average BOOL          return the weighted mean of all iterations'
                                 masks, not the last mask [true]

@@ -31,6 +31,7 @@ from igos_pl.predicting import BatchPredictor, row_keys
 from igos_pl.settings import Attributes, plain
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.objective import Problem
+from igos_pl.solver.regions import Regions
 from igos_pl.store import MaskFile
 from igos_pl.store.evaluations import run_digest
 from igos_pl.store.index import find
@@ -198,9 +199,13 @@ class Judge(BatchPredictor):
             made = make_baselines(kind, batch.images.clone(), names, self.seed)
             baselines = self.network.normalize(made)
         masks = torch.from_numpy(np.stack([row.mask for row in explanations])).to(images.device)
+        regions = None
+        labels = [row.regions for row in explanations if "regions" in row.values]
+        if labels and asked.cells is None:  # curves then remove whole regions, as in the run
+            regions = Regions.of(torch.from_numpy(np.stack(labels)).to(images.device))
         return Rows(
             self.network,
-            Problem(images, baselines, targets, row_keys(self.seed, targets, batch)),
+            Problem(images, baselines, targets, row_keys(self.seed, targets, batch), regions=regions),
             in_equal_cells(masks, asked.cells, (images.shape[-2], images.shape[-1])),
             batch,
             self.sized_micro_batches(images.device),

@@ -39,7 +39,7 @@ _BLOCK = 1024  # rows that are read at once
 _OPEN_FILES = 4  # a long run has more segments than a process may open
 
 # The columns of explanations that hold more than one number in a row.
-_ARRAYS = (
+ARRAYS = (
     "masks",
     "regions",
     "box",
@@ -110,7 +110,7 @@ class Rows(Sequence[Explanation]):
             if name == "box":
                 corners = self.column(name).reshape(len(self), 4)
                 columns.update({f"box_{corner}": corners[:, i] for i, corner in enumerate(_CORNERS)})
-            elif name not in _ARRAYS:
+            elif name not in ARRAYS:
                 columns[name] = self.column(name)
         images = {name: self.image_column(name) for name in ("path", "ground_truth")}
         figures = {name: values[self.numbers] for name, values in self._masks.evaluation.items()}

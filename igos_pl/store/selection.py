@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from igos_pl.checks import check_at_least, suggestion
 from igos_pl.errors import IgosError
-from igos_pl.store.reader import Rows
+from igos_pl.store.reader import ARRAYS, Rows
 from igos_pl.store.schema import EXPLANATIONS
 
 Numbers = NDArray[np.int64]
@@ -27,9 +27,8 @@ _CONDITION = re.compile(r"\s*(\w+)\s*(==|!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
 
 # Columns with one value for each row, those of the images too, and one that is computed.
 _DIFFERENCE = "difference"
-_ARRAYS = ("masks", "box", "deletion_curve", "insertion_curve")
 _OF_IMAGES = ("ground_truth", "path", "width", "height")
-COLUMNS = (*(name for name in EXPLANATIONS if name not in _ARRAYS), *_OF_IMAGES, _DIFFERENCE)
+COLUMNS = (*(name for name in EXPLANATIONS if name not in ARRAYS), *_OF_IMAGES, _DIFFERENCE)
 
 
 def where(rows: Rows, conditions: Sequence[str]) -> Numbers:
