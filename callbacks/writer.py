@@ -76,10 +76,11 @@ class MaskWriter(RunCallback):
         super().teardown(trainer, pl_module, stage)
         if not trainer.is_global_zero:
             return
-        folder = Run.of(trainer).folder
-        folder.check_configuration(Run.of(trainer).configuration)
+        run = Run.of(trainer)
+        folder = run.folder
+        folder.check_configuration(run.configuration)
         folder.release()
-        published = folder.published()
+        run.published = published = folder.published()
         missing = folder.missing(published)
         if not missing and self.merges and not folder.is_merged():
             merge(folder)

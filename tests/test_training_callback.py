@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import importlib
 import logging
 import os
 import random
@@ -288,9 +289,12 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_without_a_logger_everything_is_a_file(tmp_path: Path) -> None:
+def test_without_a_logger_everything_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(importlib.import_module("igos_pl.training.callback"), "rank_zero_info", told.append)
     fitted(tmp_path, [ExplainCallback(samples=3, mean=MEAN, std=STD, **QUICK)])
     folder = tmp_path / "explanations"
+    assert told == [f"Explanations of 2 epochs are in {folder}"]
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     drawn = [f"epoch={epoch:03d}/{number}.png" for epoch in (0, 1) for number in range(3)]
     assert names == sorted(["epoch=000.h5", "epoch=001.h5", "metrics.csv", *drawn])

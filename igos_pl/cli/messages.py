@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from igos_pl.checks import closest, suggestion
@@ -40,6 +41,13 @@ _CLASSES = {
     "model.network": ExplainableNetwork,
     "model.optimizer": MaskOptimizer,
     "data": SampleDataModule,
+}
+
+# The import paths of torch's own optimisers by their names.
+_TORCH_OPTIMIZERS = {
+    name: f"torch.optim.{name}"
+    for name, made in vars(torch.optim).items()
+    if isinstance(made, type) and made is not torch.optim.Optimizer
 }
 
 # The settings that a data module must have.
@@ -148,7 +156,8 @@ def _unknown_class(message: str, setting: str) -> str:
     others = "give the import path for your own class"
     usable_text = f"Available: {', '.join(usable)}; {others}" if usable else ""
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        close = closest(found[1], usable)
+        known = [*usable, *_TORCH_OPTIMIZERS] if setting == "--model.optimizer" else usable
+        close = [_TORCH_OPTIMIZERS.get(name, name) for name in closest(found[1], known)]
         meant = f"did you mean {' or '.join(close)}?" if close else ""
         help_text = meant or usable_text or "give its import path, as in package.module.Class"
         return f"{setting}: there is no class {found[1]}: {help_text}"

@@ -39,15 +39,15 @@ def go_through(cli: PredictCLI) -> int:
         cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
     if not cli.trainer.is_global_zero:
         return 0  # only the first rank reports: the launcher kills it if another rank exits with an error
-    done = Run.of(cli.trainer)
-    if cli.dry_run and not done.pending:
-        print(f"All {len(done.assigned)} images are done: there is nothing left to do")
-    if done.ending is Ending.STOPPED:
+    run = Run.of(cli.trainer)
+    if run.ending is Ending.STOPPED:
         if not cli.dry_run:
-            left = len(done.folder.missing())
+            left = len(run.folder.missing())
             print(f"Stopped by a signal with {left} images left: run the same command again to go on")
         return STOPPED
-    return 0 if cli.dry_run else _report(done)
+    if run.assigned and not run.pending:
+        print("There is nothing to do: all images of this run have results")
+    return 0 if cli.dry_run else _report(run)
 
 
 def _differences(run: Run, statuses: Collection[str]) -> str:
@@ -63,7 +63,7 @@ def _differences(run: Run, statuses: Collection[str]) -> str:
 
 def _report(run: Run) -> int:
     """Print the results, the problems and the output paths; returns the exit code."""
-    statuses = run.folder.statuses()
+    statuses = (run.published or run.folder.published()).statuses_by_id()
     missing = run.missing(statuses)
     if missing:
         shown = [f"{name}: {run.unread[name]}" if name in run.unread else name for name in missing[:_SHOWN]]

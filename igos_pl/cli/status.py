@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from igos_pl.cli.summary import counted, statuses_in_words
 from igos_pl.store import RunFolder
 from igos_pl.store.index import Index
 
@@ -29,8 +30,8 @@ def print_status(path: Path) -> None:
     published = run.published()
     missing = run.missing(published)
     done = len(published)
-    counted = ", ".join(f"{number} {status}" for status, number in sorted(published.counts().items()))
-    print(f"{done} of {done + len(missing)} images are written" + (f" ({counted})" if counted else ""))
+    kinds = statuses_in_words(published.counts())
+    print(f"{done} of {counted(done + len(missing), 'image')} are written" + (f" ({kinds})" if kinds else ""))
     if not done:
         print("a run writes finished images about once a minute")
     else:

@@ -35,7 +35,11 @@ def counted(number: int, word: str) -> str:
 
 
 def statuses_in_words(statuses: Iterable[str]) -> str:
-    """The number of images of each status, the most frequent first: ``7 ok, 1 unreadable``."""
+    """The number of images of each status, the most frequent first: ``7 ok, 1 unreadable``.
+
+    Args:
+        statuses: those of all images, or a counter of them.
+    """
     counts = Counter(statuses)
     ordered = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
     return ", ".join(f"{number:,} {status}" for status, number in ordered)

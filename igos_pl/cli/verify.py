@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from igos_pl.cli.summary import counted
 from igos_pl.errors import IgosError
 from igos_pl.store import RunFolder
 from igos_pl.store.evaluations import EVALUATION, evaluation_files
@@ -33,7 +34,7 @@ def print_verification(path: Path) -> int:
         damaged = [message for message in pool.map(_damage, files) if message]
     print(*damaged, sep="\n", end="\n" if damaged else "")
     size = sum(file.stat().st_size for file in files)
-    print(f"{len(files)} files, {size / 1e6:,.1f} MB: {len(damaged)} damaged")
+    print(f"{counted(len(files), 'file')}, {size / 1e6:,.1f} MB: {len(damaged)} damaged")
     if damaged and path.is_dir():
         print("Run igos-pl predict again: it moves them to damaged/ and explains their images again")
     return 1 if damaged else 0

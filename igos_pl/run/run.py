@@ -14,6 +14,7 @@ from igos_pl.errors import IgosError
 from igos_pl.run.coordination import Coordinator, Progress, connect, on_first_rank
 from igos_pl.settings import Attributes, Configurable, nested
 from igos_pl.store.folder import RunFolder
+from igos_pl.store.index import Published
 
 
 class Ending(Enum):
@@ -44,6 +45,7 @@ class Run:
         damaged: the folder's damaged files when the run opened. Their images are pending.
         explained_before: whether the network has explained an image of the folder before this run.
         unread: why images of this rank could not be read now, by image id.
+        published: what the folder holds after the end; None if nobody has read it yet.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Run:
         self.damaged: list[Path] = []
         self.explained_before = False
         self.unread: dict[str, str] = {}
+        self.published: Published | None = None
         self._counted = -1
 
     @classmethod
@@ -106,19 +109,21 @@ class Run:
         }
         folder, coordinator = RunFolder(trainer.default_root_dir), connect(trainer)
 
-        def view() -> tuple[list[int], bool, list[Path]]:
+        def view() -> tuple[list[int], list[int], bool, list[Path]]:
             damaged = folder.damaged()
-            folder.check_configuration(configuration, damaged)
+            folder.check_configuration(configuration, damaged, names)
             statuses = folder.statuses(damaged)
             done = {name for name, status in statuses.items() if not (retry_failed and status in FAILED)}
             places = [place for place, name in enumerate(assigned) if name not in done]
-            return places, any(status not in FAILED for status in statuses.values()), damaged
+            # A run with a limit does not shrink what an earlier run asked for.
+            earlier = set(folder.expected()).difference(asked)
+            more = [place for place, name in enumerate(names) if name in earlier] if earlier else []
+            return places, more, any(status not in FAILED for status in statuses.values()), damaged
 
         # Only the first rank looks, because other runs may publish into the folder at the same time.
-        places, explained, damaged = on_first_rank(trainer, view)
+        places, more, explained, damaged = on_first_rank(trainer, view)
         pending = [assigned[place] for place in places]
-        # A run with a limit does not shrink what an earlier run asked for. Images that are gone are left out.
-        wanted = {*asked, *folder.expected()}
+        wanted = {*asked, *(names[place] for place in more)}
         expected = [name for name in names if name in wanted]
         run = cls(folder, coordinator, configuration, expected, assigned, pending)
         run.explained_before, run.damaged = explained, damaged

@@ -93,9 +93,9 @@ def table(found: Sequence[Summary], width: int = 80) -> list[str]:
         found: the means.
         width: of the terminal; long names of layers lose their end.
     """
-    numbers = 40
+    numbers = 42
     room = max(24, width - numbers - 2)
-    lines = [f"{'':{room + 2}}{'Spearman':>9}{'SSIM':>7}{'contrast':>9}{'score':>8}{'entropy':>7}"]
+    lines = [f"{'':{room + 2}}{'Spearman':>9}{'SSIM':>7}{'contrast':>9}{'score':>8}{'entropy':>9}"]
     for check, title in _TITLES.items():
         rows = [row for row in found if row.check == check]
         if not rows:
@@ -107,7 +107,7 @@ def table(found: Sequence[Summary], width: int = 80) -> list[str]:
             lines.append(
                 f"  {name:<{room}}{_decimal(mean['spearman']):>9}{_decimal(mean['ssim']):>7}"
                 f"{_decimal(mean['contrast']):>9}{_decimal(mean['score'], 4):>8}"
-                f"{_percent(mean['entropy_rise']):>7}"
+                f"{_percent(mean['entropy_rise']):>9}"
             )
     return lines
 
@@ -172,5 +172,5 @@ def _drawn(found: Sequence[Summary]) -> tuple[list[Series], list[Line]]:
         Series(name, places, [row.mean for row in rows], [row.error for row in rows])
         for name, rows in (("these layers and all after them", cascaded), ("these layers alone", alone))
     ]
-    wanted = (SEED, SECOND, RANDOM, SOBEL)
-    return series, [Line(row.state, row.mean) for row in found if row.state in wanted]
+    means = {row.state: row.mean for row in found}
+    return series, [Line(name, means[name]) for name in (SEED, SECOND, RANDOM, SOBEL) if name in means]

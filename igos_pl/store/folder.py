@@ -30,6 +30,9 @@ from igos_pl.store.schema import (
 from igos_pl.store.seals import check_seal, read_head
 from igos_pl.store.segments import writable_segment
 
+# The digests of a data set in a configuration: of the ids, and of the first and the last image.
+_IDS, _ITEMS = "data.ids", "data.items"
+
 _STALE_SECONDS = 24 * 3600
 _BLOCK_BYTES = 1 << 22  # how much of the list of images is read at once
 _CLAIM_SECONDS, _POLL_SECONDS = 2.0, 0.1
@@ -196,23 +199,26 @@ class RunFolder:
         """Whether the merged file was made from the segments that the folder holds."""
         return self.merged.exists() and merged_head(self.segments()).items() <= read_head(self.merged).items()
 
-    def check_configuration(self, configuration: Attributes, without: Container[Path] = ()) -> None:
+    def check_configuration(
+        self, configuration: Attributes, without: Container[Path] = (), names: Sequence[str] = ()
+    ) -> None:
         """Raise if the folder belongs to a run of another configuration.
 
         Args:
             configuration: the run's configuration.
             without: damaged files, which are not read.
+            names: the ids of the data set's images, to say how they differ.
 
         Raises:
             IgosError: if they differ. The message names the keys.
         """
         claimed = self._claimed()
         if claimed is not None:
-            self._compare(claimed, configuration)
+            self._compare(claimed, configuration, names)
         files = [path for path in self.files() if path not in without]
         for path in {*files[:1], *files[-1:]}:
             with open_result(path) as file:
-                self._compare(configuration_of(dict(file.attrs)), configuration)
+                self._compare(configuration_of(dict(file.attrs)), configuration, names)
 
     def claim(self, configuration: Attributes) -> None:
         """Reserve the folder for runs of one configuration.
@@ -272,9 +278,13 @@ class RunFolder:
             time.sleep(_POLL_SECONDS)
             waited += _POLL_SECONDS
 
-    def _compare(self, stored: Attributes, configuration: Attributes) -> None:
+    def _compare(self, stored: Attributes, configuration: Attributes, names: Sequence[str] = ()) -> None:
         differing = [
-            f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
+            self._ids_in_words(stored, names)
+            if key == _IDS and names
+            else "the first or the last image has another content"
+            if key == _ITEMS
+            else f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
             for key in differing_keys(stored, configuration)
         ]
         if not differing:
@@ -285,6 +295,16 @@ class RunFolder:
         raise IgosError(
             f"{self.path} holds results of another configuration ({'; '.join(differing)}). {advice}"
         )
+
+    def _ids_in_words(self, stored: Attributes, names: Sequence[str]) -> str:
+        """How the ids of the data set's images differ from those that the folder's runs were to explain."""
+        earlier = self.expected()
+        pairs = enumerate(zip(earlier, names, strict=False))
+        place = next((place for place, (old, new) in pairs if old != new), min(len(earlier), len(names)))
+        if place == len(earlier) < int(stored.get("data.length", 0)):
+            return f"the ids of images differ, somewhere from number {place:,} on"  # there was a limit
+        old, new = (repr(ids[place]) if place < len(ids) else "none" for ids in (earlier, names))
+        return f"the ids of images differ, the first at number {place}: there {old}, now {new}"
 
     def publish(self, results: Sequence[BatchResult], attributes: Attributes, rank: int = 0) -> Path:
         """Publish finished images as one new segment.

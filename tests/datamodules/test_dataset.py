@@ -243,8 +243,9 @@ def test_another_data_set_is_refused_in_the_folder(tmp_path: Path) -> None:
     run(Items(4), tmp_path / "run", limit=1)
     for changed, options, key in (
         (Items(5), {}, "data.length: there 4, now 5"),
-        (Items(4, size=SIZE + 1, kind="pil"), {}, "data.items"),
-        (Items(4), {"ids": list("abcd")}, "data.ids"),
+        (Items(4, size=SIZE + 1, kind="pil"), {}, "the first or the last image has another content"),
+        (Items(4), {"ids": list("abcd")}, "first at number 0: there '0', now 'a'"),
+        (Items(4), {"ids": ["0", "1", "c", "d"]}, "somewhere from number 1 on"),
         (Other(4), {}, "data.dataset: there 'tiny.Items', now '.*Other'"),
         (Items(4), {"normalized": True}, "data.normalized"),
     ):
