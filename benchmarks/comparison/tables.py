@@ -33,7 +33,7 @@ def table(found: Found) -> str:
     """
     first = next(iter(found))
     reference = found[first]
-    rows = [(*_COLUMNS, f"minus {first}")]
+    rows: list[tuple[str, ...]] = [(*_COLUMNS, f"minus {first}")]
     for method, figures in found.items():
         shared = [figures[case] for case in figures if case in reference]
         if not shared:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,5 +83,5 @@ def odam(network: ExplainableNetwork, problem: Problem) -> Explanation:
 def odam_map(level: Tensor, gradient: Tensor) -> Tensor:
     """``(1, h, w)``: the positive part of the sum over channels of smoothed gradient times activation."""
     kernel = 2 * min(round(2 * _ODAM_SIGMA), min(level.shape[-2:]) - 1) + 1
-    smooth: Any = gaussian_blur(gradient, [kernel, kernel], [_ODAM_SIGMA, _ODAM_SIGMA])
+    smooth: Tensor = gaussian_blur(gradient, [kernel, kernel], [_ODAM_SIGMA, _ODAM_SIGMA])
     return (smooth * level).sum(1).relu()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -96,5 +97,5 @@ def slic(pixels: Tensor, wanted: int) -> Regions:
     superpixels = imported("skimage.segmentation", "bench", "SLIC").slic
     picture = pixels.permute(1, 2, 0).cpu().numpy()
     found = superpixels(picture, n_segments=wanted, slic_zero=True, start_label=0)
-    _, labels = torch.from_numpy(found).unique(return_inverse=True)  # without gaps in the numbers
-    return Regions(labels)
+    _, numbers = np.unique(found, return_inverse=True)  # without gaps
+    return Regions(torch.from_numpy(numbers.reshape(found.shape)))

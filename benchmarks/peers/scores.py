@@ -57,7 +57,7 @@ class SubsetScores:
 
     def __call__(self, shown: Tensor) -> Tensor:
         """The scores ``(B,)`` of subsets ``(B, G)``: 1 where a region is shown, 0 where its baseline is."""
-        parts = shown.float().split(MICRO_BATCH)  # maps are large
+        parts = torch.split(shown.float(), MICRO_BATCH)  # maps are large
         maps = (self.partition.spread(part) for part in parts)
         return torch.cat([masked_scores(self._network, self._problem, part) for part in maps])
 
