@@ -10,6 +10,7 @@ FOOTER = 0.5  # below all tiles
 MARGIN = 0.08
 _GAP, _WITHIN = 0.14, 0.05  # between tiles, and between the pictures of one
 _HIGHEST, _LOWEST = 3.0, 0.4  # of pictures whose height is not given
+_LOWEST_SLOT = 0.05
 _NARROWEST = 1.35  # a tile has room for its caption
 _WIDE = 1.8  # the pictures of one explanation are put below each other if they are wider than this
 
@@ -64,6 +65,7 @@ def tiled(aspect: float, pictures: int, curves: bool, height: float, width: floa
     across, down = (1, pictures) if stacked else (pictures, 1)
     room = (width - beside - (across - 1) * _WITHIN) / across
     shown = min(room, height * aspect)
+    height = min(height, max(shown / aspect, _LOWEST_SLOT))
     step = shown + _WITHIN
     places = [
         Place(

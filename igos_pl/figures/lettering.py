@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontEntry, fontManager, get_font
+from matplotlib.font_manager import FontEntry, findSystemFonts, fontManager, get_font
 
 from igos_pl.data.text import printable, shortened
 
 _FONT = "DejaVu Sans"  # comes with matplotlib, so a figure looks the same everywhere
+
+_BOXES = "Last Resort"  # has a box for every character; comes with matplotlib, too
 
 # Fonts for other scripts are tried in this order; all others of the system come later.
 _PREFERRED = ("Noto Sans", "Source Han Sans", "Droid Sans", "WenQuanYi", "Arial Unicode", "FreeSans")
@@ -76,9 +78,10 @@ def families(text: str) -> list[str]:
 @cache
 def _family_with(mark: str) -> str:
     """A font on this system that has a character; an empty text, after a warning, if there is none."""
-    for entry in _entries():
-        if ord(mark) in _characters(entry.fname):
-            return entry.name
+    for entries in (_entries, _new_entries):
+        for entry in entries():
+            if ord(mark) in _characters(entry.fname):
+                return entry.name
     warnings.warn(
         f"No font on this system has the character {mark} (U+{ord(mark):04X}): figures show a box in its"
         " place. Install a font for its script, such as one of the Noto fonts",
@@ -97,7 +100,18 @@ def _entries() -> list[FontEntry]:
 
     regular = (400, "normal", "regular", "book")
     upright = [one for one in fontManager.ttflist if one.style == "normal" and one.weight in regular]
-    return sorted(upright, key=place)
+    return sorted((one for one in upright if not one.name.startswith(_BOXES)), key=place)
+
+
+@cache
+def _new_entries() -> list[FontEntry]:
+    """Fonts that were installed after matplotlib made its list of fonts."""
+    known = {entry.fname for entry in fontManager.ttflist}
+    new = [path for path in findSystemFonts() if path not in known]
+    for path in new:
+        with suppress(OSError, RuntimeError, ValueError):  # a font that matplotlib cannot read
+            fontManager.addfont(path)
+    return [entry for entry in fontManager.ttflist if entry.fname in new and entry.style == "normal"]
 
 
 @cache
