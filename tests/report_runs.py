@@ -16,7 +16,7 @@ from igos_pl.store.schema import EXPLANATIONS
 
 CLASSES = (
     "cat", "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "قطة سوداء",
-    "dog\nwith a line", "crane",
+    "dog\nwith a line", "crane's \\ \"friend\"",
 )  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "method": "iGOS+", "optimizer": "Adam", "mask_size": 8, "network": "Classifier", "baseline": "blur",

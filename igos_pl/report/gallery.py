@@ -151,11 +151,6 @@ class Gallery:
         script = _Scripts(folder, self.per_file, self.cells)
         done = 0
         for block, made in _drawn(self._blocks(folder.digests), style):
-            baselines = [
-                picture.baseline
-                for subject, picture in zip(block.subjects, made, strict=True)
-                for _ in subject.drawings
-            ]
             self.pictures += made
             names = [drawing.name for subject in block.subjects for drawing in subject.drawings]
             self._thumbnails += names
@@ -165,7 +160,7 @@ class Gallery:
             for picture in made:
                 if picture.state in (OK, KEPT):
                     folder.keep(picture_path(folder.path, picture.name))
-            script.add(block, baselines)
+            script.add(block, made)
             done += len(names)
             on_drawn(done, len(self.rows))
         script.close()
@@ -213,7 +208,6 @@ class Gallery:
         """What the page needs to know of every explanation, as columns for JSON."""
         rows, numbers = self.rows, self._numbers
         columns = {name: values[rows] for name, values in numbers.columns.items()}
-        frames = [self._frame(image) for image in range(len(self._images))]
         truths = self._columns.get("ground_truth", np.empty(0, np.int64)).tolist()
         names = dict(zip(numbers.labels.tolist(), numbers.class_names, strict=True))
         statuses, status = np.unique(numbers.status[rows], return_inverse=True)
@@ -224,12 +218,8 @@ class Gallery:
         return {
             "images": {
                 "name": [printable(str(name)) for name in self._columns.get("sample_id", ())],
-                "path": [printable(str(path)) for path in self._columns.get("path", ())],
                 "truth": [printable(str(names.get(truth, truth))) if truth >= 0 else "" for truth in truths],
                 "picture": [picture.name if picture.state in (OK, KEPT) else "" for picture in self.pictures],
-                "note": [picture.note for picture in self.pictures],
-                "size": [[frame.width, frame.height] for frame in frames],
-                "frame": [_shares(frame.box, frame) for frame in frames],
             },
             "classes": [printable(name) for name in numbers.class_names],
             "statuses": [printable(str(name)) for name in statuses],
@@ -241,14 +231,6 @@ class Gallery:
             "right": numbers.right[rows].tolist(),
             "target": columns["target"].tolist(),
             "start": columns["start_cell"].tolist(),
-            "box": [
-                _shares(box, frames[image]) if np.isfinite(box).all() else None
-                for box, image in zip(columns["box"], self._image_of.tolist(), strict=True)
-            ],
-            "whole": [
-                self._removed(box, frames[image])
-                for box, image in zip(columns["box"], self._image_of.tolist(), strict=True)
-            ],
             **{name: compact_floats(columns[name]) for name in ("score", "deletion", "insertion")},
             "difference": compact_floats(numbers.difference[rows]),
             "salient": compact_floats(self._salient),
@@ -260,21 +242,6 @@ class Gallery:
             "top": round(self.top, 4),
             "total": len(numbers),
         }
-
-    def _removed(self, box: NDArray[np.float32], frame: Frame) -> int:
-        """How many cells of the mask, as the page shows it, the whole curve removes.
-
-        For a detection: three times the box's area; see
-        `igos_pl.evaluation.deletion_insertion.curve_cells`. That takes the instance mask if there is one. A
-        result does not hold it, and fewer cells were removed then.
-        """
-        every = self.cells**2
-        if not np.isfinite(box).all():
-            return every
-        x1, y1, x2, y2 = frame.box
-        area = max(1e-9, (x2 - x1) * (y2 - y1))
-        share = float((box[2] - box[0]) * (box[3] - box[1])) / area
-        return int(np.clip(round(3 * share * every), 1, every))
 
 
 def _shares(box: Any, frame: Frame) -> list[float]:
@@ -303,33 +270,55 @@ def _salient_shares(masks: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 class _Scripts:
-    """Writes masks, curves and baselines as scripts of a fixed number of rows."""
+    """Writes what only the large view needs, as scripts of a fixed number of explanations."""
 
     def __init__(self, folder: ReportFolder, rows: int, cells: int) -> None:
         self._folder, self._rows, self._cells = folder, rows, cells
-        self._waiting: list[tuple[str, list[float | None], list[float | None], str]] = []
+        self._waiting: list[dict[str, Any]] = []
         self._number = 0
 
-    def add(self, block: _Block, baselines: list[str]) -> None:
+    def add(self, block: _Block, pictures: list[Picture]) -> None:
         curves = zip(*(block.curves[kind] for kind in ("deletion", "insertion")), strict=True)
-        for mask, (deletion, insertion), baseline in zip(block.masks, curves, baselines, strict=True):
-            known = bool(np.isfinite(deletion).all() and np.isfinite(insertion).all())
-            self._waiting.append(
-                (
-                    self._text(mask),
-                    compact_floats(deletion) if known else [],
-                    compact_floats(insertion) if known else [],
-                    baseline,
-                )
-            )
-            if len(self._waiting) == self._rows:
-                self.close()
+        for subject, picture in zip(block.subjects, pictures, strict=True):
+            frame = subject.frame
+            image = {
+                "path": printable(subject.paths[0]) if subject.paths else "",
+                "note": printable(picture.note),
+                "baseline": picture.baseline,
+                "size": [frame.width, frame.height],
+                "frame": _shares(frame.box, frame),
+            }
+            for drawing in subject.drawings:
+                deletion, insertion = next(curves)
+                known = bool(np.isfinite(deletion).all() and np.isfinite(insertion).all())
+                own = {
+                    "mask": self._text(drawing.saliency),
+                    "deletion": compact_floats(deletion) if known else [],
+                    "insertion": compact_floats(insertion) if known else [],
+                    "box": _shares(drawing.box, frame) if np.isfinite(drawing.box).all() else None,
+                    "whole": self._removed(drawing.box, frame),
+                }
+                self._waiting.append(image | own)
+                if len(self._waiting) == self._rows:
+                    self.close()
+
+    def _removed(self, box: tuple[float, float, float, float], frame: Frame) -> int:
+        """How many cells of the mask, as the page shows it, the whole curve removes.
+
+        For a detection: three times the box's area; see
+        `igos_pl.evaluation.deletion_insertion.curve_cells`. That takes the instance mask if there is one. A
+        result does not hold it, and fewer cells were removed then.
+        """
+        every = self._cells**2
+        if not np.isfinite(box).all():
+            return every
+        x1, y1, x2, y2 = frame.box
+        area = max(1e-9, (x2 - x1) * (y2 - y1))
+        return int(np.clip(round(3 * (box[2] - box[0]) * (box[3] - box[1]) / area * every), 1, every))
 
     def close(self) -> None:
         if self._waiting:
-            names = ("mask", "deletion", "insertion", "baseline")
-            columns = dict(zip(names, map(list, zip(*self._waiting, strict=True)), strict=True))
-            self._folder.write_data(f"masks-{self._number}", columns)
+            self._folder.write_data(f"masks-{self._number}", self._waiting)
             self._number += 1
             self._waiting = []
 

@@ -31,20 +31,20 @@
   });
   const fetched = async (at) => {
     const rows = await igos.load(`masks-${Math.floor(at / g.perFile)}`);
-    const i = at % g.perFile;
-    const bytes = igos.bytes(rows.mask[i]);
+    const row = rows[at % g.perFile];
+    const bytes = igos.bytes(row.mask);
     const cells = new Uint16Array(bytes.buffer);
     const saliency = Float32Array.from(cells, (value) => value / 65535);
     const order = [...saliency.keys()].sort((a, b) => saliency[b] - saliency[a] || a - b);
     const name = g.images.picture[g.image[at]];
     const [picture, baseline] = await Promise.all([
       name ? image(`pictures/${name.slice(0, 2)}/${name}.webp`) : null,
-      rows.baseline[i] ? image(`data:image/webp;base64,${rows.baseline[i]}`) : null,
+      row.baseline ? image(`data:image/webp;base64,${row.baseline}`) : null,
     ]);
-    const [width, height] = g.images.size[g.image[at]];
+    const [width, height] = row.size;
     const factor = SIDE / Math.max(1, width, height);
     return {
-      saliency, order, picture, baseline, deletion: rows.deletion[i], insertion: rows.insertion[i],
+      ...row, saliency, order, picture, baseline,
       peak: saliency.reduce((a, b) => Math.max(a, b), 0),
       width: picture ? picture.naturalWidth : Math.max(1, Math.round(width * factor)),
       height: picture ? picture.naturalHeight : Math.max(1, Math.round(height * factor)),
@@ -53,8 +53,8 @@
 
   // ---- drawing
   const canvas = (width, height) => make("canvas", { width, height });
-  const frameOf = (at, width, height) => {
-    const [x1, y1, x2, y2] = g.images.frame[g.image[at]];
+  const frameOf = (width, height) => {
+    const [x1, y1, x2, y2] = shown.frame;
     return [x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height];
   };
   const top = () => ($("own").checked ? Math.max(0.1, shown.peak) : g.top);
@@ -64,7 +64,7 @@
     const { width, height, saliency } = shown;
     const context = target.getContext("2d");
     const pixels = context.createImageData(width, height);
-    const [left, up, across, down] = frameOf(place, width, height);
+    const [left, up, across, down] = frameOf(width, height);
     const n = g.cells, scale = 255 / top();
     for (let y = 0; y < height; y++) {
       const v = ((y + 0.5 - up) / down) * (n - 1);
@@ -89,12 +89,12 @@
   // The first or the second source, by whether a cell is among the most important ones.
   const drawPart = (target, part, inserted) => {
     const { width, height, picture, baseline, order } = shown;
-    const n = g.cells, count = Math.round(part * g.whole[place]);
+    const n = g.cells, count = Math.round(part * shown.whole);
     const cells = canvas(n, n);
     const pixels = cells.getContext("2d").createImageData(n, n);
     for (let i = 0; i < count; i++) pixels.data[order[i] * 4 + 3] = 255;
     cells.getContext("2d").putImageData(pixels, 0, 0);
-    const [left, up, across, down] = frameOf(place, width, height);
+    const [left, up, across, down] = frameOf(width, height);
     const clip = (context) => {
       context.beginPath();
       context.rect(left, up, across, down);
@@ -126,7 +126,7 @@
   };
 
   const boxOf = () => {
-    const box = g.box[place];
+    const box = shown.box;
     if (!box) return [];
     const [x1, y1, x2, y2] = box.map((v) => `${100 * v}%`);
     const made = make("div", { className: "box" });
@@ -167,7 +167,7 @@
   const drawAt = () => {
     const at = number("at", 0.1);
     $("at").value = at;
-    const cells = Math.round(at * g.whole[place]);
+    const cells = Math.round(at * shown.whole);
     $("at-value").textContent = percent(at);
     parts.forEach(([target, inserted]) => drawPart(target, at, inserted));
     const share = (cells / g.cells ** 2) * 100;
@@ -252,7 +252,7 @@
       ...["energy_box", "energy_mask"].map((name, k) => [["saliency in the box", "saliency in the instance mask"][k], g[name] && g[name][place] !== null ? fixed(g[name][place]) : null]),
       ["status", g.statuses[g.status[place]]],
       ["chosen as", Object.entries(g.reasons).filter(([, places]) => places.includes(place)).map(([name]) => name).join(", ")],
-      ["image", g.images.name[i]], ["file", g.images.path[i]],
+      ["image", g.images.name[i]], ["file", shown.path],
       ["row of the result", String(g.row[place])],
     ];
     $("view-facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) =>
@@ -260,7 +260,7 @@
     $("view-class").textContent = g.classes[g.class[place]];
     $("view-image").textContent = g.images.name[i];
     const reduced = g.cells === g.maskSize ? "" : ` The mask has ${g.maskSize} × ${g.maskSize} cells; it is shown with ${g.cells} × ${g.cells}.`;
-    const note = g.images.note[i] ? `No current picture: ${g.images.note[i]}.` : "";
+    const note = shown.note ? `No current picture: ${shown.note}.` : "";
     $("view-note").hidden = !(note || reduced);
     $("view-note").textContent = `${note}${reduced}`.trim();
     const others = groups.get(i);
