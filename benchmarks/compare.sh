@@ -1,5 +1,5 @@
 #!/bin/sh
-# The comparison with other methods in docs/evaluation.md: makes what is missing in RESULTS, then prints all tables.
+# The comparison with other methods in docs/peers.md: makes what is missing in RESULTS, then prints all tables.
 #
 #     benchmarks/compare.sh PHOTOS RESULTS [HALF] [OURS] [OURS_IN_CELLS]
 #
