@@ -594,6 +594,7 @@ def test_the_network_is_as_it_was_after_an_exception() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_any_number_of_channels_and_inputs_that_are_not_square(channels: int) -> None:
+    torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = Classifier(
         module, input_size=(20, 36), mean=[0.5] * channels, std=[0.25] * channels, class_names=list("abcd")

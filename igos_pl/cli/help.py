@@ -84,8 +84,8 @@ method
   --model.path_steps K          positions on the integration path [2]
   --model.path KIND             scaled (as published) or [threshold] (removes
                                 the lowest mask cells first)
-  --model.levels N              round masks to steps of 1/N, so that rounding
-                                errors do not grow; 0: never [32]
+  --model.levels N              score masks rounded to steps of 1/N: rounding
+                                errors then do not grow; 0: never [32]
   --model.average BOOL          return the weighted mean of all iterations'
                                 masks, not the last mask [true]
   --model.l1 X                  weight of the removed area [10.0]

@@ -54,9 +54,9 @@ def optimize(
             early they reached it.
         on_iteration: called after each iteration with the number done and the number in all.
         regions: the parts of the masks that are optimised as a whole; single cells by default.
-        levels: round the masks to multiples of ``1 / levels`` after each iteration; 0 for no rounding.
-            Differences as small as the rounding errors of two devices would otherwise double with nearly
-            every iteration.
+        levels: evaluate the objective at masks that are rounded to multiples of ``1 / levels``; 0 for no
+            rounding. Differences as small as the rounding errors of two devices would otherwise double with
+            nearly every iteration. The optimiser's own values are not rounded, so small steps add up.
     """
     check_at_least("iterations", iterations, 1)
     failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
@@ -64,12 +64,15 @@ def optimize(
     product = _cells(masks.detach(), regions).prod(1)
     iteration = 0
 
+    def rounded(values: Tensor) -> Tensor:
+        return (values * levels).round() / levels if levels else values
+
     def closure(rows: Tensor | None = None) -> Tensor:
         nonlocal failed
         if rows is not None:
             some = None if regions is None else regions.select(rows)
-            return objective.value(_cells(masks.detach()[rows], some), rows)
-        values, gradient = objective.value_and_gradient(_cells(masks.detach(), regions), iteration)
+            return objective.value(_cells(rounded(masks.detach()[rows]), some), rows)
+        values, gradient = objective.value_and_gradient(_cells(rounded(masks.detach()), regions), iteration)
         gradient = gradient if regions is None else regions.summed(gradient)
         bad = ~(values.isfinite() & gradient.flatten(1).isfinite().all(1))
         failed = failed | bad
@@ -80,12 +83,9 @@ def optimize(
         before = masks.detach().clone()
         losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
         with torch.no_grad():
-            moved = masks.clamp(0, 1)
-            if levels:
-                moved = (moved * levels).round() / levels
-            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, moved))
-            latest = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
-            product = torch.where(failed.reshape(-1, 1, 1), product, latest)
+            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
+            moved = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
+            product = torch.where(failed.reshape(-1, 1, 1), product, moved)
         if on_iteration is not None:
             on_iteration(iteration + 1, iterations)
     return Solution(product, losses, failed)
