@@ -15,7 +15,7 @@ from igos_pl.cli.main import main
 pytest.importorskip("sklearn")
 
 ROOT = Path(__file__).parents[1]
-SMALL: dict[str, Any] = {"training": 60, "held_out": 12, "size": 32, "mask_size": 8, "epochs": 16}
+SMALL: dict[str, Any] = {"training": 60, "held_out": 12, "size": 32, "mask_size": 8, "epochs": 60}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*many workers.*", "ignore:.*TensorBoard.*")
 
