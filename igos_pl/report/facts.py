@@ -121,13 +121,13 @@ def _warnings(path: Path, numbers: Numbers, images: int) -> list[str]:
         if run.expected_path.is_file() and (missing := len(run.missing())):
             warnings.append(
                 f"This run is not finished: {missing:,} of {images + missing:,} images have no result yet."
-                " All numbers are of the images that are done. Run the same igos-pl predict to go on, and"
-                " igos-pl report again at the end."
+                " All numbers cover the images that are done. Run the same igos-pl predict command to continue,"
+                " and then igos-pl report again."
             )
         elif not run.is_merged():
             warnings.append(
-                "The run's results are not merged yet. This report reads its segments; igos-pl merge makes"
-                " masks.h5."
+                "The run's results are not merged yet. This report was made from its segments. igos-pl merge"
+                " makes masks.h5."
             )
     if not len(numbers):
         warnings.append("No image has an explanation. The table of failures says why.")
