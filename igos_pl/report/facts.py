@@ -121,8 +121,8 @@ def _warnings(path: Path, numbers: Numbers, images: int) -> list[str]:
         if run.expected_path.is_file() and (missing := len(run.missing())):
             warnings.append(
                 f"This run is not finished: {missing:,} of {images + missing:,} images have no result yet."
-                " All numbers cover the images that are done. Run the same igos-pl predict command to continue,"
-                " and then igos-pl report again."
+                " All numbers cover the images that are done. Run the same igos-pl predict command to"
+                " continue, and then igos-pl report again."
             )
         elif not run.is_merged():
             warnings.append(
