@@ -66,8 +66,8 @@ class Explainer(BatchPredictor):
         path: ``scaled`` (as published) or ``threshold`` (it removes the lowest mask cells first); see
             `igos_pl.solver.integration_paths`.
         average: return the weighted mean of the masks of all iterations; later masks have larger weights.
-        levels: the objective is evaluated at masks that are rounded to multiples of ``1 / levels``, so that
-            the rounding errors of another device or thread count do not grow; 0 for no rounding.
+        levels: masks are rounded to multiples of ``1 / levels`` after each iteration, so that the rounding
+            errors of another device or thread count do not grow; 0 for no rounding.
         l1: weight of the removed area. The threshold path divides this area by the area that the deletion and
             insertion curves remove.
         l2: weight of the (bilateral) total variation.

@@ -356,7 +356,7 @@ def test_notes_say_what_cannot_be_said(tmp_path: Path) -> None:
     notes = found_in(write_result(tmp_path / "a.h5", saliency, [0] * 6, status=status)).notes
     text = "\n".join(notes)
     assert "left out because their objective was not finite: 1." in text
-    assert "left out because their masks remove next to nothing: 2." in text
+    assert "left out because their masks are nearly empty: 2." in text
     assert "All explanations are of one class" in text
     assert "no boxes" in text
     assert "have no labels" in text

@@ -84,8 +84,8 @@ method
   --model.path_steps K          positions on the integration path [2]
   --model.path KIND             scaled (as published) or [threshold] (removes
                                 the lowest mask cells first)
-  --model.levels N              score masks rounded to steps of 1/N: rounding
-                                errors then do not grow; 0: never [32]
+  --model.levels N              round masks to steps of 1/N, so that rounding
+                                errors do not grow; 0: never [32]
   --model.average BOOL          return the weighted mean of all iterations'
                                 masks, not the last mask [true]
   --model.l1 X                  weight of the removed area [10.0]
@@ -125,7 +125,7 @@ output
   --dry_run                     explain one batch, write nothing, estimate time
                                 and disk space of the run
   --print_config                print the settings as YAML and exit
-  --help_all                    every setting there is, from the code itself
+  --help_all                    list every setting, from the code itself
                                 (takes a few seconds)
 """
 
@@ -133,10 +133,11 @@ SANITY_HELP = """\
 usage: igos-pl sanity [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
 
 Check that masks depend on the network's weights and on the class that they
-explain. Some images are explained by the network, and again with random
-weights in more and more of its layers. Masks of another class, of another seed
-and of another image, and edge detectors are compared as well. The network must
-be a classifier. docs/sanity.md says what the numbers mean and what they do not.
+explain. The command explains some images, and explains them again with random
+weights in more and more layers of the network. It also compares each mask with
+masks of another class, another seed and another image, and with edge detectors.
+The network must be a classifier. docs/sanity.md says what the numbers mean and
+what they do not mean.
 
   --images N                    images, evenly spread over the data [8]
   --steps N                     steps from one random layer to all [8]
@@ -159,7 +160,7 @@ stopped. docs/evaluation.md describes the files. Defaults are in brackets.
   SALIENCY                      a folder with a .npy, .npz or grey .png file for
                                 each image; or an .npz or .h5 file with an entry
                                 for each image. Entries have the images' names,
-                                with or without their endings. High values are
+                                with or without their endings. High values mean
                                 important
   --name METHOD                 the method that made the maps: grad-cam, ...
                                 [imported]
@@ -172,7 +173,7 @@ stopped. docs/evaluation.md describes the files. Defaults are in brackets.
                                 whole image, where the input is cropped
   --model.baseline KIND         of the curves: [blur], black, mean, noise
   --model.metrics BOOL          deletion and insertion curves [true]
-  --model.network.top_k N       several maps of an image belong to the N best
+  --model.network.top_k N       the maps of an image belong to its N best
                                 classes, in this order [1]
 """
 
@@ -180,17 +181,18 @@ EVALUATE_HELP = """\
 usage: igos-pl evaluate RUN --metrics NAME,NAME,... [--cells N] [--samples N]
                         [--csv FILE] [-c FILE.yaml ...] [--KEY VALUE ...]
 
-Judge the masks of a result, of igos_pl or imported. The network and the data
-come from RUN/config.yaml; --KEY VALUE overrides its settings. The figures are
-in RUN/evaluation.h5, and igos-pl info RUN --csv FILE writes them beside the
-other columns. Running the same command again continues where it stopped.
+Judge the masks of a result, whether igos_pl optimised or imported them. The
+network and the data come from RUN/config.yaml; --KEY VALUE overrides its
+settings. The values are in RUN/evaluation.h5, and igos-pl info RUN --csv FILE
+writes them as further columns. Running the same command again continues where
+it stopped.
 
   --metrics NAMES               metrics, separated by commas, some with a
                                 baseline: deletion_insertion:black,road
   --metrics help                list all metrics
   --cells N                     judge all masks in N x N cells, so that methods
                                 of different resolution are judged alike
-  --samples N                   how often infidelity, mufidelity and sensitivity
-                                sample
-  --csv FILE                    write the table of means as CSV, too
+  --samples N                   samples of each explanation for infidelity,
+                                mufidelity and sensitivity
+  --csv FILE                    also write the table of means as CSV
 """

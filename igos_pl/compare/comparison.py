@@ -168,8 +168,8 @@ def _remarks(settings: dict[str, list[str]]) -> list[str]:
     remarks = []
     if any(key in settings for key in settings if key == "network" or key.startswith("network.")):
         remarks.append(
-            "The results are of different networks, or of one with different settings: scores, deletion and"
-            " insertion differ for this reason, too"
+            "The results have different networks, or one network with different settings. This changes"
+            " scores, deletion and insertion, too"
         )
     if "baseline" in settings:
         kinds = ", ".join(settings["baseline"])
@@ -182,7 +182,7 @@ def _remarks(settings: dict[str, list[str]]) -> list[str]:
 def _nothing_shared(results: Sequence[MaskFile], names: Sequence[str], pairing: Pairing) -> str:
     counts = ", ".join(f"{name}: {len(result)}" for name, result in zip(names, results, strict=True))
     alone = [found[0] for found in pairing.images_alone if found]
-    example = f". Images of one result alone are, for example, {', '.join(alone)}" if alone else ""
+    example = f". Images that only one result has are, for example, {', '.join(alone)}" if alone else ""
     return (
         f"The results share no explanation of the same image and class (explanations of {counts}){example}."
         " To explain the same classes, use --model.network.targets"

@@ -151,7 +151,9 @@ class LabelMaps(RegionSource):
         """See `RegionSource.labels_of`."""
         name = Path(record.sample_id)
         if ".." in name.parts:
-            raise TargetError(f"{record.sample_id} leads out of {self.root}, so it has no label map there")
+            raise TargetError(
+                f"{record.sample_id} leads out of the folder {self.root}, so it has no label map there"
+            )
         stem = Path(self.root, name.relative_to(name.anchor))
         paths = [path for suffix in _SUFFIXES for path in (stem.with_suffix(suffix), Path(f"{stem}{suffix}"))]
         found = [path for path in paths if path.is_file()]
@@ -200,7 +202,7 @@ def segments_label_map(masks: NDArray[np.bool_] | Tensor) -> NDArray[np.int32]:
     """
     segments = np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks, np.bool_)
     if segments.ndim != 3:
-        raise IgosError(f"masks must have the shape (n, h, w), but has {segments.shape}")
+        raise IgosError(f"masks must have the shape (n, h, w), but have the shape {segments.shape}")
     labels = np.zeros(segments.shape[1:], np.int32)
     for number in np.argsort(-segments.sum((1, 2)), kind="stable").tolist():
         labels[segments[number]] = number + 1

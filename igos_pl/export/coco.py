@@ -117,7 +117,9 @@ class _Ids:
         if self.images is None:
             return int(PurePosixPath(name).stem) if self.numbers else name
         if name not in self.images:
-            raise IgosError(f"The image {name} is not among the annotations")
+            raise IgosError(
+                f"The image {name} is not among the annotations: give the annotations of these images"
+            )
         return self.images[name]
 
     def category(self, explanation: Explanation) -> int:

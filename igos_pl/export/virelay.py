@@ -49,7 +49,8 @@ def write_virelay(rows: Rows, output: Path, advance: Callable[[int], None], imag
     labels = rows.column("label").astype(np.int64)
     if (labels < 0).any():
         raise IgosError(
-            "ViRelAy needs the label of a class for each explanation; some explain something else"
+            "ViRelAy needs explanations of classes, but some of these explain something else: leave them out,"
+            " as with --where 'label>=0'"
         )
     names = dict(zip(labels.tolist(), rows.column("label_name").tolist(), strict=True))
     height, width = (int(side) for side in rows[0].image["input_size"])

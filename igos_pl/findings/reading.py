@@ -94,7 +94,7 @@ def blocks(masks: MaskFile, units: Units) -> Iterator[Block]:
         return
     shape = masks.read("masks", units.rows[:1]).shape[1:]
     if len(shape) != 2:
-        raise IgosError(f"Findings need masks of (s, s) cells, but these have {shape}")
+        raise IgosError(f"Findings need masks of the shape (s, s), but these have the shape {shape}")
     down, across = map(pooling, shape)
     size = max(1, _BLOCK_CELLS // math.prod(shape))
     for start in range(0, len(units), size):

@@ -104,11 +104,11 @@ def _notes(units: Units, shares: Shares, sample: NDArray[np.int64], faint: int) 
     if units.failed:
         notes.append(f"Explanations left out because their objective was not finite: {units.failed:,}.")
     if faint:
-        notes.append(f"Explanations left out because their masks remove next to nothing: {faint:,}.")
+        notes.append(f"Explanations left out because their masks are nearly empty: {faint:,}.")
     if units.left_out:
         notes.append(
             "Explanations left out because their image has another one of the same class:"
-            f" {units.left_out:,}. The first object counts, with its best start."
+            f" {units.left_out:,}. Only the best start of the first object counts."
         )
     if len(units.names) == 1:
         notes.append("All explanations are of one class, so there are no others to compare its places with.")
@@ -124,8 +124,8 @@ def _notes(units: Units, shares: Shares, sample: NDArray[np.int64], faint: int) 
     in_large = int(counts[counts >= FEWEST_MASKS].sum())
     if len(sample) < in_large:
         notes.append(
-            f"Clusters are those of a random sample of {len(sample):,} of {in_large:,} masks; sizes count the"
-            " sample."
+            f"Clusters come from a random sample of {len(sample):,} of {in_large:,} masks. Their"
+            " sizes count the masks of the sample."
         )
     if in_large < len(units):
         notes.append(f"Classes with fewer than {FEWEST_MASKS} images are not clustered.")

@@ -217,8 +217,8 @@ _MEANINGS = {
         f"{_SHORTCUT}"
     ),
     _OFF: (
-        "The box of the object holds less of the saliency than a box of its size would if the saliency were"
-        " the same everywhere. The network recognises these objects by what surrounds them, or the masks are"
+        "The object's box holds less of the saliency than it would hold if the saliency were the same"
+        " everywhere. The network recognises these objects by what surrounds them, or the masks are"
         " poor: look at their insertion and deletion."
     ),
 }

@@ -203,8 +203,8 @@ class Importer(BatchPredictor):
             return proposed.targets
         if not isinstance(self.network, Classifier):
             raise IgosError(
-                f"The saliency maps have labels, but {self.network.name} is no classifier: give the maps of"
-                " each image as one array, in the order of its detections"
+                f"The saliency maps have labels, but {self.network.name} is not a classifier: give the maps"
+                " of each image as one array, in the order of its detections"
             )
         classes = ClassLabels(self.network.class_names)
         image: list[int] = []

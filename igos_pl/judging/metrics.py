@@ -79,7 +79,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "infidelity",
-            "squared error of the saliency as a forecast of the score's fall",
+            "squared error when the saliency predicts the score's fall",
             {"infidelity": LOW},
             sampling.infidelity,
             "mean",
@@ -112,7 +112,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "complexity",
-            "entropy of the cells' shares in the saliency",
+            "entropy of the cells' shares of the saliency",
             {"complexity": LOW},
             maps.complexity,
             library="quantus",

@@ -35,9 +35,11 @@ def sensitivity(rows: Rows) -> dict[str, Tensor]:
             " method. Leave sensitivity out"
         )
     if not isinstance(network, Classifier):
-        raise IgosError(f"sensitivity is for classifiers, but {network.name} is none")
+        raise IgosError(f"sensitivity needs a classifier, but {network.name} is none: leave sensitivity out")
     if (rows.problem.targets.start_cell >= 0).any():
-        raise IgosError("sensitivity is for plain starts, but the run has diverse starts")
+        raise IgosError(
+            "sensitivity needs plain starts, but the run has diverse starts: leave sensitivity out"
+        )
     found = []
     for row in range(len(rows)):
         label = int(rows.problem.targets.label[row])

@@ -243,7 +243,7 @@ def open_maps(path: str | Path) -> SaliencyMaps:
         return Hdf5Maps(path)
     if path.suffix.lower() == ".npz":
         return ArchiveOfMaps(path)
-    raise IgosError(f"{path} holds no saliency maps that can be read: give {_FORMATS}")
+    raise IgosError(f"{path} is not a file of saliency maps that igos_pl can read: give {_FORMATS}")
 
 
 def _as_maps(found: Array | dict[str, Array]) -> Maps:

@@ -103,7 +103,7 @@ def _main(path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: i
         "images from": value("data.root"),
         "images": f"{images:,}",
         "explanations": f"{count:,}",
-        "computing time": f"{_duration(total)} ({total / count:.2g} s each)" if count else "",
+        "computing time": f"{_duration(total)} ({_duration(total / count)} each)" if count else "",
         "device": value("device"),
         "versions": ", ".join(
             f"{name} {value(name)}" for name in ("igos_pl", "torch", "torchvision") if value(name)
@@ -121,13 +121,13 @@ def _warnings(path: Path, numbers: Numbers, images: int) -> list[str]:
         if run.expected_path.is_file() and (missing := len(run.missing())):
             warnings.append(
                 f"This run is not finished: {missing:,} of {images + missing:,} images have no result yet."
-                " All numbers are of the images that are done. Run the same igos-pl predict to go on, and"
-                " igos-pl report again at the end."
+                " All numbers cover the images that are done. Run the same igos-pl predict command to"
+                " continue, and then igos-pl report again."
             )
         elif not run.is_merged():
             warnings.append(
-                "The run's results are not merged yet. This report reads its segments; igos-pl merge makes"
-                " masks.h5."
+                "The run's results are not merged yet. This report was made from its segments. igos-pl merge"
+                " makes masks.h5."
             )
     if not len(numbers):
         warnings.append("No image has an explanation. The table of failures says why.")

@@ -37,7 +37,7 @@ class ReportFolder:
         self.path = path
         mark = path / _MARK
         if path.exists() and not mark.is_file() and (not path.is_dir() or any(path.iterdir())):
-            raise IgosError(f"{path} is not empty, and not a report: set --output to another folder")
+            raise IgosError(f"{path} contains other files than a report: set --output to another folder")
         try:
             self.digests: dict[str, str] = dict(json.loads(mark.read_bytes())["pictures"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -255,7 +255,9 @@ class SanityChecks(Configurable, LightningModule):
         first = targets.label[targets.number == 0]
         classes = scores.shape[1]
         if classes == 1:
-            raise IgosError(f"{self.network.name} has one class, but igos-pl sanity compares two")
+            raise IgosError(
+                f"{self.network.name} has one class, but igos-pl sanity compares two: use another network"
+            )
         second = scores.scatter(1, first.unsqueeze(1), -1.0).argmax(1)
         steps = [
             1 + key_of(self.explainer.seed, "other class", record.sample_id) % (classes - 1)

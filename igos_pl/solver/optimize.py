@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from igos_pl.checks import check_at_least
+from igos_pl.errors import IgosError
 from igos_pl.solver.objective import Objective
 from igos_pl.solver.regions import Regions
 
@@ -54,9 +55,12 @@ def optimize(
             early they reached it.
         on_iteration: called after each iteration with the number done and the number in all.
         regions: the parts of the masks that are optimised as a whole; single cells by default.
-        levels: evaluate the objective at masks that are rounded to multiples of ``1 / levels``; 0 for no
-            rounding. Differences as small as the rounding errors of two devices would otherwise double with
-            nearly every iteration. The optimiser's own values are not rounded, so small steps add up.
+        levels: round the masks to multiples of ``1 / levels`` after each iteration; 0 for no rounding.
+            Differences as small as the rounding errors of two devices would otherwise double with nearly
+            every iteration.
+
+    Raises:
+        IgosError: if rounding undoes the whole first step of a row.
     """
     check_at_least("iterations", iterations, 1)
     failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
@@ -64,15 +68,12 @@ def optimize(
     product = _cells(masks.detach(), regions).prod(1)
     iteration = 0
 
-    def rounded(values: Tensor) -> Tensor:
-        return (values * levels).round() / levels if levels else values
-
     def closure(rows: Tensor | None = None) -> Tensor:
         nonlocal failed
         if rows is not None:
             some = None if regions is None else regions.select(rows)
-            return objective.value(_cells(rounded(masks.detach()[rows]), some), rows)
-        values, gradient = objective.value_and_gradient(_cells(rounded(masks.detach()), regions), iteration)
+            return objective.value(_cells(masks.detach()[rows], some), rows)
+        values, gradient = objective.value_and_gradient(_cells(masks.detach(), regions), iteration)
         gradient = gradient if regions is None else regions.summed(gradient)
         bad = ~(values.isfinite() & gradient.flatten(1).isfinite().all(1))
         failed = failed | bad
@@ -83,12 +84,27 @@ def optimize(
         before = masks.detach().clone()
         losses = optimizer.step(closure)  # type: ignore[arg-type, assignment]
         with torch.no_grad():
-            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, masks.clamp(0, 1)))
-            moved = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
-            product = torch.where(failed.reshape(-1, 1, 1), product, moved)
+            moved = masks.clamp(0, 1)
+            if levels:
+                exact, moved = moved, (moved * levels).round() / levels
+                if iteration == 0:
+                    _check_step(before, exact, moved, levels)
+            masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, moved))
+            latest = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
+            product = torch.where(failed.reshape(-1, 1, 1), product, latest)
         if on_iteration is not None:
             on_iteration(iteration + 1, iterations)
     return Solution(product, losses, failed)
+
+
+def _check_step(before: Tensor, exact: Tensor, rounded: Tensor, levels: int) -> None:
+    """Raise if rounding undoes the whole step of a row: its mask would never change."""
+    stepped, kept = ((before != after).flatten(1).any(1) for after in (exact, rounded))
+    if bool((stepped & ~kept).any()):
+        raise IgosError(
+            f"levels is {levels}, but the optimiser's first step is smaller than {0.5 / levels:g} in every"
+            " cell, so rounding undoes it: set levels to 0, or a larger step"
+        )
 
 
 def _cells(values: Tensor, regions: Regions | None) -> Tensor:
