@@ -172,7 +172,7 @@ def test_maps_in_files(tmp_path: Path) -> None:
     with pytest.raises(IgosError, match="does not exist"):
         open_maps(tmp_path / "none")
     (tmp_path / "x.txt").write_text("")
-    with pytest.raises(IgosError, match="no saliency maps that can be read"):
+    with pytest.raises(IgosError, match="not a file of saliency maps that igos_pl can read"):
         open_maps(tmp_path / "x.txt")
 
 

@@ -313,7 +313,7 @@ def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     write_run(tmp_path / "run", invented(1))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(IgosError, match="not empty"):
+    with pytest.raises(IgosError, match="other files than a report"):
         write_report(tmp_path / "run", tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from igos_pl.checks import check_at_least
-from igos_pl.errors import IgosError
 from igos_pl.solver.objective import Objective
 from igos_pl.solver.regions import Regions
 
@@ -57,10 +56,7 @@ def optimize(
         regions: the parts of the masks that are optimised as a whole; single cells by default.
         levels: round the masks to multiples of ``1 / levels`` after each iteration; 0 for no rounding.
             Differences as small as the rounding errors of two devices would otherwise double with nearly
-            every iteration.
-
-    Raises:
-        IgosError: if rounding undoes the whole first step of a row.
+            every iteration. A step that is too small in all cells of a row is kept as it is.
     """
     check_at_least("iterations", iterations, 1)
     failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
@@ -86,9 +82,7 @@ def optimize(
         with torch.no_grad():
             moved = masks.clamp(0, 1)
             if levels:
-                exact, moved = moved, (moved * levels).round() / levels
-                if iteration == 0:
-                    _check_step(before, exact, moved, levels)
+                moved = _rounded(before, moved, levels)
             masks.copy_(torch.where(failed.reshape(-1, 1, 1, 1), before, moved))
             latest = product.lerp(_cells(masks, regions).prod(1), 2 / (iteration + 2) if average else 1.0)
             product = torch.where(failed.reshape(-1, 1, 1), product, latest)
@@ -97,14 +91,10 @@ def optimize(
     return Solution(product, losses, failed)
 
 
-def _check_step(before: Tensor, exact: Tensor, rounded: Tensor, levels: int) -> None:
-    """Raise if rounding undoes the whole step of a row: its mask would never change."""
-    stepped, kept = ((before != after).flatten(1).any(1) for after in (exact, rounded))
-    if bool((stepped & ~kept).any()):
-        raise IgosError(
-            f"levels is {levels}, but the optimiser's first step is smaller than {0.5 / levels:g} in every"
-            " cell, so rounding undoes it: set levels to 0, or a larger step"
-        )
+def _rounded(before: Tensor, after: Tensor, levels: int) -> Tensor:
+    """The masks ``(R, M, s, s)`` after a step, rounded, but where rounding would undo a row's whole step."""
+    small = (after - before).abs().flatten(1).amax(1) < 0.5 / levels
+    return torch.where(small.reshape(-1, 1, 1, 1), after, (after * levels).round() / levels)
 
 
 def _cells(values: Tensor, regions: Regions | None) -> Tensor:
