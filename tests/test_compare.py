@@ -223,6 +223,7 @@ def test_the_command_prints_tables_and_writes_files(
     assert "4 shared explanations of 4 images" in said
     assert re.search(r"insertion \(high is good\) +0.500 +0.600 +\+0.100 +\+0.100 to \+0.100", said)
     assert "rank correlation" in said
+    assert "\\n" not in said
     rows = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8")))
     assert [row["sample_id"] for row in rows] == IDS
     assert rows[0]["insertion two <b>.h5"] == "0.6"

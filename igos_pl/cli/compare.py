@@ -97,7 +97,8 @@ def _print(found: Comparison, console: Console) -> None:
     if unknown := unknown_agreements(found):
         say(f"{unknown:,} explanations are left out there: a mask has the same value everywhere")
     if found.settings:
-        say("\nsettings that differ")
+        say()
+        say("settings that differ")
         for key, values in list(found.settings.items())[:_SETTINGS]:
             say(f"  {key}: {' | '.join(values)}")
         if len(found.settings) > _SETTINGS:
