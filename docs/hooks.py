@@ -34,11 +34,6 @@ _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
-def on_config(config: MkDocsConfig) -> None:
-    """Leave out the pages of the navigation that do not exist yet."""
-    config.nav = [entry for entry in map(_existing, config.nav or []) if entry]
-
-
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages whose source lies elsewhere."""
     for page, source in SOURCES.items():
@@ -73,16 +68,6 @@ def on_page_content(content: str, **_: Any) -> str:
         return convert(html.unescape(found[2]), display=display)
 
     return _FORMULA.sub(formula, content)
-
-
-def _existing(entry: Any) -> Any:
-    """An entry of the navigation without pages that do not exist; None if nothing is left."""
-    if isinstance(entry, str):
-        return entry if entry in SOURCES or (ROOT / "docs" / entry).exists() else None
-    if isinstance(entry, list):
-        return [kept for kept in map(_existing, entry) if kept]
-    kept = {title: _existing(child) for title, child in entry.items()}
-    return {title: child for title, child in kept.items() if child} or None
 
 
 def _notebook(notebook: dict[str, Any], files: Files, config: MkDocsConfig) -> str:

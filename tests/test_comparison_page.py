@@ -12,7 +12,6 @@ import adapters
 import numpy as np
 import pages
 import pytest
-import pytorch_lightning
 import tiny
 import torch
 import torch.nn.functional as F
@@ -68,15 +67,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     attribute = partialmethod(captum_attr.IntegratedGradients.attribute, n_steps=3)
     quick = type("IntegratedGradients", (captum_attr.IntegratedGradients,), {"attribute": attribute})
     monkeypatch.setattr(captum_attr, "IntegratedGradients", quick)
-    cpu = partial(
-        pytorch_lightning.Trainer,
-        accelerator="cpu",
-        max_epochs=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    monkeypatch.setattr(pytorch_lightning, "Trainer", cpu)
+    tiny.make_trainers_quick(monkeypatch)
     return tmp_path
 
 

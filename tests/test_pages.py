@@ -124,15 +124,7 @@ def quick(place: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("explain", "Explainer", "ExplainCallback"):
         settings = {key: value for key, value in QUICK.items() if key != "mask_size"}
         monkeypatch.setattr(igos_pl, name, partial(getattr(igos_pl, name), **settings), raising=False)
-    cpu = partial(
-        pytorch_lightning.Trainer,
-        accelerator="cpu",
-        max_epochs=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    monkeypatch.setattr(pytorch_lightning, "Trainer", cpu)
+    tiny.make_trainers_quick(monkeypatch)
 
 
 @pytest.mark.filterwarnings("ignore:.*many workers.*")

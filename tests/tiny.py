@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning
 import torch
 from PIL import Image
 from pytorch_lightning import Trainer
@@ -155,6 +157,19 @@ def quiet_trainer(folder: Path, **options: Any) -> Trainer:
         "enable_progress_bar": False,
     }
     return Trainer(default_root_dir=folder, accelerator="cpu", **{**quiet, **options})
+
+
+def make_trainers_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the trainers of pages train one epoch on the CPU and write nothing by themselves."""
+    quick = partial(
+        pytorch_lightning.Trainer,
+        accelerator="cpu",
+        max_epochs=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    monkeypatch.setattr(pytorch_lightning, "Trainer", quick)
 
 
 class Items(Dataset[Any]):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from igos_pl.errors import IgosError
-from igos_pl.findings import find
+from igos_pl.findings import Cluster, Confusion, Finding, find
 from igos_pl.store import MaskFile
 
 
@@ -15,17 +14,16 @@ class Seen:
     """The findings of a run, as `igos_pl.findings.Findings` has them.
 
     Attributes:
-        findings: statements about classes: ``kind``, ``title``, ``meaning``, ``certainty``, ``class_name``,
-            ``rows``, ``value``.
-        clusters: masks of a class that are alike: ``class_name``, ``size``, ``rows``, ``mean_mask``.
-        confusions: wrong predictions: ``sample_id``, ``predicted_row``, ``true_row``.
+        findings: statements about classes.
+        clusters: masks of a class that are alike.
+        confusions: wrong predictions.
         notes: what was sampled or left out.
         computed: whether the findings were looked for.
     """
 
-    findings: list[Any] = field(default_factory=list)
-    clusters: list[Any] = field(default_factory=list)
-    confusions: list[Any] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    clusters: list[Cluster] = field(default_factory=list)
+    confusions: list[Confusion] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     computed: bool = True
 
