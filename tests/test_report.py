@@ -248,6 +248,25 @@ def test_a_run_that_goes_on_is_said_to(tmp_path: Path) -> None:
     assert write_report(tmp_path, tmp_path / "report").warnings == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["findings", "report", "figure --style heatmap --output {0}.svg", "export --to png --output {0}"],
+)
+def test_every_command_says_that_a_run_is_unfinished(tmp_path: Path, command: str, capsys: Any) -> None:
+    told = (
+        "This run is not finished: 3 of 8 images have no result yet, and are left out here. To continue,"
+        " repeat the command that started the run, and then igos-pl "
+    )
+    run = write_run(tmp_path / "run", invented(5))
+    name, *options = command.format(tmp_path / "out").split()
+    run.expect([f"folder/{n:05}.jpg" for n in range(8)])
+    assert main([name, str(run.path), *options]) == 0
+    assert capsys.readouterr().out.count(f"{told}{name}.") == 1
+    run.expect([f"folder/{n:05}.jpg" for n in range(5)])
+    assert main([name, str(run.path), *options, *(["--overwrite"] if options else [])]) == 0
+    assert "not finished" not in capsys.readouterr().out
+
+
 def test_failures_only(tmp_path: Path) -> None:
     write_run(tmp_path, invented(0), failures=3)
     report = write_report(tmp_path, tmp_path / "report")

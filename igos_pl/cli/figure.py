@@ -9,7 +9,7 @@ from igos_pl.checks import check_choice
 from igos_pl.cli.choosing import chosen, refuse_existing
 from igos_pl.cli.options import FIRST
 from igos_pl.cli.summary import counted
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
 
 KINDS = ("pdf", "svg", "png")
@@ -41,6 +41,8 @@ def print_figure(options: argparse.Namespace) -> None:
         whole = len(masks)
     with publishing(output) as temporary:
         save(figure, temporary, kind)
+    if told := unfinished(options.run, "igos-pl figure"):
+        print(told)
     width, height = figure.get_size_inches()
     print(
         f"{len(rows):,} of {counted(whole, 'explanation')} are in {output}"
