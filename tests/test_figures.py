@@ -104,6 +104,17 @@ def test_a_number_of_columns_fits() -> None:
     )
 
 
+@pytest.mark.parametrize(("columns", "width"), [(None, None), (2, 14)])
+def test_curves_of_several_rows_line_up(columns: int | None, width: float | None) -> None:
+    shapes = [(60, 40), (40, 60), (640, 100), (50, 50), (20, 60)]
+    explanations = [explanation(*shape) for shape in shapes]
+    figure = drawn(*explanations, style="curves", columns=columns, width=width)
+    curves = inches(figure)[2 : 3 * len(shapes) : 3]
+    across = columns or 1
+    assert len({round(left, 3) for left, *_ in curves}) == across
+    assert len({round(bottom, 3) for _, bottom, *_ in curves}) == -(-len(shapes) // across)
+
+
 def test_image_and_saliency_of_one_explanation_have_one_size() -> None:
     for shape in SHAPES:
         (_, _, *one), (_, _, *other), *_ = inches(drawn(explanation(*shape), style="pair"))

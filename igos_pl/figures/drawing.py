@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
-from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, tiled
+from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, lined_up
 from igos_pl.figures.lettering import no_glyph_warnings, write
 from igos_pl.figures.panels import PANELS, Look
 from igos_pl.figures.subjects import Picture, Subject, baseline_of
@@ -111,7 +111,7 @@ def draw(
         Subject.of(one, picture, pixels, style not in _WITHOUT_IMAGE)
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
-    tiles = [tiled(one.aspect, *shape, height, room) for one in subjects]
+    tiles = lined_up([one.aspect for one in subjects], *shape, height, room)
     places, across, down = flow(tiles, room, columns)
     across = max(across, _LEAST_WIDTH)
     canvas = _Canvas((across + 2 * MARGIN, down + FOOTER + MARGIN), dpi)
