@@ -31,6 +31,7 @@ def print_figure(options: argparse.Namespace) -> None:
         if everything:
             rows = rows[:FIRST]
         from igos_pl.figures import draw, save  # torch and matplotlib are slow to import
+        from igos_pl.figures.drawing import FAINT, faint
         from igos_pl.figures.subjects import moved
 
         found = [moved(explanation, options.images) for explanation in rows]
@@ -43,6 +44,12 @@ def print_figure(options: argparse.Namespace) -> None:
         save(figure, temporary, kind)
     if told := unfinished(options.run, "igos-pl figure"):
         print(told)
+    if hardly_seen := sum(faint(found, options.style, options.scale)):
+        print(
+            f"{counted(hardly_seen, 'mask')} can hardly be seen beside the others: the largest saliency is"
+            f" below {FAINT:.0%} of the figure's, and the caption says so. --scale each gives each mask its"
+            " own colours"
+        )
     width, height = figure.get_size_inches()
     print(
         f"{len(rows):,} of {counted(whole, 'explanation')} are in {output}"
