@@ -109,7 +109,7 @@ def _main(path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: i
             f"{name} {value(name)}" for name in ("igos_pl", "torch", "torchvision") if value(name)
         ),
         "results": _said(path),
-        "results written": value("created"),
+        "results written": _written(path) or value("created"),
     }
     return {key: text for key, text in found.items() if text}
 
@@ -131,6 +131,14 @@ def _warnings(path: Path, numbers: Numbers) -> list[str]:
             " said about how faithful the masks are."
         )
     return warnings
+
+
+def _written(path: Path) -> str:
+    """When the last segment of a run's folder was written; empty for a file, which says it itself."""
+    if not path.is_dir():
+        return ""
+    times = [segment.created for segment in RunFolder(path).published().indexes]
+    return max(times).isoformat(timespec="seconds") if times else ""
 
 
 def _said(value: Any) -> str:
