@@ -29,17 +29,7 @@ from igos_pl.store.seals import check_seal
 
 NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return tiny.write_pictures(tmp_path / "photos", NAMES)
+pytestmark = [pytest.mark.usefixtures("apart"), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture
