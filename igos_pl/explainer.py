@@ -17,18 +17,14 @@ from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.regions import RegionSource
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
-from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES, adaptive_curves
+from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES
 from igos_pl.evaluation.columns import (
     explanation_columns,
     joined,
     with_diversity,
 )
-from igos_pl.evaluation.deletion_insertion import (
-    CURVE_STEPS,
-    curve_cells,
-    deletion_insertion_curves,
-    removal_counts,
-)
+from igos_pl.evaluation.curves import CURVE_KINDS, measured_curves
+from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, curve_cells
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor, row_keys
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
@@ -43,9 +39,6 @@ from igos_pl.solver.starts import Start
 
 # The most mask pixels that are optimised together. This bounds the memory for images with many targets.
 _PIXELS_AT_ONCE = 1 << 24
-
-
-CURVE_KINDS = ("adaptive", "full")
 
 
 class Explainer(BatchPredictor):
@@ -234,13 +227,9 @@ class Explainer(BatchPredictor):
             problem.regions,
             self.levels,
         )
-        scored_masks = (self.network, problem, solution.masks)
+        kind = self.curves if self.metrics else None
         told = partial(tell, CURVES)
-        if self.metrics and self.curves == "adaptive":
-            curves = adaptive_curves(*scored_masks, cells, micro_batches, told)
-        else:
-            counts = removal_counts(cells) if self.metrics else cells.new_zeros(len(cells), 1)
-            curves = deletion_insertion_curves(*scored_masks, counts, micro_batches, told)
+        curves = measured_curves(kind, self.network, problem, solution.masks, cells, micro_batches, told)
         return explanation_columns(
             targets,
             batch,

@@ -19,6 +19,19 @@ for _name in ("tiny", "pages", "adapters", "dense_adapters", "results", "report_
     _spec.loader.exec_module(sys.modules[_name])
 
 
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written to relative paths lands in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder with different pictures, which the test's module lists in ``NAMES``."""
+    folder: Path = sys.modules["tiny"].write_pictures(tmp_path / "photos", request.module.NAMES)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def few_threads() -> Iterator[None]:
     """One thread for tiny tensors: more of them only wait for each other."""

@@ -35,18 +35,7 @@ from igos_pl.store.seals import read_head, seal
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
 NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written to relative paths lands in the test's own folder."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return tiny.write_pictures(tmp_path / "photos", NAMES)
+pytestmark = [pytest.mark.usefixtures("apart"), pytest.mark.filterwarnings("ignore")]
 
 
 def words(photos: Path, *more: str) -> list[str]:

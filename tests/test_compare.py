@@ -17,11 +17,14 @@ import results
 import tiny
 from rich.console import Console
 
+from igos_pl.cli.compare import _print
 from igos_pl.cli.main import main
 from igos_pl.compare import Comparison, compare
 from igos_pl.compare.agreement import agreement, rank_correlation, top_overlap
 from igos_pl.compare.comparison import paired_difference
+from igos_pl.compare.page import page
 from igos_pl.compare.pairing import pair
+from igos_pl.compare.words import settings_in_some
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import pooled
 from igos_pl.errors import IgosError
@@ -167,6 +170,26 @@ def test_a_comparison(opened: Any) -> None:
     assert found.agreements[0, 1].shape == (4, 3)
 
 
+def test_settings_that_only_some_results_have_are_one_line(opened: Any) -> None:
+    settings = {
+        "one": {"l1": 10.0, "l2": 80.0},
+        "other": {"l1": 10.0, "seed": 1},
+        "map": {"negative": "zero"},
+    }
+    names = list(settings)
+    results = [opened(name, IDS, attributes=settings[name]) for name in names]
+    two = compare([results[0], results[2]], ["one", "map"])
+    assert two.settings == {}
+    assert settings_in_some(two) == ["only in one: l1, l2", "only in map: negative"]
+    three = compare(results, names)
+    assert three.settings == {"seed": ["63", "1", "63"]}
+    assert settings_in_some(three) == ["only in one: l2", "only in one, other: l1", "only in map: negative"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    _print(two, console)
+    assert "settings that differ\n  only in one: l1, l2\n  only in map: negative" in console.export_text()
+    assert '<p class="name">only in map: negative</p>' in page(results, three)[0]
+
+
 def test_other_networks_and_baselines_are_told(opened: Any) -> None:
     attributes = {"network.name": "Other", "baseline": "black"}
     found = compare([opened("one", IDS), opened("other", IDS, attributes=attributes)], ["one", "other"])
@@ -281,8 +304,6 @@ def test_three_results(opened: Any) -> None:
     assert set(found.agreements) == {(0, 1), (0, 2), (1, 2)}
     assert found.difference("insertion", 2).mean == 0
     console = Console(width=200, record=True, file=io.StringIO())
-    from igos_pl.cli.compare import _print
-
     _print(found, console)
     text = console.export_text()
     assert "three - one" in text

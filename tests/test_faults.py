@@ -36,17 +36,7 @@ from igos_pl.store.seals import read_head, seal
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return tiny.write_pictures(tmp_path / "photos", NAMES)
+pytestmark = [pytest.mark.usefixtures("apart"), pytest.mark.filterwarnings("ignore")]
 
 
 def predict(*more: str, module: str = "tiny.TinyNet") -> int:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import results
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from igos_pl import draw
+from igos_pl.cli.main import main
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
 from igos_pl.figures import STYLES, lettering, save
@@ -104,6 +106,17 @@ def test_a_number_of_columns_fits() -> None:
     )
 
 
+@pytest.mark.parametrize(("columns", "width"), [(None, None), (2, 14)])
+def test_curves_of_several_rows_line_up(columns: int | None, width: float | None) -> None:
+    shapes = [(60, 40), (40, 60), (640, 100), (50, 50), (20, 60)]
+    explanations = [explanation(*shape) for shape in shapes]
+    figure = drawn(*explanations, style="curves", columns=columns, width=width)
+    curves = inches(figure)[2 : 3 * len(shapes) : 3]
+    across = columns or 1
+    assert len({round(left, 3) for left, *_ in curves}) == across
+    assert len({round(bottom, 3) for _, bottom, *_ in curves}) == -(-len(shapes) // across)
+
+
 def test_image_and_saliency_of_one_explanation_have_one_size() -> None:
     for shape in SHAPES:
         (_, _, *one), (_, _, *other), *_ = inches(drawn(explanation(*shape), style="pair"))
@@ -156,6 +169,37 @@ def test_captions_say_what_and_how() -> None:
     assert label == r"$x$ \x1b[1m\n 0.75"
     assert "…" in name
     assert name.endswith("end.png, start 3")
+
+
+def test_faint_masks_beside_strong_ones_are_said_to_be() -> None:
+    def peaked(saliency: float) -> Explanation:
+        masks = np.ones((4, 4), np.float32)
+        masks[:2, :2] = 1 - saliency
+        return explanation(masks=masks)
+
+    def said(*saliencies: float, **options: Any) -> list[str]:
+        figure = drawn(*map(peaked, saliencies), **{"style": "overlay", **options})
+        return [text for text in texts(figure) if "saliency up to" in text]
+
+    assert said(0.7, 0.09, 0.3, 0.01) == ["faint: saliency up to 0.09", "faint: saliency up to 0.01"]
+    assert said(0.7, 0.3) == []
+    assert said(0.09, 0.01) == []  # all are nearly empty, with any scale
+    assert said(0.7, 0.09, style="masked") == []
+    assert said(0.7, 0.09, scale="each") == ["saliency up to 0.70", "saliency up to 0.09"]
+
+
+def test_the_command_says_how_to_see_faint_masks(tmp_path: Path, capsys: Any) -> None:
+    masks = np.ones((3, 4, 4), np.float32)
+    masks[:, 0, 0] = 0.3, 0.95, 0.97
+    run = results.write_result(tmp_path / "run.h5", ["a.png", "b.png", "c.png"], masks=masks)
+    output = str(tmp_path / "figure.svg")
+    assert main(["figure", str(run), "--style", "heatmap", "--output", output]) == 0
+    said = capsys.readouterr().out
+    assert "2 masks can hardly be seen beside the others" in said
+    assert "--scale each" in said
+    again = ["figure", str(run), "--style", "heatmap", "--output", output, "--overwrite", "--scale", "each"]
+    assert main(again) == 0
+    assert "hardly" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("scale", ["shared", "each"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import results
 import tiny
 from PIL import Image
 
@@ -28,17 +29,7 @@ from igos_pl.store.seals import check_seal
 
 NAMES = ["a.png", "b/c.jpg", "d.png", "e.png"]
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return tiny.write_pictures(tmp_path / "photos", NAMES)
+pytestmark = [pytest.mark.usefixtures("apart"), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture
@@ -343,6 +334,18 @@ def test_bad_words_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "import maps", "evaluate run.h5 --metrics=road", "sanity"])
+@pytest.mark.parametrize("setting", ["--data.bach_size=2", "--data.batch_size=two"])
+def test_errors_point_to_the_command_that_was_run(
+    photos: Path, maps: Path, command: str, setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.write_result(Path("run.h5"), NAMES)
+    name, *words = command.split()
+    where = [] if name == "evaluate" else [f"--data.root={photos}", "--output=other"]
+    assert main([name, *words, *where, setting]) == 2
+    assert f"\n  igos-pl {name} --help says more\n" in capsys.readouterr().err
 
 
 def test_help_lists_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:

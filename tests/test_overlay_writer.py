@@ -20,11 +20,6 @@ NAMES = ["b/owl.jpg", "cat.jpg", "cat.png", "dog & cow.png"]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return tiny.write_pictures(tmp_path / "photos", NAMES)
-
-
 def predict(photos: Path, count: int, limit: int | None = None, **choice: Any) -> list[str]:
     """Explain the photos; returns the pictures' names."""
     run = photos.parent / "run"

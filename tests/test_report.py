@@ -19,7 +19,7 @@ from igos_pl.cli.main import main
 from igos_pl.data.geometry import Frame
 from igos_pl.errors import IgosError
 from igos_pl.report.choice import choose
-from igos_pl.report.curves import AXIS, mean_curves, on_axis
+from igos_pl.report.curves import AXIS, MeanCurve, mean_curves, on_axis
 from igos_pl.report.findings import Seen
 from igos_pl.report.numbers import Numbers, means_by_class, means_of
 from igos_pl.report.pictures import _blur, saliency_on_picture
@@ -71,6 +71,22 @@ def test_the_band_counts_each_image_once(tmp_path: Path) -> None:
         np.testing.assert_allclose(one, two, atol=1e-9)
     first = on_axis(columns["insertion_curve"])
     np.testing.assert_allclose(found[0][1], 1.96 * first.std(0, ddof=1) / np.sqrt(40), atol=1e-6)
+
+
+def test_bands_stay_where_scores_are(tmp_path: Path) -> None:
+    columns = invented(3)
+    columns["insertion_curve"] = np.array([[0.0] * 21, [0.05] * 21, [0.9] * 21], np.float32)
+    columns["deletion_curve"] = 1 - columns["insertion_curve"]
+    write_run(tmp_path, columns)
+    write_report(tmp_path, tmp_path / "report")
+    curves = data_of(tmp_path / "report", "summary")["curves"]["all"]
+    for kind, mean in (("insertion", 0.3167), ("deletion", 0.6833)):
+        half = curves[kind]["half"][5]
+        assert half > 0.5
+        assert curves[kind]["low"][5] == pytest.approx(max(0, mean - half), abs=2e-4)
+        assert curves[kind]["high"][5] == pytest.approx(min(1, mean + half), abs=2e-4)
+    outside = MeanCurve(np.array([1.5, -2.0]), np.array([0.2, 0.2]), 2)  # scores of a network of one's own
+    assert [end.tolist() for end in outside.band()] == [[1.3, -2.0], [1.5, -1.8]]
 
 
 def test_means_by_class_are_those_of_its_rows(tmp_path: Path) -> None:
@@ -233,6 +249,20 @@ def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pyt
 _PLACES = r'class="examples" data-places="([\d,]+)"'
 
 
+def test_the_time_of_the_results_is_that_of_the_last_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for hour in (9, 11, 10):
+        monkeypatch.setattr(
+            "igos_pl.store.segments.now", lambda hour=hour: f"2026-05-04T{hour:02}:00:00+00:00"
+        )
+        columns = invented(1)
+        columns["sample_id"][:] = f"{hour}.jpg"
+        write_run(tmp_path, columns)
+    write_report(tmp_path, tmp_path / "report")
+    assert "2026-05-04T11:00:00+00:00" in (tmp_path / "report" / "index.html").read_text("utf-8")
+
+
 # ---- bad input
 
 
@@ -246,6 +276,25 @@ def test_a_run_that_goes_on_is_said_to(tmp_path: Path) -> None:
     assert "not merged" in write_report(tmp_path, tmp_path / "report").warnings[0]
     merge(run)
     assert write_report(tmp_path, tmp_path / "report").warnings == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["findings", "report", "figure --style heatmap --output {0}.svg", "export --to png --output {0}"],
+)
+def test_every_command_says_that_a_run_is_unfinished(tmp_path: Path, command: str, capsys: Any) -> None:
+    told = (
+        "This run is not finished: 3 of 8 images have no result yet, and are left out here. To continue,"
+        " repeat the command that started the run, and then igos-pl "
+    )
+    run = write_run(tmp_path / "run", invented(5))
+    name, *options = command.format(tmp_path / "out").split()
+    run.expect([f"folder/{n:05}.jpg" for n in range(8)])
+    assert main([name, str(run.path), *options]) == 0
+    assert capsys.readouterr().out.count(f"{told}{name}.") == 1
+    run.expect([f"folder/{n:05}.jpg" for n in range(5)])
+    assert main([name, str(run.path), *options, *(["--overwrite"] if options else [])]) == 0
+    assert "not finished" not in capsys.readouterr().out
 
 
 def test_failures_only(tmp_path: Path) -> None:

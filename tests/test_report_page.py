@@ -232,6 +232,23 @@ def test_what_is_unfinished_and_what_failed_is_said(read: Any) -> None:
     assert "bad/<b>2</b>.jpg" in page.inner_text("main")
 
 
+def test_legends_have_values_without_a_pointer(read: Any) -> None:
+    page = read().page
+
+    def legends() -> list[str]:
+        return [text.replace("\n", "") for text in page.locator(".charts .u-legend").all_inner_texts()]
+
+    first = legends()
+    assert len(first) == 4
+    assert first[0].startswith("part100 %deletion0.")
+    assert first[1].endswith("allexplanations2,000")
+    page.hover("#curves .u-over")
+    page.wait_for_function("() => document.querySelector('#curves .u-legend').innerText.includes('50 %')")
+    page.hover("h1")
+    page.wait_for_function("() => document.querySelector('#curves .u-legend').innerText.includes('100 %')")
+    assert legends() == first
+
+
 def test_every_control_has_a_name(read: Any) -> None:
     page = read().page
     page.locator("#tiles li a").first.click()

@@ -35,11 +35,6 @@ NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*many workers.*", "ignore:.*TensorBoard.*")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return tiny.write_pictures(tmp_path / "photos", NAMES)
-
-
 def explainer() -> Explainer:
     return Explainer(tiny.tiny_classifier(), mask_size=6, iterations=2)
 

@@ -18,7 +18,7 @@ from igos_pl.cli.choosing import refuse_existing
 from igos_pl.cli.summary import counted
 from igos_pl.compare import Comparison, compare
 from igos_pl.compare.comparison import AGREEMENTS, METRICS
-from igos_pl.compare.words import agreement_rows, counts, metric_rows, unknown_agreements
+from igos_pl.compare.words import agreement_rows, counts, metric_rows, settings_in_some, unknown_agreements
 from igos_pl.data.text import printable
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
@@ -96,13 +96,15 @@ def _print(found: Comparison, console: Console) -> None:
     say("(in brackets: the overlap of two random masks)")
     if unknown := unknown_agreements(found):
         say(f"{unknown:,} explanations are left out there: a mask has the same value everywhere")
-    if found.settings:
+    if found.settings or found.only_in:
         say()
         say("settings that differ")
         for key, values in list(found.settings.items())[:_SETTINGS]:
             say(f"  {key}: {' | '.join(values)}")
         if len(found.settings) > _SETTINGS:
             say(f"  and {len(found.settings) - _SETTINGS} more")
+        for line in settings_in_some(found):
+            say(f"  {line}")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from igos_pl.checks import check_choice
 from igos_pl.cli.choosing import chosen, refuse_existing
 from igos_pl.export import FORMATS, Options, export
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, unfinished
 
 
 def print_export(options: argparse.Namespace) -> None:
@@ -33,4 +33,6 @@ def print_export(options: argparse.Namespace) -> None:
         rows = chosen(options, masks)
         task = progress.add_task("exporting", total=len(rows))
         written = export(rows, options.to, output, how, lambda number: progress.advance(task, number))
+    if told := unfinished(options.run, "igos-pl export"):
+        print(told)
     print(f"{output}: {written}")

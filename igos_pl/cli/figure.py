@@ -9,7 +9,7 @@ from igos_pl.checks import check_choice
 from igos_pl.cli.choosing import chosen, refuse_existing
 from igos_pl.cli.options import FIRST
 from igos_pl.cli.summary import counted
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
 
 KINDS = ("pdf", "svg", "png")
@@ -31,6 +31,7 @@ def print_figure(options: argparse.Namespace) -> None:
         if everything:
             rows = rows[:FIRST]
         from igos_pl.figures import draw, save  # torch and matplotlib are slow to import
+        from igos_pl.figures.drawing import FAINT, faint
         from igos_pl.figures.subjects import moved
 
         found = [moved(explanation, options.images) for explanation in rows]
@@ -41,6 +42,14 @@ def print_figure(options: argparse.Namespace) -> None:
         whole = len(masks)
     with publishing(output) as temporary:
         save(figure, temporary, kind)
+    if told := unfinished(options.run, "igos-pl figure"):
+        print(told)
+    if hardly_seen := sum(faint(found, options.style, options.scale)):
+        print(
+            f"{counted(hardly_seen, 'mask')} can hardly be seen beside the others: the largest saliency is"
+            f" below {FAINT:.0%} of the figure's, and the caption says so. --scale each gives each mask its"
+            " own colours"
+        )
     width, height = figure.get_size_inches()
     print(
         f"{len(rows):,} of {counted(whole, 'explanation')} are in {output}"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from igos_pl.data.text import printable
 from igos_pl.findings import Findings, find
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, unfinished
 
 _SHOWN = 20  # wrong predictions, and classes with clusters
 
 
 def print_findings(path: Path) -> None:
-    """Print findings, clusters, wrong predictions and notes.
+    """Print whether the run is unfinished, and findings, clusters, wrong predictions and notes.
 
     Args:
         path: a merged file, a segment, or a run's folder.
@@ -28,6 +28,8 @@ def print_findings(path: Path) -> None:
         names = masks[shown].column("label_name").tolist()
         first = [one.rows[0] for one in found.findings] + [one.rows[0] for one in found.clusters]
         example = dict(zip(first, masks[first].column("sample_id").tolist(), strict=True))
+    if told := unfinished(path, "igos-pl findings"):
+        print(told)
     print(*map(printable, _lines(found, names, example)), sep="\n")
 
 

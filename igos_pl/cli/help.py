@@ -183,9 +183,9 @@ usage: igos-pl evaluate RUN --metrics NAME,NAME,... [--cells N] [--samples N]
 
 Judge the masks of a result, whether igos_pl optimised or imported them. The
 network and the data come from RUN/config.yaml; --KEY VALUE overrides its
-settings. The values are in RUN/evaluation.h5, and igos-pl info RUN --csv FILE
-writes them as further columns. Running the same command again continues where
-it stopped.
+settings, which igos-pl predict --help lists. The values are in
+RUN/evaluation.h5, and igos-pl info RUN --csv FILE writes them as further
+columns. Running the same command again continues where it stopped.
 
   --metrics NAMES               metrics, separated by commas, some with a
                                 baseline: deletion_insertion:black,road

@@ -107,11 +107,12 @@ def refused(error: Exception) -> IgosError:
     )
 
 
-def explained(message: str, options: Collection[str] = ()) -> str:
+def explained(message: str, command: str, options: Collection[str] = ()) -> str:
     """An argument parser's message as a sentence: which setting is wrong, and what was probably meant.
 
     Args:
         message: the message of jsonargparse.
+        command: whose settings they are, as in ``predict``.
         options: the options that the parser knows, such as ``--model.seed``.
     """
     missing = re.search(r"required: (\w+)$", message, re.MULTILINE)
@@ -127,7 +128,7 @@ def explained(message: str, options: Collection[str] = ()) -> str:
         or _unknown_class(inner, setting)
         or _shortened(inner, setting)
     )
-    return f"{said}\n  igos-pl predict --help lists the settings"
+    return f"{said}\n  igos-pl {command} --help says more"
 
 
 def _unknown_option(message: str, options: Collection[str]) -> str:

@@ -64,7 +64,7 @@ class ExplainerCLI(LightningCLI, ABC):
             options = [
                 option for action in parser._actions for option in action.option_strings if option[-1] != "+"
             ]
-            raise IgosError(explained(str(error), options)) from error
+            raise IgosError(explained(str(error), self.command, options)) from error
 
     def instantiate_classes(self) -> None:
         """Say what is loaded, because a large network takes a while, and make the objects."""
@@ -213,7 +213,7 @@ def parsed(words: list[str], cls: type[_CLI], model: type[BatchPredictor] = Expl
         if isinstance(error, ArgumentError) or "Union subtypes" in str(
             error
         ):  # older parsers raise ValueError for a wrong value
-            raise IgosError(explained(str(error))) from error
+            raise IgosError(explained(str(error), cls.command)) from error
         raise refused(error) from error
     except Exception as error:  # Lightning, torch and users' own classes raise nearly anything
         raise refused(error) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from igos_pl.compare.agreement import TOP, agreement
 from igos_pl.compare.pairing import Pairing, pair
 from igos_pl.errors import IgosError
+from igos_pl.settings import Attributes
 from igos_pl.store import MaskFile
 from igos_pl.store.schema import configuration_of, differing_keys
 
@@ -61,7 +62,8 @@ class Comparison:
         images: ``(n,)`` the image's id of each shared explanation.
         metrics: by metric, ``(n, runs)``; NaN where a value is not known.
         agreements: for each pair of results, ``(n, 3)``: see `AGREEMENTS`.
-        settings: the settings that differ, with their value in each result.
+        settings: the settings that differ, with their value in each result; ``-`` where a result has none.
+        only_in: settings that only some results have, with one value, by the places of these results.
         remarks: what a reader must know before believing the numbers.
     """
 
@@ -71,6 +73,7 @@ class Comparison:
     metrics: dict[str, Numbers]
     agreements: dict[tuple[int, int], Numbers]
     settings: dict[str, list[str]]
+    only_in: dict[tuple[int, ...], list[str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     def mean(self, metric: str, run: int) -> float:
@@ -117,9 +120,13 @@ def compare(
                 agreements[one, other][place] = agreement(shown[one], shown[other])
         if on_progress is not None:
             on_progress(min(start + _BLOCK_ROWS, len(rows)), len(rows))
-    settings = _differing(results)
+    configurations = [configuration_of(result.attributes) for result in results]
+    differing = _differing(configurations)
+    only_in = _only_in(configurations, differing)
+    in_some = {key for keys in only_in.values() for key in keys}
+    settings = {key: values for key, values in differing.items() if key not in in_some}
     images = results[0][rows[:, 0]].column("sample_id")
-    return Comparison(names, pairing, images, metrics, agreements, settings, _remarks(settings))
+    return Comparison(names, pairing, images, metrics, agreements, settings, only_in, _remarks(differing))
 
 
 def paired_difference(differences: Numbers, images: NDArray[np.object_]) -> Difference:
@@ -157,10 +164,21 @@ def _metrics(result: MaskFile, rows: NDArray[np.int64]) -> dict[str, Numbers]:
     return {**found, "difference": found["insertion"] - found["deletion"]}
 
 
-def _differing(results: Sequence[MaskFile]) -> dict[str, list[str]]:
-    configurations = [configuration_of(result.attributes) for result in results]
+def _differing(configurations: Sequence[Attributes]) -> dict[str, list[str]]:
     keys = {key for other in configurations[1:] for key in differing_keys(configurations[0], other)}
     return {key: [str(one.get(key, "-")) for one in configurations] for key in sorted(keys)}
+
+
+def _only_in(
+    configurations: Sequence[Attributes], differing: Iterable[str]
+) -> dict[tuple[int, ...], list[str]]:
+    """Of the differing settings, those that some results do not have and on which the others agree."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for key in differing:
+        places = tuple(place for place, one in enumerate(configurations) if key in one)
+        if len({configurations[place][key] for place in places}) == 1 and len(places) < len(configurations):
+            found.setdefault(places, []).append(key)
+    return found
 
 
 def _remarks(settings: dict[str, list[str]]) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl.compare.comparison import AGREEMENTS, Comparison
-from igos_pl.compare.words import agreement_rows, counts, metric_rows
+from igos_pl.compare.words import agreement_rows, counts, metric_rows, settings_in_some
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.text import printable
 from igos_pl.errors import IgosError
@@ -62,6 +62,7 @@ def page(results: Sequence[MaskFile], found: Comparison, images: Path | None = N
         settings={
             printable(key): [printable(value) for value in values] for key, values in found.settings.items()
         },
+        settings_in_some=[printable(line) for line in settings_in_some(found)],
     )
     return text, list(lost.values())
 

@@ -68,6 +68,14 @@ def agreement_rows(found: Comparison) -> list[list[str]]:
     return rows
 
 
+def settings_in_some(found: Comparison) -> list[str]:
+    """A line for each group of results that have settings which the others do not have."""
+    return [
+        f"only in {', '.join(found.names[place] for place in places)}: {', '.join(keys)}"
+        for places, keys in sorted(found.only_in.items())
+    ]
+
+
 def unknown_agreements(found: Comparison) -> int:
     """How many shared explanations have a mask that is the same everywhere, so that it has no order."""
     return max(int(np.isnan(values).any(1).sum()) for values in found.agreements.values())

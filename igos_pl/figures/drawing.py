@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
-from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, tiled
+from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, lined_up
 from igos_pl.figures.lettering import no_glyph_warnings, write
-from igos_pl.figures.panels import PANELS, Look
+from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, Look
 from igos_pl.figures.subjects import Picture, Subject, baseline_of
 
 # The panels of each style.
@@ -34,6 +34,9 @@ _WITHOUT_IMAGE = ("heatmap",)
 _WITHOUT_COLORS = ("masked",)
 
 SCALES = ("shared", "each")
+
+# A mask that reaches less than this share of a shared colour scale looks nearly empty.
+FAINT = 0.2
 
 # The width of the page and the height of pictures, in inches: of one explanation, and of several.
 _WIDTHS, _HEIGHTS = (11.0, 7.2), (3.0, 1.3)
@@ -74,7 +77,8 @@ def draw(
             width, 3)`` from 0 to 255. By default, and for each None, the image's file is read again.
         fraction: of the cells that ``masked`` shows.
         scale: ``shared`` colours by the largest saliency of the whole figure, ``each`` by that of each
-            explanation; the caption then gives it.
+            explanation; the caption then gives it. If a mask reaches less than a fifth of the shared
+            colours, its caption says so, see `faint`.
         columns: explanations in a row, as many as fit by default. If no height is given, the pictures are as
             high as this number of columns allows.
         width: of the figure in inches, at most. By default 11 for one explanation, and 7.2 for several.
@@ -111,23 +115,43 @@ def draw(
         Subject.of(one, picture, pixels, style not in _WITHOUT_IMAGE)
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
-    tiles = [tiled(one.aspect, *shape, height, room) for one in subjects]
+    tiles = lined_up([one.aspect for one in subjects], *shape, height, room)
     places, across, down = flow(tiles, room, columns)
     across = max(across, _LEAST_WIDTH)
     canvas = _Canvas((across + 2 * MARGIN, down + FOOTER + MARGIN), dpi)
     largest = [0.0 if style in _WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
-    for subject, tile, place, most in zip(subjects, tiles, places, largest, strict=True):
+    hardly_seen = faint(explanations, style, scale)
+    for subject, tile, place, most, is_faint in zip(
+        subjects, tiles, places, largest, hardly_seen, strict=True
+    ):
         look = Look.of(most if scale == "each" else max(largest), fraction)
         corner = place.moved(MARGIN, MARGIN)
         _caption(
-            canvas.figure, subject.explanation, corner, most if scale == "each" else None,
-            place.width if several else across,
+            canvas.figure, subject.explanation, corner, most if scale == "each" or is_faint else None,
+            place.width if several else across, "faint: " if is_faint else "",
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
             PANELS[panel](canvas.axes(part.moved(corner.x, corner.y)), subject, look)
     shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
     _footer(canvas, explanations[0].attributes, shared, style, scale, down + MARGIN)
     return canvas.figure
+
+
+def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[bool]:
+    """Which masks look nearly empty only because other masks of the figure are strong.
+
+    Their largest saliency is below a fifth of the figure's. The scale ``each`` shows them.
+
+    Args:
+        explanations: of one figure.
+        style: see `draw`.
+        scale: see `draw`.
+    """
+    largest = [float(one.saliency.max()) for one in explanations]
+    top = max(largest)
+    if style in _WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
+        return [False] * len(largest)
+    return [most < FAINT * top for most in largest]
 
 
 def save(
@@ -169,16 +193,25 @@ class _Canvas:
 
 
 def _caption(
-    figure: Figure, explanation: Explanation, tile: Place, largest: float | None, room: float
+    figure: Figure, explanation: Explanation, tile: Place, largest: float | None, room: float, before: str
 ) -> None:
-    """Write the class with its score, the image's name, and insertion - deletion or the largest saliency."""
+    """Write the class with its score, the image's name, and insertion - deletion or the largest saliency.
+
+    Args:
+        figure: the figure.
+        explanation: the explanation.
+        tile: where its pictures are.
+        largest: the largest saliency, if it is to be written.
+        room: width in inches.
+        before: is written before the largest saliency.
+    """
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, 6.5, start, color="dimgrey")
     difference = round(float(explanation.insertion - explanation.deletion), 2) + 0.0  # no -0.00
     about = "" if np.isnan(difference) else f"insertion - deletion {difference:.2f}"
     if largest is not None:
-        about = f"saliency up to {largest:.2f}"
+        about = f"{before}saliency up to {largest:.2f}"
     write(figure, tile.x, tile.y + 0.34, "", room, 6.5, about, color="dimgrey")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CAPTION = 0.42  # above the pictures of a tile
 FOOTER = 0.5  # below all tiles
@@ -84,11 +84,30 @@ def tiled(aspect: float, pictures: int, curves: bool, height: float, width: floa
     return Tile(places, max(_NARROWEST, taken + beside), bottom)
 
 
+def lined_up(
+    aspects: Sequence[float], pictures: int, curves: bool, height: float, width: float
+) -> list[Tile]:
+    """The tiles of some explanations. With curves, all tiles have one width, and their curves line up.
+
+    Args:
+        aspects: width / height of the images.
+        pictures: see `tiled`.
+        curves: see `tiled`.
+        height: see `tiled`.
+        width: see `tiled`.
+    """
+    tiles = [tiled(aspect, pictures, curves, height, width) for aspect in aspects]
+    if not curves:
+        return tiles
+    left, widest = max(one.places[-1].x for one in tiles), max(one.width for one in tiles)
+    return [Tile([*one.places[:-1], replace(one.places[-1], x=left)], widest, one.height) for one in tiles]
+
+
 def fitted(aspects: Sequence[float], pictures: int, curves: bool, width: float, columns: int) -> float:
     """The largest height of pictures with which the given number of tiles fits into each row."""
     height = _HIGHEST
     while height > _LOWEST:
-        tiles = [tiled(aspect, pictures, curves, height, width) for aspect in aspects]
+        tiles = lined_up(aspects, pictures, curves, height, width)
         rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
         if all(sum(one.width for one in row) + (len(row) - 1) * _GAP <= width for row in rows):
             break

@@ -18,12 +18,8 @@ from igos_pl.data.records import BatchResult
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.evaluation.columns import explanation_columns, joined_results, with_diversity
-from igos_pl.evaluation.deletion_insertion import (
-    CURVE_STEPS,
-    curve_cells,
-    deletion_insertion_curves,
-    removal_counts,
-)
+from igos_pl.evaluation.curves import measured_curves
+from igos_pl.evaluation.deletion_insertion import curve_cells
 from igos_pl.judging.cells import COVERS, NEGATIVE, Cells, saliency_cells, seen_part
 from igos_pl.judging.saliency_files import Maps, SaliencyMaps, open_maps
 from igos_pl.models import Classifier, ExplainableNetwork
@@ -170,10 +166,9 @@ class Importer(BatchPredictor):
         rows, size = len(targets), (images.shape[-2], images.shape[-1])
         problem = Problem(images, self.network.normalize(made), targets, row_keys(self.seed, targets, batch))
         removed = curve_cells(targets, self.mask_size, size)
-        counts = removal_counts(removed, CURVE_STEPS) if self.metrics else removed.new_zeros(rows, 1)
-        curves = deletion_insertion_curves(
-            self.network, problem, masks, counts, self.sized_micro_batches(images.device)
-        )
+        kind: Literal["full"] | None = "full" if self.metrics else None
+        micro_batches = self.sized_micro_batches(images.device)
+        curves = measured_curves(kind, self.network, problem, masks, removed, micro_batches)
         unknown = masks.new_full((rows,), torch.nan)
         columns = explanation_columns(
             targets,

@@ -61,6 +61,14 @@ class MeanCurve:
     half_width: NDArray[np.float64]
     rows: int
 
+    def band(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lower and the upper end of the confidence interval, each ``(51,)``.
+
+        They stay in [0, 1], where scores are; where the mean does not, they end at the mean.
+        """
+        low, high = self.mean - self.half_width, self.mean + self.half_width
+        return np.maximum(low, np.minimum(self.mean, 0)), np.minimum(high, np.maximum(self.mean, 1))
+
 
 class _Sums:
     """What the mean of curves and its standard error need, gathered block by block."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from igos_pl.data.text import printable, shortened
 from igos_pl.report.numbers import Numbers
-from igos_pl.store import MaskFile, RunFolder
+from igos_pl.store import MaskFile, RunFolder, unfinished
 
 _FAILURES = 200  # images that are listed with their reasons
 _LONGEST = 400  # letters of a setting or a reason
@@ -81,7 +81,7 @@ def facts_of(path: Path, masks: MaskFile, numbers: Numbers) -> Facts:
         reasons.most_common(10),
         told,
         len(failed) - len(told),
-        _warnings(path, numbers, len(statuses)),
+        _warnings(path, numbers),
     )
 
 
@@ -109,26 +109,20 @@ def _main(path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: i
             f"{name} {value(name)}" for name in ("igos_pl", "torch", "torchvision") if value(name)
         ),
         "results": _said(path),
-        "results written": value("created"),
+        "results written": _written(path) or value("created"),
     }
     return {key: text for key, text in found.items() if text}
 
 
-def _warnings(path: Path, numbers: Numbers, images: int) -> list[str]:
+def _warnings(path: Path, numbers: Numbers) -> list[str]:
     warnings = []
-    if path.is_dir():
-        run = RunFolder(path)
-        if run.expected_path.is_file() and (missing := len(run.missing())):
-            warnings.append(
-                f"This run is not finished: {missing:,} of {images + missing:,} images have no result yet."
-                " All numbers cover the images that are done. Run the same igos-pl predict command to"
-                " continue, and then igos-pl report again."
-            )
-        elif not run.is_merged():
-            warnings.append(
-                "The run's results are not merged yet. This report was made from its segments. igos-pl merge"
-                " makes masks.h5."
-            )
+    if told := unfinished(path, "igos-pl report"):
+        warnings.append(told)
+    elif path.is_dir() and not RunFolder(path).is_merged():
+        warnings.append(
+            "The run's results are not merged yet. This report was made from its segments. igos-pl merge"
+            " makes masks.h5."
+        )
     if not len(numbers):
         warnings.append("No image has an explanation. The table of failures says why.")
     elif not np.isfinite(numbers.difference).any():
@@ -137,6 +131,14 @@ def _warnings(path: Path, numbers: Numbers, images: int) -> list[str]:
             " said about how faithful the masks are."
         )
     return warnings
+
+
+def _written(path: Path) -> str:
+    """When the last segment of a run's folder was written; empty for a file, which says it itself."""
+    if not path.is_dir():
+        return ""
+    times = [segment.created for segment in RunFolder(path).published().indexes]
+    return max(times).isoformat(timespec="seconds") if times else ""
 
 
 def _said(value: Any) -> str:

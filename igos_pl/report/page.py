@@ -41,9 +41,12 @@ def summary_data(masks: MaskFile, numbers: Numbers) -> dict[str, Any]:
                 kind: {
                     "mean": compact_floats(curve.mean),
                     "half": compact_floats(curve.half_width),
+                    "low": compact_floats(low),
+                    "high": compact_floats(high),
                     "rows": curve.rows,
                 }
                 for kind, curve in kinds.items()
+                for low, high in [curve.band()]
             }
             for name, kinds in mean_curves(masks, numbers.image, groups).items()
         },

@@ -3,7 +3,7 @@
 Nothing here imports torch, so that looking into a file is quick.
 """
 
-from igos_pl.store.folder import RunFolder
+from igos_pl.store.folder import RunFolder, unfinished
 from igos_pl.store.merge import merge
 from igos_pl.store.reader import MaskFile
 from igos_pl.store.schema import SCHEMA_VERSION
@@ -13,4 +13,5 @@ __all__ = [
     "MaskFile",
     "RunFolder",
     "merge",
+    "unfinished",
 ]

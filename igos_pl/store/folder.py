@@ -333,6 +333,29 @@ class RunFolder:
         return path
 
 
+def unfinished(path: Path, command: str) -> str:
+    """How many images of a run have no result yet, in words; empty if none, or if that is not known.
+
+    Args:
+        path: a run's folder. It is not known of a result file.
+        command: what the reader has run on it, as in ``igos-pl report``.
+
+    Raises:
+        IgosError: if the folder's files are damaged.
+    """
+    run = RunFolder(path)
+    if not run.expected_path.is_file():
+        return ""
+    published = run.published()
+    missing = len(run.missing(published))
+    if not missing:
+        return ""
+    return (
+        f"This run is not finished: {missing:,} of {len(published) + missing:,} images have no result yet,"
+        f" and are left out here. To continue, repeat the command that started the run, and then {command}."
+    )
+
+
 def _is_whole(path: Path) -> bool:
     """Whether a file is not a link, and every byte of it is as it was written."""
     if path.is_symlink():

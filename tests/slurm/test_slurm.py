@@ -32,7 +32,7 @@ NAMES = [f"{number:02}.png" for number in range(30)]
 ONE_PER_NODE = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1"]
 THREE_TASKS = ["--array=0-2", "--cpus-per-task=1"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("apart")]  # the jobs' logs land there
 
 
 class Work:
@@ -114,12 +114,6 @@ def _settings(network: str) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def work(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Work:
     return Work(tmp_path_factory.mktemp("work"))
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The jobs' logs land in the test's own folder."""
-    monkeypatch.chdir(tmp_path)
 
 
 def wait_for_segments(output: Path, number: int, seconds: float = 300) -> None:

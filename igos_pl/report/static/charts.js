@@ -29,6 +29,7 @@
       if (chart.plot) chart.plot.destroy();
       chart.width = width;
       chart.plot = new uPlot({ width, height, ...options() }, data(), place);
+      chart.plot.setLegend({ idx: null }); // values without a pointer, in place of dashes
       if (chart.drawn) chart.drawn(chart.plot);
     };
     chart.draw = draw;
@@ -45,6 +46,7 @@
     const place = document.getElementById(`histogram-${name}`);
     if (!place) return;
     const { counts, edges } = summary.histograms[name];
+    const total = counts.reduce((sum, count) => sum + count, 0);
     const middles = counts.map((_, i) => (edges[i] + edges[i + 1]) / 2);
     const options = () => ({
       scales: { x: { time: false, range: [edges[0], edges[edges.length - 1]] }, y: { range: (u, low, high) => [0, Math.max(1, high * 1.05)] } },
@@ -52,8 +54,8 @@
       legend: { show: true, live: true },
       cursor: { y: false, drag: { setScale: false } },
       series: [
-        { label: name === "difference" ? "ins. − del." : name, value: (u, v) => (v === null ? "–" : fixed(v, 2)) },
-        { label: "explanations", stroke: color("--accent"), fill: tint(color("--accent"), 45), width: 1, paths: uPlot.paths.bars({ size: [1, 100] }), points: { show: false }, value: (u, v) => (v === null ? "–" : v.toLocaleString("en")) },
+        { label: name === "difference" ? "ins. − del." : name, value: (u, v) => (v === null ? "all" : fixed(v, 2)) },
+        { label: "explanations", stroke: color("--accent"), fill: tint(color("--accent"), 45), width: 1, paths: uPlot.paths.bars({ size: [1, 100] }), points: { show: false }, value: (u, v) => (v === null ? total : v).toLocaleString("en") },
       ],
     });
     igos.plot(place, 170, options, () => [middles, counts]);
@@ -67,17 +69,17 @@
     const rowsOf = (name) => summary.curves[name].deletion.rows;
     const data = () => {
       const { deletion, insertion } = summary.curves[group];
-      const shifted = (curve, sign) => curve.mean.map((v, i) => (curve.half[i] === null ? null : v + sign * curve.half[i]));
-      return [summary.axis, deletion.mean, insertion.mean, shifted(deletion, 1), shifted(deletion, -1), shifted(insertion, 1), shifted(insertion, -1)];
+      return [summary.axis, deletion.mean, insertion.mean, deletion.high, deletion.low, insertion.high, insertion.low];
     };
+    const last = (plot, series) => plot.data[series].at(-1); // in the legend, while no pointer is over the chart
     const edge = (name) => ({ label: name, stroke: "transparent", width: 0, points: { show: false } });
     const options = () => ({
       scales: { x: { time: false, range: [0, 1] }, y: { range: (u, low, high) => [Math.min(0, low), Math.max(0.05, high * 1.05)] } },
       axes: axes(igos.curveLabel(), null),
       cursor: { drag: { setScale: false } },
       series: [
-        { label: "part", value: (u, v) => (v === null ? "–" : igos.percent(v)) },
-        ...igos.curveSeries().slice(1).map((one) => ({ ...one, value: (u, v) => (v === null ? "–" : fixed(v)) })),
+        { label: "part", value: (u, v) => igos.percent(v ?? last(u, 0)) },
+        ...igos.curveSeries().slice(1).map((one) => ({ ...one, value: (u, v, series) => fixed(v ?? last(u, series)) })),
         ...["deletion +", "deletion −", "insertion +", "insertion −"].map(edge),
       ],
       bands: [
