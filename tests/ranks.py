@@ -25,6 +25,8 @@ import igos_pl
 
 ROOT = Path(igos_pl.__file__).resolve().parents[1]
 
+BATCH = "explained a batch"  # what `Telling` says
+
 
 class SlowNet(tiny.TinyNet):
     """Sleeps before it answers, so that a test has time to disturb it."""
@@ -35,7 +37,15 @@ class SlowNet(tiny.TinyNet):
         return super().forward(images)
 
 
-class Failing(Callback):
+class Telling(Callback):
+    """Says when a batch is explained; it is stored soon after, at the latest when the rank tells again."""
+
+    def on_predict_batch_end(self, *arguments: Any, **more: Any) -> None:
+        """Say so."""
+        print(BATCH, flush=True)
+
+
+class Failing(Telling):
     """Ends the rank ``FAILING_RANK`` with an exception after its second batch."""
 
     def on_predict_batch_start(
@@ -49,10 +59,6 @@ class Failing(Callback):
         """Raise."""
         if batch_idx == 2 and os.environ.get("FAILING_RANK") == os.environ["LOCAL_RANK"]:
             raise RuntimeError("the machine is on fire")
-
-    def on_predict_batch_end(self, *arguments: Any, **more: Any) -> None:
-        """Say so."""
-        print("explained a batch", flush=True)
 
 
 def environment(**more: str) -> dict[str, str]:

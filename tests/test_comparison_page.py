@@ -14,8 +14,6 @@ import pages
 import pytest
 import tiny
 import torch
-import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -160,32 +158,13 @@ def test_a_detector(library: str) -> None:
     assert_maps(heat, count, SHAPES_INPUT, SHAPES_INPUT)
 
 
-class Trained(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = small_resnet().train()
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.backbone(images)
-        return logits
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.01)
-
-
 @each_library
 def test_a_training_callback(library: str, workplace: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     loader = DataLoader(TensorDataset(normalized(8), torch.arange(8) % 5), 8)
-    module = Trained()
+    module = tiny.Learner(small_resnet().train())
     run("A training callback", library, module=module, train_loader=loader, val_loader=loader)
     assert all(part.training for part in module.modules())
     (events,) = workplace.rglob("events.out.tfevents.*")

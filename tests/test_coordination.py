@@ -36,10 +36,11 @@ from igos_pl.store.schema import EXPLANATIONS, IMAGES
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from ranks import Ranks, Server, environment
+from ranks import BATCH, Ranks, Server, environment
 
 NAMES = [f"{number:02d}.png" for number in range(20)]
 STOPPED = 75
+TELLING = "--trainer.callbacks=ranks.Telling"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -99,6 +100,12 @@ def wait_for(condition: Callable[[], object], run: Ranks, seconds: float = 60) -
     while not condition():
         assert time.monotonic() < end, run.output.read_text()
         time.sleep(0.02)
+
+
+def wait_for_batches(run: Ranks, number: int) -> None:
+    """Wait until some batches are explained. The run needs ``TELLING``."""
+    wait_for(run.output.exists, run)
+    wait_for(lambda: run.output.read_text().count(BATCH) >= number, run)
 
 
 def same_tables(one: Path, two: Path, tolerance: float = 0) -> None:
@@ -469,9 +476,8 @@ def test_signals(
     start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, number: int, rank: int, workers: int
 ) -> None:
     more = ["--writer.images_per_segment=100", f"--data.num_workers={workers}"]
-    run = start(2, *more, seconds=0.1)
-    wait_for((tmp_path / "run" / "config.yaml").exists, run)
-    time.sleep(1)
+    run = start(2, *more, TELLING, seconds=0.1)
+    wait_for_batches(run, 3)  # so that one of the ranks has explained two
     run.kill(number, rank)
     assert run.wait(20) == [STOPPED, 0], run.output.read_text()
     left = RunFolder(tmp_path / "run").missing()
@@ -495,9 +501,8 @@ def test_signal_when_one_rank_has_no_work_left(start: Callable[..., Ranks], tmp_
 
 def test_signal_to_every_process(start: Callable[..., Ranks], tmp_path: Path) -> None:
     """As SLURM sends it: to the workers of the loaders as well."""
-    run = start(2, "--data.num_workers=2", seconds=0.1)
-    wait_for((tmp_path / "run" / "config.yaml").exists, run)
-    time.sleep(0.5)
+    run = start(2, "--data.num_workers=2", TELLING, seconds=0.1)
+    wait_for_batches(run, 3)  # so that all workers are there
     for pid in [*run.pids, *(child for parent in run.pids for child in children(parent))]:
         os.kill(pid, signal.SIGUSR1)
     assert run.wait(20) == [STOPPED, 0], run.output.read_text()
@@ -506,9 +511,8 @@ def test_signal_to_every_process(start: Callable[..., Ranks], tmp_path: Path) ->
 def test_killed_loader(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path) -> None:
     """A process that reads images, as when the memory runs out; what is finished is published first."""
     more = ["--writer.images_per_segment=100", "--data.num_workers=1"]
-    run = start(1, *more, seconds=0.1)
-    wait_for((tmp_path / "run" / "config.yaml").exists, run)
-    time.sleep(1.5)
+    run = start(1, *more, TELLING, seconds=0.1)
+    wait_for_batches(run, 2)
     (loader,) = children(run.pids[0])
     os.kill(loader, signal.SIGKILL)
     assert run.wait(20) == [1]
@@ -551,7 +555,7 @@ def test_failed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: P
     assert ("Rank 1 of 2 failed: RuntimeError: the machine is on fire\nAll finished" in output) == (rank == 1)
     folder = RunFolder(tmp_path / "run")
     assert {path.name.split("-")[1] for path in folder.segments()} == {"rank0000", "rank0001"}
-    finished = output.count("explained a batch")
+    finished = output.count(BATCH)
     assert len(folder.done()) == 2 * finished
     assert start(2, *more).wait() == [0, 0]
     every_image_once(tmp_path / "run")
@@ -559,9 +563,8 @@ def test_failed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: P
 
 
 def test_interrupt_of_one_rank_ends_all(start: Callable[..., Ranks], tmp_path: Path) -> None:
-    run = start(2, "--writer.images_per_segment=100", seconds=0.1, patience=100)
-    wait_for((tmp_path / "run" / "config.yaml").exists, run)
-    time.sleep(0.7)
+    run = start(2, "--writer.images_per_segment=100", TELLING, seconds=0.1, patience=100)
+    wait_for_batches(run, 3)  # so that one of the ranks has explained two
     run.kill(signal.SIGINT, 0)
     assert run.wait(20) == [130, 0], run.output.read_text()
     told = "igos-pl: interrupted. Run the same command again to go on"
@@ -690,7 +693,7 @@ def test_failed_rank_of_the_launcher(photos: Path, tmp_path: Path, undisturbed: 
     assert "igos-pl: Rank 1 of 2 failed: RuntimeError: the machine is on fire" in output
     folder = RunFolder(tmp_path / "run")
     assert {path.name.split("-")[1] for path in folder.segments()} == {"rank0000", "rank0001"}
-    assert len(folder.done()) == 2 * output.count("explained a batch")
+    assert len(folder.done()) == 2 * output.count(BATCH)
     with launch(photos, tmp_path, 0) as process:
         assert process.wait(120) == 0
     every_image_once(tmp_path / "run")
@@ -701,12 +704,11 @@ def test_failed_rank_of_the_launcher(photos: Path, tmp_path: Path, undisturbed: 
 def test_interrupt_at_a_terminal(photos: Path, tmp_path: Path, undisturbed: Path, ranks: int) -> None:
     """It goes to all processes of the group."""
     with launch(
-        photos, tmp_path, 0.3, ranks, "--writer.images_per_segment=100", "--data.num_workers=1"
+        photos, tmp_path, 0.3, ranks, "--writer.images_per_segment=100", "--data.num_workers=1", TELLING
     ) as process:
-        while not (tmp_path / "run" / "config.yaml").exists():
+        while (tmp_path / "output.txt").read_text().count(BATCH) < 3:
             assert process.poll() is None
             time.sleep(0.02)
-        time.sleep(3)
         below = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) == 130

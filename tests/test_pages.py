@@ -12,9 +12,6 @@ import pytest
 import pytorch_lightning
 import tiny
 import torch
-import torch.nn.functional as F
-from pytorch_lightning import LightningModule
-from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import igos_pl
@@ -188,31 +185,10 @@ def test_results_of_detectors(tmp_path: Path, place: None, capsys: pytest.Captur
     assert all(0 <= value <= 1 for value in figures.values())
 
 
-class Learner(LightningModule):
-    """The least that can be trained."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = tiny.TinyNet()
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.backbone(images)
-        return logits
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self(batch[0])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters())
-
-
 @pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*log_every_n_steps")
 def test_training(tmp_path: Path, quick: None) -> None:
     loader = DataLoader(TensorDataset(torch.rand(4, 3, 24, 24), torch.arange(4)), 2)
-    names: dict[str, Any] = {"module": Learner(), "train_loader": loader, "val_loader": loader}
+    names: dict[str, Any] = {"module": tiny.Learner(), "train_loader": loader, "val_loader": loader}
     train, *callbacks = pages.blocks("docs/training.md")
     exec(train, names)
     (saved,) = tmp_path.rglob("explanations/epoch=*.h5")
@@ -221,4 +197,4 @@ def test_training(tmp_path: Path, quick: None) -> None:
     for block in callbacks:
         exec(block, names)
         trainer = pytorch_lightning.Trainer(callbacks=[names["callback"]], logger=False)
-        trainer.fit(Learner(), loader, loader)
+        trainer.fit(tiny.Learner(), loader, loader)

@@ -26,7 +26,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.strategies import FSDPStrategy
-from tiny import CLASSES, SIZE, TinyNet, pictures, quiet_trainer
+from tiny import CLASSES, SIZE, Learner, TinyNet, pictures, quiet_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -54,15 +54,15 @@ def data(count: int, seed: int) -> TensorDataset:
     return TensorDataset(normalized(count, seed), torch.arange(count) % CLASSES)
 
 
-class Trained(LightningModule):
+class Trained(Learner):
     """Has everything that an explanation might disturb, and draws random numbers of all kinds."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(
+        layers = (
             nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3),
             nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, CLASSES),
         )  # fmt: skip
+        super().__init__(nn.Sequential(*layers))
         self.register_buffer("calls", torch.zeros(()))
         self.drawn: list[float] = []
 
@@ -70,8 +70,7 @@ class Trained(LightningModule):
         self.calls += 1  # as observers of quantisation do
         self.log("mean_input", images.mean())
         self.draw()
-        logits: Tensor = self.backbone(images)
-        return logits
+        return super().forward(images)
 
     def draw(self) -> None:
         """Random numbers of each global generator."""
@@ -83,12 +82,6 @@ class Trained(LightningModule):
         loss = F.cross_entropy(self(batch[0] + 0.1 * torch.randn_like(batch[0])), batch[1])
         self.log("loss", loss, on_step=True, on_epoch=True)
         return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
 def fitted(

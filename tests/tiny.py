@@ -13,7 +13,7 @@ import pytest
 import pytorch_lightning
 import torch
 from PIL import Image
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -51,6 +51,31 @@ class TinyNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.second(self.first(images).tanh()).tanh()
         return self.last(hidden.mean((2, 3)))
+
+
+class Learner(LightningModule):
+    """The least that can be trained.
+
+    Args:
+        backbone: images to logits.
+    """
+
+    def __init__(self, backbone: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone or TinyNet()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.backbone(images)
+        return logits
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
 class NanOnBright(TinyNet):

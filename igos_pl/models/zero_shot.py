@@ -128,12 +128,11 @@ class OpenCLIPClassifier(Classifier):
     Args:
         name: as in ``open_clip.list_models()`` (``ViT-B-32``); ``hf-hub:OWNER/NAME`` for a model on the
             Hugging Face hub; ``local-dir:FOLDER`` for a folder downloaded from it.
-        prompts: a sentence for each class, as ``a photo of a cat``.
+        prompts: see `ZeroShotClassifier`.
         weights: one of the model's tags (``laion2b_s34b_b79k``), which is downloaded once, or a file; None
             if ``name`` is a folder or on the hub.
-        class_names: the names of the classes in results; by default the sentences.
-        output: whether scores are the softmax over the sentences or a sigmoid for each; by default what the
-            model was trained with: the softmax for CLIP, the sigmoid for SigLIP.
+        class_names: see `ZeroShotClassifier`.
+        output: see `ZeroShotClassifier`.
         **classifier: see `Classifier`.
     """
 
