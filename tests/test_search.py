@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import SIZE, Counting, NanOnBright, batch_of, pictures, problem_of, tiny_classifier
+from tiny import (
+    SIZE,
+    Counting,
+    NanOnBright,
+    batch_of,
+    pictures,
+    problem_of,
+    tiny_classifier,
+    write_pictures,
+)  # fmt: skip
 from torch import Tensor, nn
 
+from igos_pl.cli.main import main
 from igos_pl.data.geometry import upsample
 from igos_pl.data.regions import GivenLabelMaps
 from igos_pl.data.targets import Targets
@@ -25,6 +36,7 @@ from igos_pl.solver.presets import preset_of
 from igos_pl.solver.regions import Regions
 from igos_pl.solver.search import Searched, SearchSettings, SubsetImages, search
 from igos_pl.solver.starts import Start
+from igos_pl.store import MaskFile
 
 CELLS = 4
 # Asks about every region at every step.
@@ -105,17 +117,18 @@ def test_passes_are_counted_and_few() -> None:
     assert found.steps.tolist() == [15, 15]
 
 
-def test_a_side_at_its_end_is_not_asked() -> None:
+def test_a_side_at_its_end_is_only_checked() -> None:
     problem = problem_of([0, 1], [2, 0])
+    checks = 4  # at the steps 3, 6, 9 and 12
     for settings in (replace(QUICK, absent=2.0, present=2.0), replace(QUICK, absent=-1.0, present=-1.0)):
         images = images_of(problem)
         search(images, settings)
         assert images.evaluations.tolist() == [10, 10]
-        assert images.forwards.tolist() == [2 + 14 * 3 + 2] * 2
+        assert images.forwards.tolist() == [2 + checks + 14 * 3 + 2] * 2
     images = images_of(problem)
     found = search(images, replace(QUICK, absent=2.0, present=-1.0))
     assert not images.evaluations.any()
-    assert images.forwards.tolist() == [2, 2]
+    assert images.forwards.tolist() == [2 + 2 * checks] * 2
     assert ranks(found.solution.masks).flatten(1).tolist() == [list(range(16))] * 2  # ties, by their numbers
 
 
@@ -157,11 +170,25 @@ def test_gradients_alone_order_a_linear_score() -> None:
 def test_gains_are_measured_once_and_remembered() -> None:
     problem, network = linear_problem()
     images = images_of(problem, network)
-    # After the first quarter, only one candidate is left: the best of those that were tried before.
+    # After the first step, there is one candidate: the best of those that were tried at it.
     settings = SearchSettings(candidates=((0.05, 16), (1.0, 1)), gradients=(), absent=-9.0, present=9.0)
     torch.testing.assert_close(
         search(images, settings).solution.masks[0], ranks(-network.weights[None])[0] / 15
     )
+
+
+def test_a_side_that_leaves_its_end_is_asked_again() -> None:
+    problem, network = linear_problem()
+    top = 0.5 + float(network.weights.clamp_min(0).mean())  # of the cells that add to the score
+    settings = SearchSettings(candidates=((1.0, 1),), absent=-9.0, present=top - 1e-4, check=1)
+    images = images_of(problem, network)
+    search(images, settings)
+    # The first check replaces a question; the second one finds that the score has left its end.
+    assert images.forwards.tolist() == [2 + 2 * 15 + 1] * 2
+    never = images_of(problem, network)
+    search(never, replace(settings, check=1000))
+    below = int((network.weights < 0).sum())
+    assert never.forwards.tolist() == [2 + 2 * 15 - below + 1] * 2
 
 
 def test_a_row_does_not_depend_on_others() -> None:
@@ -268,3 +295,17 @@ def test_a_score_without_gradient_is_refused() -> None:
     explainer = Explainer.from_preset(tiny_classifier(Rounded()), "search")
     with pytest.raises(IgosError, match="no gradient with respect to the image"):
         explainer.explain_batch(batch_of(pictures(1)))
+
+
+def test_commands_name_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, run = write_pictures(tmp_path / "photos", ["a.png"]), str(tmp_path / "run")
+    words = ["predict", "--data.root", str(photos), "--output", run, "--preset", "search"]
+    words += ["--model.network", "Classifier", "--model.network.module", "tiny.TinyNet"]
+    words += ["--model.network.input_size", str(SIZE), "--data.num_workers", "0", "--overlays.count", "0"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["info", run]) == 0
+    assert "preset search (search), masks of 7 x 7" in capsys.readouterr().out
+    with MaskFile(run) as masks:
+        assert masks.column("iterations").tolist() == [48]
+        assert "optimizer" not in masks.attributes

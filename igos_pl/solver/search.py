@@ -52,6 +52,8 @@ class SearchSettings:
     decay: float = 0.5
     absent: float = 0.02
     present: float = 0.97
+    check: int = 3
+    weight: float = 1.0
 
 
 class SubsetImages:
@@ -210,22 +212,19 @@ class _Orders:
 
     def extend(self, step: int) -> None:
         """Add a region to every row that has one left."""
-        due = (self._totals > step + 1) & ((self._sizes * self._chosen).sum(1) < self._end)
-        open_sides = torch.stack(
-            (self._scores[0] < self._settings.present, self._scores[1] > self._settings.absent)
-        )
         share = step / self._totals
+        due = (self._totals > step + 1) & ((self._sizes * self._chosen).sum(1) < self._end) & ~self._failed
+        if step and step % self._settings.check == 0:
+            self._check(due & ~self._open())
+        wanted = due & self._open()
         every = _scheduled(self._settings.gradients, share)
-        self._look_at_gradients(
-            open_sides & due & ~self._failed & (every > 0) & (step % every.clamp_min(1) == 0)
-        )
+        self._look_at_gradients(wanted & (every > 0) & (step % every.clamp_min(1) == 0))
         candidates = torch.minimum(
             _scheduled(self._settings.candidates, share).clamp_min(1), self._left.sum(1)
         )
         ranked = self._ranked()[:, : int(candidates.max())]
         offered = torch.arange(ranked.shape[1], device=ranked.device) < candidates.unsqueeze(1)
-        due &= ~self._failed
-        tried = self._tried(open_sides & due, ranked, offered)
+        tried = self._tried(wanted & ~self._failed, ranked, offered)
         self._take(step, tried, ranked, offered)
         self._objective += torch.where(due, self._scores[1] - self._scores[0], 0.0)
         self._steps += due
@@ -237,6 +236,19 @@ class _Orders:
         objective = torch.where(self._failed, torch.nan, self._objective / self._steps.clamp_min(1))
         return Searched(Solution(masks, objective, self._failed), self._steps)
 
+    def _open(self) -> Tensor:
+        """The sides ``(2, R)`` whose scores have not reached their end."""
+        return torch.stack(
+            (self._scores[0] < self._settings.present, self._scores[1] > self._settings.absent)
+        )
+
+    def _check(self, closed: Tensor) -> None:
+        """Ask whether some sides ``(2, R)`` are still at their end."""
+        side, row = closed.nonzero(as_tuple=True)
+        found = self._images.scores(row, self._inserts[side], self._chosen[row])
+        self._failed[row[~found.isfinite()]] = True
+        self._scores[side, row] = torch.where(found.isfinite(), found, self._scores[side, row])
+
     def _look_at_gradients(self, wanted: Tensor) -> None:
         """Add the gradients of some sides ``(2, R)`` to what is known."""
         side, row = wanted.nonzero(as_tuple=True)
@@ -247,7 +259,9 @@ class _Orders:
 
     def _ranked(self) -> Tensor:
         """The regions ``(R, U)`` by their estimated gains; those that are in order come last."""
-        estimate = _scaled(self._slopes.sum(0), self._left) + _scaled(self._gains.sum(0), self._left)
+        estimate = self._settings.weight * _scaled(self._slopes.sum(0), self._left) + _scaled(
+            self._gains.sum(0), self._left
+        )
         return estimate.masked_fill(~self._left, -torch.inf).argsort(dim=1, descending=True, stable=True)
 
     def _tried(self, wanted: Tensor, ranked: Tensor, offered: Tensor) -> Tensor:
