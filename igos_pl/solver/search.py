@@ -10,7 +10,8 @@ most 1:
 - the gains that were measured at earlier steps.
 
 Most scores soon reach their end: without the first regions, nothing is left of the prediction, or they
-suffice for it. Then the network is not asked about this side any more.
+suffice for it. Then the network is not asked about this side any more, unless a check now and then finds that
+the score has left its end.
 """
 
 from __future__ import annotations
@@ -42,18 +43,21 @@ class SearchSettings:
     Attributes:
         candidates: schedule of how many regions are tried at a step, at least 1.
         gradients: schedule of the steps between two gradients; 0 for no gradient.
+        weight: of the estimate by gradients; that by measured gains has the weight 1.
         decay: the weight of the earlier gradients at each new one.
-        absent: a score of the image without S that is not above this is not asked for any more.
-        present: a score of S alone that is not below this is not asked for any more.
+        absent: an image without S whose score is not above this is at its end.
+        present: a set S alone whose score is not below this is at its end.
+        check: a score at its end is measured again at each step that is a multiple of this, because later
+            regions may change it.
     """
 
-    candidates: Sequence[tuple[float, int]] = ((0.25, 10), (1.0, 8))
+    candidates: Sequence[tuple[float, int]] = ((0.25, 7), (1.0, 10))
     gradients: Sequence[tuple[float, int]] = ((0.25, 1), (0.75, 3))
+    weight: float = 0.7
     decay: float = 0.5
-    absent: float = 0.02
-    present: float = 0.97
+    absent: float = 0.05
+    present: float = 0.95
     check: int = 3
-    weight: float = 1.0
 
 
 class SubsetImages:
