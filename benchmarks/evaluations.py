@@ -10,8 +10,9 @@ explains the photos of which the network is sure, judges the masks, and prints a
 A method's name is its family and, after an ``@``, its amount: iterations of one of our presets
 (``igospp@20``; ``published@10x10`` sets the positions on the path, too, and ``fast@20x2x56`` the cells along
 the mask's side), steps of integrated gradients (``ig@100``), random masks (``rise@2000``), cells along the
-side (``greedy@7``) or superpixels (``greedy-slic@49``) of a search. ``--list`` names all. A judge's name is a
-partition and a baseline, as in ``28/mean``, see `comparison.judges`.
+side (``greedy@7``, and ours: ``search@7``) or superpixels (``greedy-slic@49``, ``search-slic@49``) of a
+search. ``--list`` names all. A judge's name is a partition and a baseline, as in ``28/mean``, see
+`comparison.judges`.
 
 Masks and figures are kept in FOLDER, one by one: an interrupted run goes on where it stopped. They are made
 anew where a picture, the network or a setting has changed, but not where only the code has: take another

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -19,6 +20,7 @@ from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES
 from igos_pl.evaluation.columns import (
+    Passes,
     explanation_columns,
     joined,
     with_diversity,
@@ -30,15 +32,20 @@ from igos_pl.predicting import BatchPredictor, row_keys
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
 from igos_pl.settings import Attributes, parameters_of
 from igos_pl.solver.baselines import BASELINES, make_baselines
-from igos_pl.solver.methods import method_named
+from igos_pl.solver.methods import Method, method_named
+from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
-from igos_pl.solver.optimize import optimize
+from igos_pl.solver.optimize import Solution, optimize
 from igos_pl.solver.presets import OptimizerFactory, optimizer_facts, preset_settings
 from igos_pl.solver.regions import Regions
+from igos_pl.solver.search import SEARCH_PASSES, SubsetImages, search
 from igos_pl.solver.starts import Start
 
 # The most mask pixels that are optimised together. This bounds the memory for images with many targets.
 _PIXELS_AT_ONCE = 1 << 24
+
+# What the optimised methods need and the search does not.
+_OPTIMISATION = {"optimizer", "iterations", "average", "levels", *(f.name for f in fields(ObjectiveSettings))}
 
 
 class Explainer(BatchPredictor):
@@ -50,7 +57,9 @@ class Explainer(BatchPredictor):
 
     Args:
         network: the network to explain. It is frozen while a batch is explained, and restored afterwards.
-        method: ``igos`` (I-GOS), ``igos+`` (iGOS+) or ``igos++`` (iGOS++).
+        method: ``igos`` (I-GOS), ``igos+`` (iGOS+), ``igos++`` (iGOS++), or ``search``: a greedy search for
+            the order of few cells or of regions. It uses ``mask_size``, but no other setting from
+            ``optimizer`` to ``noise``; see `igos_pl.solver.search`.
         optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
             ``torch.optim``; Adam with a step of 0.1 by default.
         mask_size: s, cells along the side of a mask.
@@ -115,6 +124,11 @@ class Explainer(BatchPredictor):
                 f"mask_size is {mask_size}, which is more than the network's input of {height} x {width}"
                 " pixels"
             )
+        if not (isinstance(self._method, Method) or start.plain):
+            raise IgosError(
+                f"start.init_val is {start.init_val}, but the method {self.method} has no diverse starts:"
+                " leave start out, or choose another method"
+            )
         check_at_least("iterations", iterations, 1)
         check_at_least("levels", levels, 0)
         check_choice("baseline", baseline, BASELINES)
@@ -154,6 +168,13 @@ class Explainer(BatchPredictor):
     def facts(self) -> Attributes:
         """The optimiser's name and settings, and the precision. See `BatchPredictor.facts`."""
         return {**self._optimizer_facts, **super().facts()}
+
+    def describe(self) -> Attributes:
+        """See `igos_pl.settings.Configurable.describe`; without the settings that the method does not use."""
+        described = super().describe()
+        if isinstance(self._method, Method):
+            return described
+        return {key: value for key, value in described.items() if key.partition(".")[0] not in _OPTIMISATION}
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Propose the targets of a batch, and explain them."""
@@ -198,7 +219,7 @@ class Explainer(BatchPredictor):
             labels: ``(N, s, s)`` the region of each cell of the N images; None for single cells.
         """
         began = time.perf_counter()
-        size, count = (images.shape[-2], images.shape[-1]), self._method.masks
+        size = (images.shape[-2], images.shape[-1])
         cells = curve_cells(targets, self.mask_size, size)
         # Most scores need no instance masks. Copying them with every micro-batch would be a waste.
         scored = targets if self.network.scores_regions else replace(targets, instance_mask=None)
@@ -210,23 +231,15 @@ class Explainer(BatchPredictor):
             extent=cells / self.mask_size**2,
             regions=None if labels is None else Regions.of(labels[targets.image]),
         )
-        settings = replace(self._objective_settings, noise=self.noise * self.network.unit)
         micro_batches = self.sized_micro_batches(images.device)
-        objective = Objective(self.network, problem, self._method, settings, micro_batches)
-        # A local parameter: nothing of it stays on the module or affects another batch.
-        start = self.start.masks(targets, count, self.mask_size, size)
-        masks = nn.Parameter(start if problem.regions is None else problem.regions.means(start))
-        optimizer = self.optimizer([masks])
-        solution = optimize(
-            objective,
-            masks,
-            optimizer,
-            self.iterations,
-            self.average,
-            partial(tell, OPTIMISING),
-            problem.regions,
-            self.levels,
-        )
+        told = partial(tell, OPTIMISING)
+        if isinstance(self._method, Method):
+            solution, passes = self._optimised(self._method, problem, targets, micro_batches, told)
+            iterations = torch.full((len(targets),), self.iterations)
+        else:
+            passes = SubsetImages(self.network, problem, self.mask_size, micro_batches)
+            searched = search(passes, on_step=told)
+            solution, iterations = searched.solution, searched.steps
         kind = self.curves if self.metrics else None
         told = partial(tell, CURVES)
         curves = measured_curves(kind, self.network, problem, solution.masks, cells, micro_batches, told)
@@ -235,12 +248,47 @@ class Explainer(BatchPredictor):
             batch,
             solution,
             curves,
-            objective,
+            passes,
             label_names=[self.network.label_name(label) for label in targets.label.tolist()],
-            iterations=self.iterations,
+            iterations=iterations,
             seconds=time.perf_counter() - began,
             regions=None if labels is None else labels[targets.image],
         )
+
+    def _optimised(
+        self,
+        method: Method,
+        problem: Problem,
+        targets: Targets,
+        micro_batches: MicroBatches,
+        told: Callable[[int, int], None],
+    ) -> tuple[Solution, Passes]:
+        """Optimise the masks of some targets; returns what they cost, too.
+
+        Args:
+            method: what is optimised.
+            problem: of R rows.
+            targets: its targets, with their instance masks.
+            micro_batches: cut the perturbed images into pieces.
+            told: called after each iteration with the number done and the number in all.
+        """
+        settings = replace(self._objective_settings, noise=self.noise * self.network.unit)
+        objective = Objective(self.network, problem, method, settings, micro_batches)
+        # A local parameter: nothing of it stays on the module or affects another batch.
+        size = (problem.images.shape[-2], problem.images.shape[-1])
+        start = self.start.masks(targets, method.masks, self.mask_size, size)
+        masks = nn.Parameter(start if problem.regions is None else problem.regions.means(start))
+        solution = optimize(
+            objective,
+            masks,
+            self.optimizer([masks]),
+            self.iterations,
+            self.average,
+            told,
+            problem.regions,
+            self.levels,
+        )
+        return solution, objective
 
     def _tell(self, before: float, size: float, phase: str, done: int, total: int) -> None:
         """Report the progress of the batch.
@@ -255,7 +303,10 @@ class Explainer(BatchPredictor):
         if self.on_progress is None:
             return
         # Passes for each row. The trials of a line search are not counted, because their number is unknown.
-        optimising = 2 * len(self._method.terms) * self.path_steps * self.iterations
+        if isinstance(self._method, Method):
+            optimising = 2 * len(self._method.terms) * self.path_steps * self.iterations
+        else:
+            optimising = SEARCH_PASSES
         curves = EXPECTED_PASSES if self.curves == "adaptive" else 2 * (CURVE_STEPS + 1)
         curves = curves if self.metrics else 2
         passes = optimising * done / total if phase == OPTIMISING else optimising + curves * done / total

@@ -84,7 +84,11 @@ def test_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "greedy", "igospp@", "igospp@1x2x3x4"]
+    "name",
+    [
+        *("nothing", "ig", "ig@0", "ig@1x2", "grad-cam@3", "greedy", "igospp@", "igospp@1x2x3x4"),
+        *("search@7x7", "search-slic"),
+    ],
 )
 def test_names_of_methods(name: str) -> None:
     from comparison.methods import split_name
@@ -192,6 +196,25 @@ def test_ours_and_its_description() -> None:
     assert found.explanation.mask.shape == (28 * 28,)
     assert found.passes.evaluations == 4 * 2 * 3
     assert describe(network, "igospp@2x3") != describe(network, "igospp@2x4")
+
+
+def test_the_search_in_cells_and_in_superpixels() -> None:
+    pytest.importorskip("skimage", reason="scikit-image comes with the extra 'bench'")
+    from comparison.methods import explain, explainer_of
+    from peers.partitions import Grid, slic
+
+    network = tiny_classifier(input_size=32)
+    (sample,) = samples_of(network, 1, 32)
+    assert explainer_of(network, "search").mask_size == 7
+    (cells,) = explain(network, "search@3", sample)
+    assert cells.explanation.partition == Grid(3, (32, 32))
+    assert (cells.explanation.mask * 8).round().sort().values.tolist() == list(range(9))
+    (pixels,) = explain(network, "search-slic@9", sample)
+    expected = slic(sample.pixels, 9)
+    assert torch.equal(pixels.explanation.partition.labels, expected.labels)
+    places = pixels.explanation.mask * (len(expected) - 1)
+    assert places.round().sort().values.tolist() == list(range(len(expected)))
+    assert pixels.passes.evaluations > 0
 
 
 def explanation_of(side: int, sample: Any) -> Any:

@@ -24,7 +24,7 @@ DETECTORS = ("coco_maskrcnn", "coco_fasterrcnn", "coco_yolov3spp", "coco_maskrcn
 
 def test_all_configurations_are_known_here() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*NETWORKS, *DETECTORS}
-    presets = {"fast", "igospp", "published_coco", *PUBLISHED}
+    presets = {"fast", "igospp", "published_coco", "search", *PUBLISHED}
     assert {path.stem for path in CONFIGS.glob("presets/*.yaml")} == presets
 
 

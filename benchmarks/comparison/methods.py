@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from peers.explanation import Explanation
-from peers.partitions import Grid
+from peers.partitions import Grid, Partition, Regions, slic
 from peers.registry import PEERS, Picture
+from torch import Tensor
 
 from comparison.passes import Passes, counted_passes
 from comparison.samples import SEED, Sample
+from igos_pl.data.geometry import Frame
+from igos_pl.data.records import ImageRecord
+from igos_pl.data.regions import RegionSource
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
@@ -24,7 +29,12 @@ from igos_pl.solver.presets import preset_names
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in preset_names()},
     "published_igos+": ("published", {"method": "igos+"}),
+    "search-slic": ("search", {}),
 }
+
+# The settings that the amounts of a name stand for.
+_AMOUNTS = ("iterations", "path_steps", "mask_size")
+_AMOUNTS_OF = {"search": ("mask_size",), "search-slic": ("superpixels",)}
 
 # What tables and figures call our presets; others go by their names.
 _LABELS = {
@@ -33,6 +43,8 @@ _LABELS = {
     "published": "iGOS++, as published",
     "published_igos": "I-GOS, as published",
     "published_igos+": "iGOS+, as published",
+    "search": "search, cells",
+    "search-slic": "search, superpixels",
 }
 
 
@@ -51,11 +63,26 @@ def split_name(method: str) -> tuple[str, tuple[int, ...]]:
     if family not in (*OURS, *PEERS):
         raise IgosError(f"There is no method {family!r}, but {', '.join([*OURS, *PEERS])}")
     parts = amount.split("x") if amount else []
-    possible = (0, 1, 2, 3) if family in OURS else (int(PEERS[family].has_amount),)
-    if len(parts) not in possible or not all(part.isdigit() and int(part) > 0 for part in parts):
-        example = PEERS[family].example if family in PEERS else f"{family}@20x5"
+    fewest, most = _amounts_of(family)
+    if not (fewest <= len(parts) <= most and all(part.isdigit() and int(part) > 0 for part in parts)):
+        example = _example(family)
         raise IgosError(f"{method!r} is no method's name: for example, {example} is")
     return family, tuple(int(part) for part in parts)
+
+
+def _amounts_of(family: str) -> tuple[int, int]:
+    """How many amounts a name has, at least and at most."""
+    if family in PEERS:
+        return (int(PEERS[family].has_amount),) * 2
+    settings = _AMOUNTS_OF.get(family, _AMOUNTS)
+    return int("superpixels" in settings), len(settings)
+
+
+def _example(family: str) -> str:
+    """A name of a family."""
+    if family in PEERS:
+        return PEERS[family].example
+    return f"{family}@{'20x5' if family not in _AMOUNTS_OF else 49 if family == 'search-slic' else 7}"
 
 
 def check_kind(method: str, kind: str) -> None:
@@ -69,8 +96,26 @@ def explainer_of(network: ExplainableNetwork, method: str) -> Explainer:
     """One of our methods; it does not judge its masks itself."""
     family, amounts = split_name(method)
     preset, changed = OURS[family]
-    named = dict(zip(("iterations", "path_steps", "mask_size"), amounts, strict=False))
+    named: dict[str, Any] = dict(zip(_AMOUNTS_OF.get(family, _AMOUNTS), amounts, strict=False))
+    if "superpixels" in named:  # whose borders are those of pixels
+        named = {"regions": Superpixels(named["superpixels"]), "mask_size": min(network.input_size)}
     return Explainer.from_preset(network, preset, **{**changed, **named}, metrics=False, seed=SEED)
+
+
+class Superpixels(RegionSource):
+    """The superpixels of the peers.
+
+    Args:
+        count: about how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def labels_of(self, image: Tensor, record: ImageRecord) -> tuple[NDArray[Any], Frame]:
+        """See `RegionSource.labels_of`."""
+        height, width = image.shape[-2:]
+        return slic(image, self.count).labels.numpy(), Frame.of(width, height, (height, width), "squash")
 
 
 def describe(network: ExplainableNetwork, method: str) -> str:
@@ -100,11 +145,15 @@ def _ours(network: ExplainableNetwork, method: str, sample: Sample) -> Sequence[
     columns = explainer_of(network, method).explain_batch(sample.batch).explanations
     counts = zip(columns["evaluations"].tolist(), columns["forwards"].tolist(), strict=True)
     found = []
-    for mask, (evaluations, forwards) in zip(columns["masks"], counts, strict=True):
-        values = torch.from_numpy(np.asarray(mask, np.float32)).flatten()
-        grid = Grid(len(mask), network.input_size)
+    for row, (evaluations, forwards) in enumerate(counts):
+        mask = torch.from_numpy(np.asarray(columns["masks"][row], np.float32))
+        partition: Partition = Grid(len(mask), network.input_size)
+        values = mask.flatten()
+        if "regions" in columns:
+            partition = Regions(torch.from_numpy(columns["regions"][row]).long())
+            values = partition.means(mask)
         # The curves' two ends, which cost a pass each, are no part of the mask.
-        found.append(Explained(Explanation(grid, values), Passes(evaluations, forwards)))
+        found.append(Explained(Explanation(partition, values), Passes(evaluations, forwards)))
     return found
 
 

@@ -71,8 +71,11 @@ network
 method
   --preset NAME                 fast, igospp, published, published_coco,
                                 published_igos, published_igos_nag,
-                                published_nag; the defaults below are fast's
-  --model.method METHOD         igos, [igos+], igos++
+                                published_nag, search; the defaults below are
+                                fast's
+  --model.method METHOD         igos, [igos+], igos++, or search: a greedy
+                                search for the order of few cells (mask_size 7)
+                                or of regions, without an optimiser
   --model.optimizer CLASS       NAG, LineSearch, or an elementwise one of
                                 torch.optim [torch.optim.Adam]
   --model.optimizer.step_size X largest change of a mask cell by a gradient step

@@ -39,7 +39,7 @@ def explanation_columns(
     curves: Curves,
     passes: Passes,
     label_names: Sequence[str],
-    iterations: int,
+    iterations: Tensor,
     seconds: float,
     regions: Tensor | None = None,
 ) -> Columns:
@@ -53,7 +53,7 @@ def explanation_columns(
             holds only the baseline's score.
         passes: what the masks cost.
         label_names: of the R rows.
-        iterations: of the optimiser.
+        iterations: ``(R,)`` of the optimiser, or steps of the search.
         seconds: the time that all rows took together.
         regions: ``(R, s, s)`` the label of each cell's region; None if the masks are of single cells.
     """
@@ -66,6 +66,7 @@ def explanation_columns(
         "label": targets.label,
         "score": targets.score,
         "baseline_score": curves.insertion[:, 0],
+        "iterations": iterations,
         "evaluations": passes.evaluations,
         "forwards": passes.forwards,
         "objective": solution.objective,
@@ -88,7 +89,6 @@ def explanation_columns(
         "sample_id": text(record.sample_id for record in records),
         "label_name": text(label_names),
         "box": original_boxes(targets.box, records),
-        "iterations": np.full(rows, iterations),
         "seconds": np.full(rows, seconds / rows),
         "status": text("nan" if failed else "ok" for failed in solution.failed.tolist()),
         **localization_columns(columns["masks"], targets, batch),

@@ -177,7 +177,7 @@ class Importer(BatchPredictor):
             curves,
             _NoPasses(torch.zeros(rows, dtype=torch.int64)),
             label_names=[self.network.label_name(label) for label in targets.label.tolist()],
-            iterations=0,
+            iterations=torch.zeros(rows, dtype=torch.int64),
             seconds=time.perf_counter() - began,
         )
         return self.result_of(batch, targets, notes, with_diversity(columns))

@@ -1,4 +1,4 @@
-"""I-GOS, iGOS+ and iGOS++ as data: which masks, which terms, which regulariser.
+"""I-GOS, iGOS+ and iGOS++ as data: which masks, which terms, which regulariser; and the name of the search.
 
 One evaluator (`igos_pl.solver.objective`) computes all of them: a new method is one more entry in `METHODS`.
 """
@@ -72,12 +72,26 @@ METHODS = {
 }
 
 
-def method_named(name: str) -> Method:
-    """Look a method up by ``igos``, ``igos+``, ``igos++`` or its printed name, in any case.
+@dataclass(frozen=True)
+class GreedySearch:
+    """The search of `igos_pl.solver.search`, which has neither terms nor a regulariser.
+
+    Attributes:
+        name: as printed.
+    """
+
+    name: str
+
+
+SEARCH = GreedySearch("search")
+
+
+def method_named(name: str) -> Method | GreedySearch:
+    """Look a method up by ``igos``, ``igos+``, ``igos++``, ``search`` or its printed name, in any case.
 
     Raises:
         IgosError: naming the known methods.
     """
     key = name.lower().replace("i-gos", "igos")
-    check_choice("method", key, METHODS)
-    return METHODS[key]
+    check_choice("method", key, [*METHODS, SEARCH.name])
+    return METHODS.get(key, SEARCH)

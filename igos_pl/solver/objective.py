@@ -265,7 +265,7 @@ class Objective:
             if not gradient:
                 scores.view(-1)[start:stop] = self.network.score(images, targets).to(scores.dtype)
                 return
-            score, image_gradient = self._score_and_gradient(images, targets)
+            score, image_gradient = score_and_gradient(self.network, images, targets)
             # No sign is needed: for insertion, -1 in the objective cancels -1 in the blend's derivative.
             share = (image_gradient.contiguous() * change).sum(1) * (slope / steps)
             scores.view(-1)[start:stop] = score.to(scores.dtype)
@@ -273,21 +273,6 @@ class Objective:
 
         self.micro_batches.run(scores.numel(), work)
         return scores, map_gradient
-
-    def _score_and_gradient(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """The scores ``(B,)`` and their gradient ``(B, C, H, W)`` with respect to the images."""
-        images.requires_grad_()
-        try:
-            with torch.enable_grad():
-                score = self.network.score(images, targets)
-                if not score.requires_grad:  # this does not wait for the device
-                    raise IgosError(_NO_GRADIENT)
-                (gradient,) = torch.autograd.grad(score.sum(), images)
-        except RuntimeError as error:
-            if any(words in str(error) for words in _IN_PLACE):
-                raise IgosError(f"{_CHANGED} ({str(error).splitlines()[0]})") from error
-            raise
-        return score.detach(), gradient
 
     def _noise(self, images: Tensor, keys: Sequence[int], start: int) -> Tensor:
         """Standard normal noise ``(B, C, H, W)`` of the items from ``start`` on, different for each one."""
@@ -297,3 +282,23 @@ class Objective:
             row, term, step = item // (terms * steps), item // steps % terms, item % steps
             image.normal_(generator=generator_of(images.device, keys[row], self._iteration, term, step))
         return noise
+
+
+def score_and_gradient(network: Scorer, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """The scores ``(B,)`` and their gradient ``(B, C, H, W)`` with respect to the images.
+
+    Raises:
+        IgosError: if the score has no gradient, or the network changes in place what the gradient needs.
+    """
+    images.requires_grad_()
+    try:
+        with torch.enable_grad():
+            score = network.score(images, targets)
+            if not score.requires_grad:  # this does not wait for the device
+                raise IgosError(_NO_GRADIENT)
+            (gradient,) = torch.autograd.grad(score.sum(), images)
+    except RuntimeError as error:
+        if any(words in str(error) for words in _IN_PLACE):
+            raise IgosError(f"{_CHANGED} ({str(error).splitlines()[0]})") from error
+        raise
+    return score.detach(), gradient

@@ -61,9 +61,10 @@ def preset_of(settings: Mapping[str, Any]) -> str:
         settings: an explainer's settings, as `igos_pl.settings.Configurable.describe` gives them.
 
     Returns:
-        The text; empty if the settings are not close to any preset with the same optimiser.
+        The text; empty if the settings are not close to any preset with the same optimiser, or with the same
+        method if it has no optimiser.
     """
-    same = [name for name in preset_names() if _described(name)["optimizer"] == settings.get("optimizer")]
+    same = [name for name in preset_names() if _solver(_described(name)) == _solver(settings)]
     if not same:
         return ""
     changes, name = min(
@@ -85,6 +86,11 @@ def optimizer_facts(factory: OptimizerFactory) -> Attributes:
     return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}
 
 
+def _solver(settings: Mapping[str, Any]) -> Any:
+    """What makes the masks: the optimiser, or the method where there is none."""
+    return settings.get("optimizer", settings.get("method"))
+
+
 def _changes(settings: Mapping[str, Any], preset: str) -> list[str]:
     """The settings that differ from a preset's, as ``name=value``."""
     expected = _described(preset)
@@ -102,9 +108,9 @@ def _changes(settings: Mapping[str, Any], preset: str) -> list[str]:
 def _described(preset: str) -> Attributes:
     """A preset's settings as an explainer describes them."""
     settings = preset_settings(preset)
-    method, optimizer = method_named(settings.pop("method")), settings.pop("optimizer")
+    method, optimizer = method_named(settings.pop("method")), settings.pop("optimizer", None)
     others = {key: plain(value) for key, value in settings.items()}
-    return {"method": method.name, **others, **optimizer_facts(optimizer)}
+    return {"method": method.name, **others, **(optimizer_facts(optimizer) if optimizer else {})}
 
 
 def _optimizer(class_path: str, init_args: dict[str, Any] | None = None) -> Any:

@@ -104,7 +104,7 @@ EXPLANATIONS = {
         "f4", "1 - mean overlap of the top 20 % of cells between the target's starts; NaN for one start"
     ),
     "best": Column("i1", "1 for the start with the largest insertion - deletion of its target"),
-    "iterations": Column("i4", "iterations of the optimiser"),
+    "iterations": Column("i4", "iterations of the optimiser, or steps of the search"),
     "evaluations": Column("i4", "forward and backward passes of the optimisation"),
     "forwards": Column("i4", "passes without gradient of the optimisation"),
     "seconds": Column("f4", "the time of the row's batch, divided by the rows of the batch"),
