@@ -32,7 +32,7 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "search-slic": ("search", {}),
 }
 
-# The settings that the amounts of a name stand for.
+# The settings that the numbers after the @ of a name set, in order.
 _AMOUNTS = ("iterations", "path_steps", "mask_size")
 _AMOUNTS_OF = {"search": ("mask_size",), "search-slic": ("superpixels",)}
 
@@ -71,7 +71,7 @@ def split_name(method: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _amounts_of(family: str) -> tuple[int, int]:
-    """How many amounts a name has, at least and at most."""
+    """The smallest and the largest count of numbers after the @."""
     if family in PEERS:
         return (int(PEERS[family].has_amount),) * 2
     settings = _AMOUNTS_OF.get(family, _AMOUNTS)

@@ -140,7 +140,8 @@ def draw(
 def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[bool]:
     """Which masks look nearly empty only because other masks of the figure are strong.
 
-    Their largest saliency is below a fifth of the figure's. The scale ``each`` shows them.
+    Their largest saliency is below a fifth of the figure's. The scale ``each`` shows them,
+    unless their saliency is far below 0.1.
 
     Args:
         explanations: of one figure.

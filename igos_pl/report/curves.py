@@ -64,7 +64,7 @@ class MeanCurve:
     def band(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lower and the upper end of the confidence interval, each ``(51,)``.
 
-        They stay in [0, 1], where scores are; where the mean does not, they end at the mean.
+        They are clipped to [0, 1], the range of scores, or at the mean where it is outside of this range.
         """
         low, high = self.mean - self.half_width, self.mean + self.half_width
         return np.maximum(low, np.minimum(self.mean, 0)), np.minimum(high, np.maximum(self.mean, 1))

@@ -134,7 +134,7 @@ def _warnings(path: Path, numbers: Numbers) -> list[str]:
 
 
 def _written(path: Path) -> str:
-    """When the last segment of a run's folder was written; empty for a file, which says it itself."""
+    """When the last segment of a run's folder was written; empty for a result file, which has `created`."""
     if not path.is_dir():
         return ""
     times = [segment.created for segment in RunFolder(path).published().indexes]

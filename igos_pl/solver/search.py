@@ -3,15 +3,14 @@
 A set S of regions is worth p(S shown alone) - p(image without S). Each step adds the region that makes this
 largest, so that insertion - deletion of the order becomes large. The plain search (Chen et al., ICLR 2024)
 asks the network about every remaining region at every step. Here, an estimate of all gains chooses a few
-candidates, and the network is asked about these only. The estimate is the sum of two parts, each scaled to at
-most 1:
+candidates, and the network is asked about these only. The estimate is the weighted sum of two parts, each
+scaled to at most 1 before:
 
 - the gradients of both scores with respect to the regions' coverage, at this step and at earlier ones;
 - the gains that were measured at earlier steps.
 
-Most scores soon reach their end: without the first regions, nothing is left of the prediction, or they
-suffice for it. Then the network is not asked about this side any more, unless a check now and then finds that
-the score has left its end.
+Most scores soon reach their end: the prediction is lost without the first regions, or is complete with them
+alone. Then this score is not measured any more, unless a check now and then finds that it has left its end.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class SearchSettings:
     Attributes:
         candidates: schedule of how many regions are tried at a step, at least 1.
         gradients: schedule of the steps between two gradients; 0 for no gradient.
-        weight: of the estimate by gradients; that by measured gains has the weight 1.
+        weight: of the gradients in the estimate; the measured gains have the weight 1.
         decay: the weight of the earlier gradients at each new one.
         absent: an image without S whose score is not above this is at its end.
         present: a set S alone whose score is not below this is at its end.
@@ -293,7 +292,7 @@ class _Orders:
         return tried
 
     def _take(self, step: int, tried: Tensor, ranked: Tensor, offered: Tensor) -> None:
-        """Add the candidate that is worth most to each row."""
+        """Add to each row its candidate with the largest value."""
         worth = (tried[0] - tried[1]).masked_fill(~offered, -torch.inf)
         best = worth.argmax(1, keepdim=True)
         some = self._left.any(1)

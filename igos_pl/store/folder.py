@@ -334,11 +334,11 @@ class RunFolder:
 
 
 def unfinished(path: Path, command: str) -> str:
-    """How many images of a run have no result yet, in words; empty if none, or if that is not known.
+    """How many images of a run have no result yet, in words; empty if there are none, or none are known.
 
     Args:
-        path: a run's folder. It is not known of a result file.
-        command: what the reader has run on it, as in ``igos-pl report``.
+        path: a run's folder. For a result file, the number is unknown.
+        command: what the user ran on it, as in ``igos-pl report``.
 
     Raises:
         IgosError: if the folder's files are damaged.
