@@ -30,7 +30,7 @@ from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, curve_cells
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor, row_keys
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
-from igos_pl.settings import Attributes, parameters_of
+from igos_pl.settings import Attributes, digest, parameters_of
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import Method, method_named
 from igos_pl.solver.micro_batches import MicroBatches
@@ -38,11 +38,14 @@ from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import Solution, optimize
 from igos_pl.solver.presets import OptimizerFactory, optimizer_facts, preset_settings
 from igos_pl.solver.regions import Regions
-from igos_pl.solver.search import SEARCH_PASSES, SubsetImages, search
+from igos_pl.solver.search import SEARCH_PASSES, SearchSettings, SubsetImages, search
 from igos_pl.solver.starts import Start
 
 # The most mask pixels that are optimised together. This bounds the memory for images with many targets.
 _PIXELS_AT_ONCE = 1 << 24
+
+# The most cells along a mask's side that a search takes; 20 x 20 cells already need some 4,000 passes.
+_SEARCH_SIDE = 20
 
 # What the optimised methods need and the search does not.
 _OPTIMISATION = {"optimizer", "iterations", "average", "levels", *(f.name for f in fields(ObjectiveSettings))}
@@ -124,6 +127,12 @@ class Explainer(BatchPredictor):
                 f"mask_size is {mask_size}, which is more than the network's input of {height} x {width}"
                 " pixels"
             )
+        if not isinstance(self._method, Method) and regions is None and mask_size > _SEARCH_SIDE:
+            raise IgosError(
+                f"mask_size is {mask_size}, but the method {self.method} puts at most {_SEARCH_SIDE} x"
+                f" {_SEARCH_SIDE} single cells into order, because each step asks the network: set mask_size"
+                " to 7, as --preset search does, or set regions"
+            )
         if not (isinstance(self._method, Method) or start.plain):
             raise IgosError(
                 f"start.init_val is {start.init_val}, but the method {self.method} has no diverse starts:"
@@ -174,7 +183,8 @@ class Explainer(BatchPredictor):
         described = super().describe()
         if isinstance(self._method, Method):
             return described
-        return {key: value for key, value in described.items() if key.partition(".")[0] not in _OPTIMISATION}
+        used = {key: value for key, value in described.items() if key.partition(".")[0] not in _OPTIMISATION}
+        return {**used, "search": digest(repr(SearchSettings()))}
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Propose the targets of a batch, and explain them."""

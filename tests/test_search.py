@@ -21,6 +21,7 @@ from tiny import (
 )  # fmt: skip
 from torch import Tensor, nn
 
+from igos_pl import explain
 from igos_pl.cli.main import main
 from igos_pl.data.geometry import upsample
 from igos_pl.data.regions import GivenLabelMaps
@@ -222,6 +223,41 @@ def test_nothing_is_asked_beyond_the_curves_end() -> None:
     assert sorted(short.tolist()) == list(range(16))
 
 
+@pytest.mark.parametrize("cells", range(1, 17))
+def test_the_end_of_the_curves_is_a_whole_number_of_cells(cells: int) -> None:
+    """As shares, some numbers of cells are rounded up."""
+    problem = replace(problem_of([0], [2]), extent=torch.tensor([cells]) / 16)
+    assert int(search(images_of(problem), PLAIN).steps[0]) == min(cells, 15)
+
+
+def test_a_single_region_and_no_rows() -> None:
+    alone = search(images_of(replace(problem_of([0], [2]), regions=labelled([0] * 16))))
+    assert not alone.solution.failed.any()
+    assert alone.solution.objective.isnan().all()  # there was no step
+    nothing = problem_of([0], [2])
+    empty = replace(nothing, targets=nothing.targets.select(slice(0, 0)), keys=[])
+    assert search(images_of(empty)).solution.masks.shape == (0, CELLS, CELLS)
+
+
+class Faint(nn.Module):
+    """The probability of a class that the network hardly believes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = tiny_classifier()
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        scores: Tensor = self.network.score(images, targets)
+        return scores / 50
+
+
+def test_faint_scores_are_asked_for_as_well() -> None:
+    """Every deletion score is below the end of an image with a high score."""
+    images = images_of(problem_of([0], [2]), Faint())
+    search(images, replace(QUICK, present=2.0))
+    assert int(images.forwards[0]) > 2 * 3 * 8  # both scores of three candidates, for most steps
+
+
 def test_a_row_with_a_broken_score_fails_alone() -> None:
     problem = problem_of([0, 1], [2, 0])
     bright = replace(problem, images=problem.images * torch.tensor([1.0, 50.0]).reshape(2, 1, 1, 1))
@@ -280,6 +316,23 @@ def test_what_a_search_does_not_use_is_not_in_its_description() -> None:
     assert preset_of(described) == "search"
     assert preset_of(explainer_of(mask_size=9).describe()) == "search, with mask_size=9"
     assert described != explainer_of(mask_size=7, baseline="black").describe()
+
+
+def test_too_many_cells_are_refused_but_not_regions() -> None:
+    with pytest.raises(IgosError, match="mask_size is 21, but the method search puts at most 20 x 20"):
+        Explainer(tiny_classifier(), method="search", mask_size=21)
+    Explainer(tiny_classifier(), method="search", mask_size=21, regions=GivenLabelMaps({}))
+
+
+def test_images_in_memory_take_finer_cells_for_regions() -> None:
+    bands = torch.arange(10).repeat_interleave(3)[:SIZE].unsqueeze(1).expand(SIZE, SIZE)
+    found = explain(tiny_classifier(), pictures(1), preset="search", regions=bands)
+    assert found.masks.shape[-1] > 7
+    assert len(np.unique(found.regions[0])) == len(bands.unique())
+
+
+def test_an_imported_search_has_no_preset() -> None:
+    assert preset_of({"method": "search", "mask_size": 224}) == ""
 
 
 def test_diverse_starts_are_refused() -> None:

@@ -87,8 +87,10 @@ def explain(
     bare = {"input_size": input_size, "class_names": class_names, "output": output, "top_k": top_k}
     asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     defaults = preset_settings(preset)
-    defaults["mask_size"] = min(defaults.get("mask_size", MASK_SIZE), *asked.inputs.images.shape[-2:])
     regions = as_regions(settings.pop("regions", None), asked.inputs.records)
+    # Regions need finer cells than a preset for few cells has.
+    size = MASK_SIZE if regions is not None else defaults.get("mask_size", MASK_SIZE)
+    defaults["mask_size"] = min(size, *asked.inputs.images.shape[-2:])
     return answer(Explainer(asked.network, **{**defaults, **settings}, regions=regions), asked)
 
 

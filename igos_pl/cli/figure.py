@@ -26,6 +26,7 @@ def print_figure(options: argparse.Namespace) -> None:
     check_choice("the ending of --output", kind, KINDS)
     refuse_existing(output, options.overwrite)
     with MaskFile(options.run) as masks:
+        told = unfinished(options.run, "igos-pl figure")
         rows = chosen(options, masks)
         everything = not (options.rows or options.where or options.best or options.worst or options.random)
         if everything:
@@ -42,7 +43,7 @@ def print_figure(options: argparse.Namespace) -> None:
         whole = len(masks)
     with publishing(output) as temporary:
         save(figure, temporary, kind)
-    if told := unfinished(options.run, "igos-pl figure"):
+    if told:
         print(told)
     if hardly_seen := sum(faint(found, options.style, options.scale)):
         print(

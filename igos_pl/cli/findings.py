@@ -23,12 +23,13 @@ def print_findings(path: Path) -> None:
         IgosError: if scikit-learn is not installed, or the result cannot be read.
     """
     with MaskFile(path) as masks:
+        told = unfinished(path, "igos-pl findings")
         found = find(masks)
         shown = [row for pair in found.confusions[:_SHOWN] for row in (pair.predicted_row, pair.true_row)]
         names = masks[shown].column("label_name").tolist()
         first = [one.rows[0] for one in found.findings] + [one.rows[0] for one in found.clusters]
         example = dict(zip(first, masks[first].column("sample_id").tolist(), strict=True))
-    if told := unfinished(path, "igos-pl findings"):
+    if told:
         print(told)
     print(*map(printable, _lines(found, names, example)), sep="\n")
 

@@ -149,10 +149,10 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
         scale: see `draw`.
     """
     largest = [float(one.saliency.max()) for one in explanations]
-    top = max(largest)
+    top = float(np.nanmax([0.0, *largest]))
     if style in _WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
         return [False] * len(largest)
-    return [most < FAINT * top for most in largest]
+    return [0 < most < FAINT * top for most in largest]
 
 
 def save(

@@ -1,6 +1,7 @@
 """I-GOS, iGOS+ and iGOS++ as data: which masks, which terms, which regulariser; and the name of the search.
 
-One evaluator (`igos_pl.solver.objective`) computes all of them: a new method is one more entry in `METHODS`.
+One evaluator (`igos_pl.solver.objective`) computes I-GOS, iGOS+ and iGOS++: a new method of this kind is one
+more entry in `METHODS`.
 """
 
 from __future__ import annotations
@@ -93,5 +94,6 @@ def method_named(name: str) -> Method | GreedySearch:
         IgosError: naming the known methods.
     """
     key = name.lower().replace("i-gos", "igos")
-    check_choice("method", key, [*METHODS, SEARCH.name])
-    return METHODS.get(key, SEARCH)
+    known: dict[str, Method | GreedySearch] = {**METHODS, SEARCH.name: SEARCH}
+    check_choice("method", key, known)
+    return known[key]

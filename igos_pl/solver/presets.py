@@ -64,6 +64,8 @@ def preset_of(settings: Mapping[str, Any]) -> str:
         The text; empty if the settings are not close to any preset with the same optimiser, or with the same
         method if it has no optimiser.
     """
+    if "optimizer" not in settings and "start.k" not in settings:
+        return ""  # of imported saliency, whose method may have any name
     same = [name for name in preset_names() if _solver(_described(name)) == _solver(settings)]
     if not same:
         return ""

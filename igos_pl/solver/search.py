@@ -44,7 +44,8 @@ class SearchSettings:
         gradients: schedule of the steps between two gradients; 0 for no gradient.
         weight: of the gradients in the estimate; the measured gains have the weight 1.
         decay: the weight of the earlier gradients at each new one.
-        absent: an image without S whose score is not above this is at its end.
+        absent: an image without S whose score is not above this is at its end. If the whole image's score is
+            below 0.5, this is lower in proportion.
         present: a set S alone whose score is not below this is at its end.
         check: a score at its end is measured again at each step that is a multiple of this, because later
             regions may change it.
@@ -152,8 +153,9 @@ class Searched:
 
     Attributes:
         solution: the masks; a region's value is its place in the order, from 0 (first) to 1 (last). The
-            objective is the mean of p(image without S) - p(S alone) over the steps. If a score became NaN or
-            infinite, the row has failed: its regions are in the order of the estimates from then on.
+            objective is the mean of p(image without S) - p(S alone) over the steps; NaN if there was no step,
+            as for a single region. If a score became NaN or infinite, the row has failed: its regions are in
+            the order of the estimates from then on.
         steps: ``(R,)`` integer: how many regions the network was asked to put into order.
     """
 
@@ -178,7 +180,7 @@ def search(
         settings: see there.
         on_step: called after each step with the number of steps done and the number in all.
     """
-    orders, steps = _Orders(images, settings), images.regions.count
+    orders, steps = _Orders(images, settings), images.regions.count if len(images.forwards) else 0
     for step in range(steps):
         orders.extend(step)
         if on_step is not None:
@@ -198,7 +200,8 @@ class _Orders:
         self._sizes = sizes = images.regions.sizes()
         (rows, count), device = sizes.shape, sizes.device
         extent = images.problem.extent
-        self._end = sizes.sum(1) * (1 if extent is None else extent.to(device))  # in cells
+        cells = sizes.sum(1)
+        self._end = cells if extent is None else (cells * extent.to(device)).round()
         self._inserts = torch.tensor([True, False], device=device)
         self._left = sizes > 0
         self._totals = self._left.sum(1)
@@ -212,6 +215,7 @@ class _Orders:
         side, row = everywhere.nonzero(as_tuple=True)
         self._scores = images.scores(row, self._inserts[side], self._chosen[row]).reshape(2, rows)
         self._failed = ~self._scores.isfinite().all(0)
+        self._absent = settings.absent * (2 * self._scores[1]).clamp_max(1)
 
     def extend(self, step: int) -> None:
         """Add a region to every row that has one left."""
@@ -219,7 +223,7 @@ class _Orders:
         due = (self._totals > step + 1) & ((self._sizes * self._chosen).sum(1) < self._end) & ~self._failed
         if step and step % self._settings.check == 0:
             self._check(due & ~self._open())
-        wanted = due & self._open()
+        wanted = due & self._open() & ~self._failed
         every = _scheduled(self._settings.gradients, share)
         self._look_at_gradients(wanted & (every > 0) & (step % every.clamp_min(1) == 0))
         candidates = torch.minimum(
@@ -236,14 +240,12 @@ class _Orders:
         """The orders as masks."""
         values = self._place / (self._totals - 1).clamp_min(1).unsqueeze(1)
         masks = self._images.regions.spread(values[:, None, :, None]).squeeze(1)
-        objective = torch.where(self._failed, torch.nan, self._objective / self._steps.clamp_min(1))
+        objective = torch.where(self._failed, torch.nan, self._objective / self._steps)  # NaN without a step
         return Searched(Solution(masks, objective, self._failed), self._steps)
 
     def _open(self) -> Tensor:
         """The sides ``(2, R)`` whose scores have not reached their end."""
-        return torch.stack(
-            (self._scores[0] < self._settings.present, self._scores[1] > self._settings.absent)
-        )
+        return torch.stack((self._scores[0] < self._settings.present, self._scores[1] > self._absent))
 
     def _check(self, closed: Tensor) -> None:
         """Ask whether some sides ``(2, R)`` are still at their end."""
@@ -278,7 +280,8 @@ class _Orders:
         Returns:
             ``(2, R, C)``.
         """
-        side, row, rank = (wanted.unsqueeze(2) & offered).nonzero(as_tuple=True)
+        asked = wanted.unsqueeze(2) & offered
+        side, row, rank = asked.nonzero(as_tuple=True)
         sets = self._chosen[row].scatter(1, ranked[row, rank].unsqueeze(1), True)
         before = self._scores.unsqueeze(2)
         tried = before.repeat(1, 1, ranked.shape[1])
@@ -286,9 +289,10 @@ class _Orders:
         self._failed = self._failed | ~tried.isfinite().all(2).all(0)
         tried = torch.where(self._failed.unsqueeze(1), before, tried)
         measured = torch.stack((tried[0] - before[0], before[1] - tried[1]))
-        self._gains = torch.where(wanted.unsqueeze(2), self._gains, 0.0)
+        # The gains of a score that has reached its end are no longer true.
+        self._gains = torch.where(self._open().unsqueeze(2), self._gains, 0.0)
         places = ranked.expand(2, -1, -1)
-        self._gains.scatter_(2, places, torch.where(offered, measured, self._gains.gather(2, places)))
+        self._gains.scatter_(2, places, torch.where(asked, measured, self._gains.gather(2, places)))
         return tried
 
     def _take(self, step: int, tried: Tensor, ranked: Tensor, offered: Tensor) -> None:

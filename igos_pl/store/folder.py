@@ -344,7 +344,8 @@ def unfinished(path: Path, command: str) -> str:
         IgosError: if the folder's files are damaged.
     """
     run = RunFolder(path)
-    if not run.expected_path.is_file():
+    only_merged = run.merged.exists() and not run.segments()  # which is taken for whole
+    if not run.expected_path.is_file() or only_merged:
         return ""
     published = run.published()
     missing = len(run.missing(published))
