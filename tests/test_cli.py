@@ -233,17 +233,8 @@ def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPa
     assert main(words(photos, *one, "--output=whole")) == 0
     expected = masks_by_id(Path("whole/masks.h5"))
 
-    read = ImageDataset.__getitem__
-
-    def breaks(self: ImageDataset, numbers: Sequence[int]) -> ImageBatch:
-        if 2 in numbers:
-            raise RuntimeError("the machine is on fire")
-        return read(self, numbers)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ImageDataset, "__getitem__", breaks)
-        with pytest.raises(RuntimeError, match="on fire"):
-            main(words(photos, *one))
+    with tiny.broken_at_the_third_image(monkeypatch), pytest.raises(RuntimeError, match="on fire"):
+        main(words(photos, *one))
     run = RunFolder("run")
     published = run.segments()
     assert 0 < len(run.done()) < len(NAMES), "it stopped too early or too late to show anything"

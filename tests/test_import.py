@@ -6,7 +6,6 @@ import csv
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -18,8 +17,6 @@ from PIL import Image
 
 from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP
 from igos_pl.cli.main import main
-from igos_pl.data.batches import ImageBatch
-from igos_pl.datamodules.samples import ImageDataset
 from igos_pl.errors import IgosError
 from igos_pl.judging.metrics import METRICS
 from igos_pl.judging.saliency_files import open_maps
@@ -264,17 +261,9 @@ def test_imported_masks_are_judged_alike(maps: Path, photos: Path) -> None:
 def test_evaluation_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(predicted(photos)) == 0
     words = ["evaluate", "run", "--metrics=morf", "--data.batch_size=1", "--writer.images_per_segment=1"]
-    read = ImageDataset.__getitem__
 
-    def breaks(self: ImageDataset, numbers: Sequence[int]) -> ImageBatch:
-        if 2 in numbers:
-            raise RuntimeError("the machine is on fire")
-        return read(self, numbers)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ImageDataset, "__getitem__", breaks)
-        with pytest.raises(RuntimeError, match="on fire"):
-            main(words)
+    with tiny.broken_at_the_third_image(monkeypatch), pytest.raises(RuntimeError, match="on fire"):
+        main(words)
     published = set(Path("run/evaluation/morf_lerf-mean/segments").glob("*.h5"))
     assert published
     assert main(words) == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.targets import Targets, class_targets
+from igos_pl.datamodules.samples import ImageDataset
 from igos_pl.models import Classifier
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.methods import METHODS
@@ -288,3 +290,18 @@ def solve(objective: Objective, optimizer: str, iterations: int = 4, average: bo
     rows, masks = len(objective.problem.targets), objective.method.masks
     leaf = nn.Parameter(torch.ones(rows, masks, 6, 6))
     return optimize(objective, leaf, FACTORIES[optimizer]([leaf]), iterations, average)
+
+
+@contextmanager
+def broken_at_the_third_image(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ends the program by an exception when the third image is read."""
+    read = ImageDataset.__getitem__
+
+    def breaks(self: ImageDataset, numbers: Sequence[int]) -> ImageBatch:
+        if 2 in numbers:
+            raise RuntimeError("the machine is on fire")
+        return read(self, numbers)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageDataset, "__getitem__", breaks)
+        yield
