@@ -12,7 +12,7 @@ from igos_pl.data.geometry import upsample
 from igos_pl.data.targets import Targets
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem, Scorer
-from igos_pl.solver.perturbation import blend
+from igos_pl.solver.perturbation import perturbed
 
 CURVE_STEPS = 50
 
@@ -135,10 +135,7 @@ class CurveImages:
             shown = upsample(kept.to(self._images.dtype).unsqueeze(1), size)
             shown = torch.where(inserts[part].reshape(-1, 1, 1, 1), 1 - shown, shown)
             targets = self._problem.targets.select(row[part])
-            whole, bare = (
-                source.index_select(0, targets.image) for source in (self._images, self._baselines)
-            )
-            blended = blend(whole, bare, shown).contiguous(memory_format=torch.channels_last)
+            blended = perturbed(self._images, self._baselines, targets.image, shown)
             scores[part] = self._network.score(blended, targets).to(scores.dtype)
             if on_images is not None:
                 on_images(stop)

@@ -25,7 +25,7 @@ from igos_pl.data.geometry import upsample
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem, Scorer, score_and_gradient
 from igos_pl.solver.optimize import Solution
-from igos_pl.solver.perturbation import blend
+from igos_pl.solver.perturbation import perturbed
 from igos_pl.solver.regions import Regions
 
 # Passes of an explanation on a grid of 7 x 7 (a gradient counts as two), for the display of the progress.
@@ -86,6 +86,7 @@ class SubsetImages:
         self._network, self._micro_batches = network, micro_batches
         # In (N, C, H, W) memory order, even if the network uses channels last: blending is faster.
         self._images, self._baselines = problem.images.contiguous(), problem.baselines.contiguous()
+        self._difference = self._images - self._baselines
 
     def scores(self, row: Tensor, inserts: Tensor, sets: Tensor) -> Tensor:
         """Score n images, of any rows.
@@ -124,19 +125,17 @@ class SubsetImages:
         def work(start: int, stop: int) -> None:
             part = slice(start, stop)
             targets = self.problem.targets.select(row[part])
-            whole, bare = (
-                source.index_select(0, targets.image) for source in (self._images, self._baselines)
-            )
             regions = self.regions.select(row[part])
-            visible = (sets[part] == inserts[part].unsqueeze(1)).to(whole.dtype)
+            visible = (sets[part] == inserts[part].unsqueeze(1)).to(self._images.dtype)
             cells = regions.spread(visible[:, None, :, None]).requires_grad_(gradient)
             shown = upsample(cells, size)
-            blended = blend(whole, bare, shown.detach()).contiguous(memory_format=torch.channels_last)
+            blended = perturbed(self._images, self._baselines, targets.image, shown.detach())
             if not gradient:
                 scores[part] = self._network.score(blended, targets).to(scores.dtype)
                 return
             found, slopes = score_and_gradient(self._network, blended, targets)
-            slopes = (slopes.contiguous() * (whole - bare)).sum(1, keepdim=True)
+            change = self._difference.index_select(0, targets.image)
+            slopes = (slopes.contiguous() * change).sum(1, keepdim=True)
             if shown is not cells:
                 (slopes,) = torch.autograd.grad(shown, cells, slopes)
             scores[part] = found.to(scores.dtype)
