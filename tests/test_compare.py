@@ -28,7 +28,7 @@ from igos_pl.compare.words import settings_in_some
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import pooled
 from igos_pl.errors import IgosError
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, RunFolder
 
 IDS = ["a.png", "b.png", "c.png", "d.png"]
 
@@ -195,6 +195,21 @@ def test_other_networks_and_baselines_are_told(opened: Any) -> None:
     found = compare([opened("one", IDS), opened("other", IDS, attributes=attributes)], ["one", "other"])
     assert any("different networks" in remark for remark in found.remarks)
     assert any("different baselines (blur, black)" in remark for remark in found.remarks)
+
+
+def test_a_run_that_is_unfinished_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / "one", tmp_path / "<b>two"]
+    for number, folder in enumerate(folders):
+        (folder / "segments").mkdir(parents=True)
+        results.write_result(folder / "segments" / "s.h5", IDS)
+        RunFolder(folder).expect([*IDS, *["e.png"] * number])
+    told = "<b>two: This run is not finished: 1 of 5 images have no result yet, and are left out here."
+    assert main(["compare", *map(str, folders), "--html", str(tmp_path / "c.html")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("not finished") == 1
+    assert f"note: {told} To continue, repeat the command" in said
+    assert "and then igos-pl compare." in said
+    assert told in Page((tmp_path / "c.html").read_text(encoding="utf-8")).text
 
 
 def test_results_without_anything_in_common(opened: Any) -> None:

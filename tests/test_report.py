@@ -280,7 +280,14 @@ def test_a_run_that_goes_on_is_said_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["findings", "report", "figure --style heatmap --output {0}.svg", "export --to png --output {0}"],
+    [
+        "findings",
+        "report",
+        "info",
+        "info --csv {0}.csv",
+        "figure --style heatmap --output {0}.svg",
+        "export --to png --output {0}",
+    ],
 )
 def test_every_command_says_that_a_run_is_unfinished(tmp_path: Path, command: str, capsys: Any) -> None:
     told = (
@@ -293,8 +300,17 @@ def test_every_command_says_that_a_run_is_unfinished(tmp_path: Path, command: st
     assert main([name, str(run.path), *options]) == 0
     assert capsys.readouterr().out.count(f"{told}{name}.") == 1
     run.expect([f"folder/{n:05}.jpg" for n in range(5)])
-    assert main([name, str(run.path), *options, *(["--overwrite"] if options else [])]) == 0
+    assert main([name, str(run.path), *options, *(["--overwrite"] if "--output" in options else [])]) == 0
     assert "not finished" not in capsys.readouterr().out
+
+
+def test_a_table_on_standard_output_has_nothing_else_in_it(tmp_path: Path, capsys: Any) -> None:
+    run = write_run(tmp_path, invented(5))
+    run.expect([f"folder/{n:05}.jpg" for n in range(8)])
+    assert main(["info", str(run.path), "--csv", "-"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 6
+    assert "This run is not finished: 3 of 8 images" in said.err
 
 
 def test_failures_only(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rich.table import Table
 from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.text import printable, shortened
 from igos_pl.errors import IgosError
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
 
 _BLOCK = 1024  # rows of the CSV that are read at once
@@ -28,7 +28,7 @@ _NAME_WIDTHS = {"image": 14, "class": 10}  # the smallest widths
 
 
 def print_info(path: Path, rows: int, settings: bool = False, console: Console | None = None) -> None:
-    """Print counts and means, the first explanations, and problems.
+    """Print whether the run is unfinished, counts and means, the first explanations, and problems.
 
     Args:
         path: a merged file, a segment, or a run's folder (its merged file if there is one).
@@ -42,6 +42,8 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     with MaskFile(path) as masks:
+        if told := unfinished(path, "igos-pl info"):
+            say(told)
         images = masks.images["status"].tolist()
         say(f"{counted(len(images), 'image')}: {statuses_in_words(images)}")
         say(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
@@ -52,9 +54,9 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
             for line in means(masks):
                 say(line)
             print_explanations(masks, rows, console)
-        if told := remarks(masks, rows):
+        if about := remarks(masks, rows):
             say("\nabout the images")
-            for line in told:
+            for line in about:
                 say(f"  {line}")
         if settings:
             say("\nsettings")
@@ -66,6 +68,8 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
 def write_csv(path: Path, target: Path | None) -> None:
     """Write all explanations of a result as CSV: a row for each, with all columns but masks and curves.
 
+    Whether the run is unfinished is printed, too: on standard error if the CSV goes to standard output.
+
     Args:
         path: a merged file, a segment, or a run's folder.
         target: the file; standard output if it is None.
@@ -74,13 +78,18 @@ def write_csv(path: Path, target: Path | None) -> None:
         IgosError: if the result cannot be read, or the file cannot be written.
     """
     with MaskFile(path) as masks:
+        told = unfinished(path, "igos-pl info")
         if target is None:
             _write_rows(masks, sys.stdout)
+            if told:
+                print(told, file=sys.stderr)
             return
         if not target.absolute().parent.is_dir():
             raise IgosError(f"Cannot write {target}: there is no folder {target.absolute().parent}")
         with publishing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             _write_rows(masks, file)
+    if told:
+        print(told)
     print(f"{counted(len(masks), 'explanation')} are in {target}")
 
 

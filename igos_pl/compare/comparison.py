@@ -13,7 +13,7 @@ from igos_pl.compare.agreement import TOP, agreement
 from igos_pl.compare.pairing import Pairing, pair
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.schema import configuration_of, differing_keys
 
 Numbers = NDArray[np.float64]
@@ -126,7 +126,8 @@ def compare(
     in_some = {key for keys in only_in.values() for key in keys}
     settings = {key: values for key, values in differing.items() if key not in in_some}
     images = results[0][rows[:, 0]].column("sample_id")
-    return Comparison(names, pairing, images, metrics, agreements, settings, only_in, _remarks(differing))
+    remarks = [*_unfinished(results, names), *_remarks(differing)]
+    return Comparison(names, pairing, images, metrics, agreements, settings, only_in, remarks)
 
 
 def paired_difference(differences: Numbers, images: NDArray[np.object_]) -> Difference:
@@ -179,6 +180,12 @@ def _only_in(
         if len({configurations[place][key] for place in places}) == 1 and len(places) < len(configurations):
             found.setdefault(places, []).append(key)
     return found
+
+
+def _unfinished(results: Sequence[MaskFile], names: Sequence[str]) -> list[str]:
+    """A remark for each run that has no result of some of its images yet."""
+    told = (unfinished(result.path, "igos-pl compare") for result in results)
+    return [f"{name}: {text}" for name, text in zip(names, told, strict=True) if text]
 
 
 def _remarks(settings: dict[str, list[str]]) -> list[str]:

@@ -168,6 +168,7 @@ class MaskFile(Rows):
         path: a merged file, a segment, or a run's folder.
 
     Attributes:
+        path: what is read.
         attributes: the settings of the run.
         images: the table of images: a mapping from the name of a column to its values. A column is read when
             it is used.
@@ -179,7 +180,7 @@ class MaskFile(Rows):
     """
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
+        self.path = path = Path(path)
         paths, published = _results_in(path) if path.is_dir() else ([path], None)
         if not paths:
             others = sorted(path.glob("*.h5"))  # of a training, for example
