@@ -174,20 +174,21 @@ def test_settings_that_only_some_results_have_are_one_line(opened: Any) -> None:
     settings = {
         "one": {"l1": 10.0, "l2": 80.0},
         "other": {"l1": 10.0, "seed": 1},
-        "map": {"negative": "zero"},
+        "map": {"negative": "zero", "files": "a" * 30 + "b" * 30},
     }
     names = list(settings)
     results = [opened(name, IDS, attributes=settings[name]) for name in names]
     two = compare([results[0], results[2]], ["one", "map"])
     assert two.settings == {}
-    assert settings_in_some(two) == ["only in one: l1, l2", "only in map: negative"]
+    of_map = f"only in map: files={'a' * 20}…{'b' * 19}, negative=zero"
+    assert settings_in_some(two) == ["only in one: l1=10.0, l2=80.0", of_map]
     three = compare(results, names)
     assert three.settings == {"seed": ["63", "1", "63"]}
-    assert settings_in_some(three) == ["only in one: l2", "only in one, other: l1", "only in map: negative"]
+    assert settings_in_some(three) == ["only in one: l2=80.0", "only in one, other: l1=10.0", of_map]
     console = Console(width=200, record=True, file=io.StringIO())
     _print(two, console)
-    assert "settings that differ\n  only in one: l1, l2\n  only in map: negative" in console.export_text()
-    assert '<p class="name">only in map: negative</p>' in page(results, three)[0]
+    assert f"settings that differ\n  only in one: l1=10.0, l2=80.0\n  {of_map}" in console.export_text()
+    assert f'<p class="name">{of_map}</p>' in page(results, three)[0]
 
 
 def test_other_networks_and_baselines_are_told(opened: Any) -> None:

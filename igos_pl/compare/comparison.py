@@ -63,7 +63,7 @@ class Comparison:
         metrics: by metric, ``(n, runs)``; NaN where a value is not known.
         agreements: for each pair of results, ``(n, 3)``: see `AGREEMENTS`.
         settings: the settings that differ, with their value in each result; ``-`` where a result has none.
-        only_in: settings that only some results have, with one value, by the places of these results.
+        only_in: settings that only some results have, with the same value, by the places of these results.
         remarks: what a reader must know before believing the numbers.
     """
 
@@ -73,7 +73,7 @@ class Comparison:
     metrics: dict[str, Numbers]
     agreements: dict[tuple[int, int], Numbers]
     settings: dict[str, list[str]]
-    only_in: dict[tuple[int, ...], list[str]] = field(default_factory=dict)
+    only_in: dict[tuple[int, ...], dict[str, str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     def mean(self, metric: str, run: int) -> float:
@@ -172,13 +172,13 @@ def _differing(configurations: Sequence[Attributes]) -> dict[str, list[str]]:
 
 def _only_in(
     configurations: Sequence[Attributes], differing: Iterable[str]
-) -> dict[tuple[int, ...], list[str]]:
+) -> dict[tuple[int, ...], dict[str, str]]:
     """Of the differing settings, those that some results do not have and on which the others agree."""
-    found: dict[tuple[int, ...], list[str]] = {}
+    found: dict[tuple[int, ...], dict[str, str]] = {}
     for key in differing:
         places = tuple(place for place, one in enumerate(configurations) if key in one)
         if len({configurations[place][key] for place in places}) == 1 and len(places) < len(configurations):
-            found.setdefault(places, []).append(key)
+            found.setdefault(places, {})[key] = str(configurations[places[0]][key])
     return found
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from igos_pl.compare.agreement import TOP
 from igos_pl.compare.comparison import AGREEMENTS, METRICS, Comparison
+from igos_pl.data.text import shortened
 
 _NAMES = {
     "difference": "insertion - deletion", "energy_box": "saliency in its box",
@@ -13,6 +14,7 @@ _NAMES = {
     "pointing_mask": "peak in its mask",
 }  # fmt: skip
 _SHOWN = 3  # names of images that are not shared
+_LONGEST = 40  # letters of a setting that only some results have
 
 
 def counts(found: Comparison) -> list[str]:
@@ -71,8 +73,9 @@ def agreement_rows(found: Comparison) -> list[list[str]]:
 def settings_in_some(found: Comparison) -> list[str]:
     """A line for each group of results that have settings which the others do not have."""
     return [
-        f"only in {', '.join(found.names[place] for place in places)}: {', '.join(keys)}"
-        for places, keys in sorted(found.only_in.items())
+        f"only in {', '.join(found.names[place] for place in places)}: "
+        + ", ".join(f"{key}={shortened(value, _LONGEST)}" for key, value in values.items())
+        for places, values in sorted(found.only_in.items())
     ]
 
 
