@@ -103,7 +103,7 @@ def test_the_search_that_asks_about_all_is_the_plain_one(regions: Regions | None
     assert not images.evaluations.any()
     assert not found.solution.failed.any()
     assert found.solution.masks.flatten(1).amin(1).tolist() == [0, 0, 0]
-    assert found.solution.masks.flatten(1).amax(1).tolist() == [1, 1, 1]
+    assert found.solution.masks.max() <= 1
 
 
 def test_passes_are_counted_and_few() -> None:
@@ -157,8 +157,7 @@ def test_gradients_alone_order_a_linear_score() -> None:
     settings = SearchSettings(candidates=((1.0, 1),), gradients=((0.01, 1),), absent=-9.0, present=9.0)
     found = search(images, settings)
     expected = ranks(-network.weights[None])[0]
-    for mask in found.solution.masks:
-        torch.testing.assert_close(mask, expected / 15)
+    torch.testing.assert_close(ranks(found.solution.masks), expected.expand(2, CELLS, CELLS))
     assert images.evaluations.tolist() == [2, 2]
     regions = labelled(STRIPES, HALVES)
     images = images_of(replace(problem, regions=regions), network)
@@ -173,9 +172,41 @@ def test_gains_are_measured_once_and_remembered() -> None:
     images = images_of(problem, network)
     # After the first step, there is one candidate: the best of those that were tried at it.
     settings = SearchSettings(candidates=((0.05, 16), (1.0, 1)), gradients=(), absent=-9.0, present=9.0)
-    torch.testing.assert_close(
-        search(images, settings).solution.masks[0], ranks(-network.weights[None])[0] / 15
-    )
+    found = ranks(search(images, settings).solution.masks)
+    torch.testing.assert_close(found[0], ranks(-network.weights[None])[0])
+
+
+def test_a_regions_value_is_what_was_reached_before_it() -> None:
+    problem, network = linear_problem()
+    found = search(images_of(problem, network), PLAIN).solution.masks[0].flatten()
+    weights = network.weights.flatten().sort(descending=True).values
+    gains = weights.clamp_min(0)  # the score that was reached is not lost again
+    reached = (gains.cumsum(0) - gains) / gains.sum()
+    torch.testing.assert_close(found.sort().values, 0.9 * reached + 0.1 * torch.arange(16) / 15)
+    assert ((weights < 0) == (found.sort().values > 0.9)).all()
+
+
+def test_values_of_many_cells_differ_after_both_ends() -> None:
+    cells = 20
+    problem = problem_of([0], [0])
+    white = torch.ones(1, 3, cells, cells)
+    weights = torch.zeros(cells, cells)
+    weights[3, 7] = cells * cells  # one cell is all that counts
+    problem = replace(problem, images=white, baselines=torch.zeros_like(white))
+    images = SubsetImages(Linear(weights), problem, cells, MicroBatches(50))
+    masks = search(images, SearchSettings(candidates=((1.0, 1),), check=1000)).solution.masks
+    assert masks[0, 3, 7] == 0
+    values = masks.flatten().sort().values
+    assert values.dtype == torch.float32
+    assert values[1] > 0.9
+    assert values[-1] == 1
+    assert (values.diff() > 0).all()
+
+
+def test_a_score_that_never_changes_leaves_the_places() -> None:
+    problem, network = linear_problem()
+    masks = search(images_of(problem, Linear(0 * network.weights)), QUICK).solution.masks
+    torch.testing.assert_close(masks.flatten(1), (torch.arange(16) / 15).expand(2, 16))
 
 
 def test_a_side_that_leaves_its_end_is_asked_again() -> None:
@@ -286,7 +317,7 @@ def test_the_explainer_searches() -> None:
     explainer.on_progress = told.append
     columns = explainer.predict_step(batch_of(pictures(2))).explanations
     for row in range(2):
-        assert sorted(np.unique(columns["masks"][row] * 15).round().astype(int)) == list(range(16))
+        assert len(np.unique(columns["masks"][row])) == CELLS**2
     assert columns["iterations"].tolist() == [15, 15]
     assert (columns["evaluations"] > 0).all()
     assert (columns["forwards"] > columns["evaluations"]).all()
@@ -303,7 +334,7 @@ def test_the_explainer_searches_over_regions() -> None:
     labels = np.arange(SIZE * SIZE).reshape(SIZE, SIZE) // (SIZE * SIZE // 3)
     explainer = explainer_of(regions=GivenLabelMaps({"image0": labels}), mask_size=12)
     columns = explainer.predict_step(batch_of(pictures(1))).explanations
-    assert np.unique(columns["masks"]).tolist() == [0, 0.5, 1]
+    assert len(np.unique(columns["masks"])) == 3
     assert columns["iterations"].tolist() == [2]
 
 

@@ -49,6 +49,8 @@ class SearchSettings:
         present: a set S alone whose score is not below this is at its end.
         check: a score at its end is measured again at each step that is a multiple of this, because later
             regions may change it.
+        place: the share of a region's value that its place in the order decides; the score that was reached
+            before it decides the rest.
     """
 
     candidates: Sequence[tuple[float, int]] = ((0.25, 7), (1.0, 10))
@@ -58,6 +60,7 @@ class SearchSettings:
     absent: float = 0.05
     present: float = 0.95
     check: int = 3
+    place: float = 0.1
 
 
 class SubsetImages:
@@ -151,10 +154,12 @@ class Searched:
     """The result of a search.
 
     Attributes:
-        solution: the masks; a region's value is its place in the order, from 0 (first) to 1 (last). The
-            objective is the mean of p(image without S) - p(S alone) over the steps; NaN if there was no step,
-            as for a single region. If a score became NaN or infinite, the row has failed: its regions are in
-            the order of the estimates from then on.
+        solution: the masks. A region's value is how much of the rise of p(S alone) - p(image without S) was
+            reached before the region, from 0 (nothing, for the first region) to 1 (all of it). The region's
+            place in the order decides a tenth of the value, so that no two regions are equal. The objective
+            is the mean of p(image without S) - p(S alone) over the steps; NaN if there was no step, as for a
+            single region. If a score became NaN or infinite, the row has failed: its regions are in the order
+            of the estimates from then on.
         steps: ``(R,)`` integer: how many regions the network was asked to put into order.
     """
 
@@ -206,6 +211,7 @@ class _Orders:
         self._totals = self._left.sum(1)
         self._chosen = torch.zeros_like(self._left)
         self._place = torch.zeros_like(sizes)
+        self._reached = torch.zeros(rows, count, device=device)  # the top before each region was added
         self._slopes = torch.zeros(2, rows, count, device=device)
         self._gains = torch.zeros(2, rows, count, device=device)
         self._objective = torch.zeros(rows, device=device)
@@ -214,6 +220,7 @@ class _Orders:
         side, row = everywhere.nonzero(as_tuple=True)
         self._scores = images.scores(row, self._inserts[side], self._chosen[row]).reshape(2, rows)
         self._failed = ~self._scores.isfinite().all(0)
+        self._start = self._top = self._scores[0] - self._scores[1]
         self._absent = settings.absent * (2 * self._scores[1]).clamp_max(1)
 
     def extend(self, step: int) -> None:
@@ -237,7 +244,11 @@ class _Orders:
 
     def result(self) -> Searched:
         """The orders as masks."""
-        values = self._place / (self._totals - 1).clamp_min(1).unsqueeze(1)
+        place = self._place / (self._totals - 1).clamp_min(1).unsqueeze(1)
+        rise = (self._top - self._start).unsqueeze(1)
+        # Without a rise, or with a first score that is NaN, the place is all that is known.
+        reached = torch.where(rise > 0, (self._reached - self._start.unsqueeze(1)) / rise, place)
+        values = reached.lerp(place, self._settings.place).clamp_max(1)
         masks = self._images.regions.spread(values[:, None, :, None]).squeeze(1)
         objective = torch.where(self._failed, torch.nan, self._objective / self._steps)  # NaN without a step
         return Searched(Solution(masks, objective, self._failed), self._steps)
@@ -299,8 +310,10 @@ class _Orders:
         worth = (tried[0] - tried[1]).masked_fill(~offered, -torch.inf)
         best = worth.argmax(1, keepdim=True)
         some = self._left.any(1)
-        self._scores = torch.where(some, tried.gather(2, best.expand(2, -1, -1)).squeeze(2), self._scores)
         taken = torch.zeros_like(self._left).scatter(1, ranked.gather(1, best), True) & self._left
+        self._reached = torch.where(taken, self._top.unsqueeze(1), self._reached)
+        self._scores = torch.where(some, tried.gather(2, best.expand(2, -1, -1)).squeeze(2), self._scores)
+        self._top = torch.maximum(self._top, self._scores[0] - self._scores[1])
         self._chosen, self._left = self._chosen | taken, self._left & ~taken
         self._place = torch.where(taken, step, self._place)
 
