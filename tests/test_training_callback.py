@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import StochasticWeightAveraging
+from pytorch_lightning.callbacks import LambdaCallback, StochasticWeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.strategies import FSDPStrategy
 from tiny import CLASSES, SIZE, Learner, TinyNet, pictures, quiet_trainer
@@ -451,6 +451,34 @@ def test_networks_inside_of_the_module(tmp_path: Path) -> None:
     np.testing.assert_allclose(masks["adapter"][::2], masks["module"], atol=1e-4)
     drawn = sorted(path.name for path in (tmp_path / "adapter" / "explanations" / "epoch=000").iterdir())
     assert drawn == ["0-1.png", "0.png", "1-1.png", "1.png"]
+
+
+class CountedInput(Trained):
+    """Counts the images that it gets in explanations and validations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images += 0 if self.training else len(images)
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("preset", ["fast", "search"])
+def test_the_check_before_the_training_is_quick(tmp_path: Path, preset: str) -> None:
+    counts: list[int] = []
+    module = CountedInput()
+    count = LambdaCallback(on_train_start=lambda *_: counts.append(module.images))
+    samples = normalized(2, 7)
+    fitted(
+        tmp_path, [ExplainCallback(samples, preset=preset), count], module, validation=None, max_epochs=1
+    )
+    # Two samples: one iteration of two terms at two positions, the scores of the image and its baseline, and
+    # the choice of the class.
+    assert counts == [2 * (2 * 2 + 2 + 1)]
+    with MaskFile(tmp_path / "explanations" / "epoch=000.h5") as masks:
+        assert str(masks.attributes["preset"]).startswith(preset)
 
 
 def test_every_n_epochs(tmp_path: Path) -> None:
