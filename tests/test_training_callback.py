@@ -474,9 +474,7 @@ def test_the_check_before_the_training_is_quick(tmp_path: Path, preset: str) -> 
     module = CountedInput()
     count = LambdaCallback(on_train_start=lambda *_: counts.append(module.images))
     samples = normalized(2, 7)
-    fitted(
-        tmp_path, [ExplainCallback(samples, preset=preset), count], module, validation=None, max_epochs=1
-    )
+    fitted(tmp_path, [ExplainCallback(samples, preset=preset), count], module, validation=None, max_epochs=1)
     # Two samples: one iteration of two terms at two positions, the scores of the image and its baseline, and
     # the choice of the class.
     assert counts == [2 * (2 * 2 + 2 + 1)]
