@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -62,7 +63,8 @@ class Explainer(BatchPredictor):
         network: the network to explain. It is frozen while a batch is explained, and restored afterwards.
         method: ``igos`` (I-GOS), ``igos+`` (iGOS+), ``igos++`` (iGOS++), or ``search``: a greedy search for
             the order of few cells or of regions. It uses ``mask_size``, but no other setting from
-            ``optimizer`` to ``noise``; see `igos_pl.solver.search`.
+            ``optimizer`` to ``noise``, and refuses values that are not the defaults; see
+            `igos_pl.solver.search`.
         optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
             ``torch.optim``; Adam with a step of 0.1 by default.
         mask_size: s, cells along the side of a mask.
@@ -158,6 +160,11 @@ class Explainer(BatchPredictor):
         self.curves = curves
         self.seed = seed
         self._optimizer_facts = optimizer_facts(optimizer)
+        if not isinstance(self._method, Method) and (in_vain := self._in_vain()):
+            raise IgosError(
+                f"The method {self.method} does not use {', '.join(in_vain)}: leave these settings out, or"
+                " choose another method"
+            )
 
     @classmethod
     def from_preset(cls, network: ExplainableNetwork, preset: str = "fast", **settings: Any) -> Explainer:
@@ -173,6 +180,14 @@ class Explainer(BatchPredictor):
         """
         check_arguments(cls.__name__, settings, parameters_of(cls))
         return cls(network, **{**preset_settings(preset), **settings})
+
+    def _in_vain(self) -> list[str]:
+        """The settings that only the optimised methods use, and that do not have their defaults."""
+        defaults = {key: each.default for key, each in signature(Explainer).parameters.items()}
+        # Factories of optimisers cannot be compared.
+        optimizer = optimizer_facts(defaults.pop("optimizer")) != self._optimizer_facts
+        others = [key for key in defaults if key in _OPTIMISATION and getattr(self, key) != defaults[key]]
+        return ["optimizer"] * optimizer + others
 
     def facts(self) -> Attributes:
         """The optimiser's name and settings, and the precision. See `BatchPredictor.facts`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tiny import (
     write_pictures,
 )  # fmt: skip
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from igos_pl import explain
 from igos_pl.cli.main import main
@@ -32,6 +34,7 @@ from igos_pl.explainer import Explainer
 from igos_pl.run.progress import BatchProgress
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem, Scorer
+from igos_pl.solver.optimizers import NAG
 from igos_pl.solver.perturbation import blend
 from igos_pl.solver.presets import preset_of
 from igos_pl.solver.regions import Regions
@@ -342,11 +345,29 @@ def test_what_a_search_does_not_use_is_not_in_its_description() -> None:
     described = explainer_of(mask_size=7).describe()
     unused = ("optimizer", "iterations", "path", "path_steps", "average", "levels", "l1", "l2", "noise")
     assert not {key.partition(".")[0] for key in described} & set(unused)
-    assert described == explainer_of(mask_size=7, iterations=5, l1=3, noise=2).describe()
     assert described["method"] == "search"
     assert preset_of(described) == "search"
     assert preset_of(explainer_of(mask_size=9).describe()) == "search, with mask_size=9"
     assert described != explainer_of(mask_size=7, baseline="black").describe()
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"l1": 5}, "l1"),
+        ({"noise": 0.2, "optimizer": NAG, "path": "scaled"}, "optimizer, path, noise"),
+        ({"optimizer": partial(Adam, lr=0.2)}, "optimizer"),
+    ],
+)
+def test_what_a_search_does_not_use_is_refused(settings: dict[str, Any], names: str) -> None:
+    with pytest.raises(IgosError, match=f"The method search does not use {names}: leave these settings out"):
+        explainer_of(**settings)
+
+
+def test_defaults_that_a_search_does_not_use_are_taken() -> None:
+    """The settings file of a run has all of them."""
+    given = explainer_of(l1=10, iterations=20, path="threshold", optimizer=partial(Adam, lr=0.1))
+    assert given.describe() == explainer_of().describe()
 
 
 def test_too_many_cells_are_refused_but_not_regions() -> None:
