@@ -117,6 +117,18 @@ def test_curves_of_several_rows_line_up(columns: int | None, width: float | None
     assert len({round(bottom, 3) for _, bottom, *_ in curves}) == -(-len(shapes) // across)
 
 
+def test_a_wide_image_widens_only_its_own_column() -> None:
+    shapes = [(40, 60), (40, 60), (640, 400), (40, 60), (40, 60), (60, 60)]
+    figure = drawn(*(explanation(*shape) for shape in shapes), width=18, height=1.6)
+    curves = inches(figure)[2 : 3 * len(shapes) : 3]
+    lefts = [round(left, 3) for left, *_ in curves]
+    assert lefts[:3] == lefts[3:]  # three columns
+    gaps = np.diff(lefts[:3])
+    assert gaps[1] > gaps[0] + 2  # the two wide pictures are in the last column, left of its curves
+    width = figure.get_size_inches()[0]
+    assert all(left + across <= width for left, _, across, _ in curves)
+
+
 def test_image_and_saliency_of_one_explanation_have_one_size() -> None:
     for shape in SHAPES:
         (_, _, *one), (_, _, *other), *_ = inches(drawn(explanation(*shape), style="pair"))

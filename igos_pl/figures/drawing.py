@@ -115,7 +115,7 @@ def draw(
         Subject.of(one, picture, pixels, style not in _WITHOUT_IMAGE)
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
-    tiles = lined_up([one.aspect for one in subjects], *shape, height, room)
+    tiles, columns = lined_up([one.aspect for one in subjects], *shape, height, room, columns)
     places, across, down = flow(tiles, room, columns)
     across = max(across, _LEAST_WIDTH)
     canvas = _Canvas((across + 2 * MARGIN, down + FOOTER + MARGIN), dpi)

@@ -85,9 +85,11 @@ def tiled(aspect: float, pictures: int, curves: bool, height: float, width: floa
 
 
 def lined_up(
-    aspects: Sequence[float], pictures: int, curves: bool, height: float, width: float
-) -> list[Tile]:
-    """The tiles of some explanations. With curves, all tiles have one width, and their curves line up.
+    aspects: Sequence[float], pictures: int, curves: bool, height: float, width: float, columns: int | None
+) -> tuple[list[Tile], int | None]:
+    """The tiles of some explanations, and how many stand in a row at most.
+
+    The curves of each column line up, because all of its tiles are as wide as its widest one.
 
     Args:
         aspects: width / height of the images.
@@ -95,21 +97,39 @@ def lined_up(
         curves: see `tiled`.
         height: see `tiled`.
         width: see `tiled`.
+        columns: the most tiles in a row; as many as fit if None.
     """
     tiles = [tiled(aspect, pictures, curves, height, width) for aspect in aspects]
     if not curves:
-        return tiles
-    left, widest = max(one.places[-1].x for one in tiles), max(one.width for one in tiles)
-    return [Tile([*one.places[:-1], replace(one.places[-1], x=left)], widest, one.height) for one in tiles]
+        return tiles, columns
+    for across in range(min(columns or len(tiles), len(tiles)), 1, -1):
+        aligned = _aligned(tiles, across)
+        if _row_width(aligned[:across]) <= width:
+            return aligned, across
+    return _aligned(tiles, 1), 1
+
+
+def _aligned(tiles: Sequence[Tile], columns: int) -> list[Tile]:
+    """Tiles with curves, in rows of so many columns, whose curves line up."""
+    found = []
+    for number, one in enumerate(tiles):
+        column = tiles[number % columns :: columns]
+        left, width = max(each.places[-1].x for each in column), max(each.width for each in column)
+        found.append(Tile([*one.places[:-1], replace(one.places[-1], x=left)], width, one.height))
+    return found
+
+
+def _row_width(tiles: Sequence[Tile]) -> float:
+    return sum(one.width for one in tiles) + (len(tiles) - 1) * _GAP
 
 
 def fitted(aspects: Sequence[float], pictures: int, curves: bool, width: float, columns: int) -> float:
     """The largest height of pictures with which the given number of tiles fits into each row."""
     height = _HIGHEST
     while height > _LOWEST:
-        tiles = lined_up(aspects, pictures, curves, height, width)
+        tiles, across = lined_up(aspects, pictures, curves, height, width, columns)
         rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
-        if all(sum(one.width for one in row) + (len(row) - 1) * _GAP <= width for row in rows):
+        if across in (columns, len(tiles)) and all(_row_width(row) <= width for row in rows):
             break
         height -= 0.05
     return height
