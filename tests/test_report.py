@@ -25,6 +25,7 @@ from igos_pl.report.numbers import Numbers, means_by_class, means_of
 from igos_pl.report.pictures import _blur, saliency_on_picture
 from igos_pl.solver.baselines import blur_parameters, gaussian_blur
 from igos_pl.store import MaskFile, merge
+from igos_pl.store.index import Index
 
 pytest.importorskip("jinja2")
 
@@ -276,6 +277,28 @@ def test_a_run_that_goes_on_is_said_to(tmp_path: Path) -> None:
     assert "not merged" in write_report(tmp_path, tmp_path / "report").warnings[0]
     merge(run)
     assert write_report(tmp_path, tmp_path / "report").warnings == []
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_the_head_of_a_segment_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged: bool
+) -> None:
+    run = write_run(tmp_path / "run", invented(3))
+    write_run(tmp_path / "run", {**invented(1), "sample_id": np.array(["other.jpg"], object)})
+    run.expect([*run.done(), "later.jpg"])
+    if merged:
+        merge(run, partial=True)
+    reads: list[Path] = []
+
+    def read(path: Path) -> Index:
+        reads.append(path)
+        return whole(path)
+
+    whole = Index.read
+    monkeypatch.setattr(Index, "read", read)
+    report = write_report(run.path, tmp_path / "report")
+    assert sorted(reads) == run.segments()
+    assert "not finished: 1 of 5 images" in report.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def print_export(options: argparse.Namespace) -> None:
         MaskFile(options.run) as masks,
         Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress,
     ):
-        told = unfinished(options.run, "igos-pl export")
+        told = unfinished(options.run, "igos-pl export", masks.published)
         rows = chosen(options, masks)
         task = progress.add_task("exporting", total=len(rows))
         written = export(rows, options.to, output, how, lambda number: progress.advance(task, number))

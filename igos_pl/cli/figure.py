@@ -26,7 +26,7 @@ def print_figure(options: argparse.Namespace) -> None:
     check_choice("the ending of --output", kind, KINDS)
     refuse_existing(output, options.overwrite)
     with MaskFile(options.run) as masks:
-        told = unfinished(options.run, "igos-pl figure")
+        told = unfinished(options.run, "igos-pl figure", masks.published)
         rows = chosen(options, masks)
         everything = not (options.rows or options.where or options.best or options.worst or options.random)
         if everything:

@@ -23,7 +23,7 @@ def print_findings(path: Path) -> None:
         IgosError: if scikit-learn is not installed, or the result cannot be read.
     """
     with MaskFile(path) as masks:
-        told = unfinished(path, "igos-pl findings")
+        told = unfinished(path, "igos-pl findings", masks.published)
         found = find(masks)
         shown = [row for pair in found.confusions[:_SHOWN] for row in (pair.predicted_row, pair.true_row)]
         names = masks[shown].column("label_name").tolist()

@@ -42,7 +42,7 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     with MaskFile(path) as masks:
-        if told := unfinished(path, "igos-pl info"):
+        if told := unfinished(path, "igos-pl info", masks.published):
             say(told)
         images = masks.images["status"].tolist()
         say(f"{counted(len(images), 'image')}: {statuses_in_words(images)}")
@@ -78,7 +78,7 @@ def write_csv(path: Path, target: Path | None) -> None:
         IgosError: if the result cannot be read, or the file cannot be written.
     """
     with MaskFile(path) as masks:
-        told = unfinished(path, "igos-pl info")
+        told = unfinished(path, "igos-pl info", masks.published)
         if target is None:
             _write_rows(masks, sys.stdout)
             if told:

@@ -184,7 +184,7 @@ def _only_in(
 
 def _unfinished(results: Sequence[MaskFile], names: Sequence[str]) -> list[str]:
     """A remark for each run that has no result of some of its images yet."""
-    told = (unfinished(result.path, "igos-pl compare") for result in results)
+    told = (unfinished(result.path, "igos-pl compare", result.published) for result in results)
     return [f"{name}: {text}" for name, text in zip(names, told, strict=True) if text]
 
 

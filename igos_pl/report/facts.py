@@ -13,6 +13,7 @@ import numpy as np
 from igos_pl.data.text import printable, shortened
 from igos_pl.report.numbers import Numbers
 from igos_pl.store import MaskFile, RunFolder, unfinished
+from igos_pl.store.index import Published
 
 _FAILURES = 200  # images that are listed with their reasons
 _LONGEST = 400  # letters of a setting or a reason
@@ -69,23 +70,28 @@ def facts_of(path: Path, masks: MaskFile, numbers: Numbers) -> Facts:
         Failure(_said(name), status, _said(message))
         for name, status, message in zip(names, statuses[failed], messages, strict=False)
     ]
+    published = masks.published
+    if published is None and path.is_dir():
+        published = RunFolder(path).published()
     reasons = Counter(
         f"{status}: {_said(message)}" if message else str(status)
         for status, message in zip(statuses[failed], messages, strict=True)
     )
     return Facts(
-        _main(path, attributes, numbers, len(statuses)),
+        _main(path, attributes, numbers, len(statuses), published),
         len(numbers),
         {key: _said(attributes[key]) for key in sorted(attributes)},
         dict(Counter(statuses.tolist()).most_common()),
         reasons.most_common(10),
         told,
         len(failed) - len(told),
-        _warnings(path, numbers),
+        _warnings(path, numbers, published),
     )
 
 
-def _main(path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: int) -> dict[str, str]:
+def _main(
+    path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: int, published: Published | None
+) -> dict[str, str]:
     def value(key: str) -> str:
         return _said(attributes.get(key, ""))
 
@@ -109,14 +115,14 @@ def _main(path: Path, attributes: Mapping[str, Any], numbers: Numbers, images: i
             f"{name} {value(name)}" for name in ("igos_pl", "torch", "torchvision") if value(name)
         ),
         "results": _said(path),
-        "results written": _written(path) or value("created"),
+        "results written": _written(published) or value("created"),
     }
     return {key: text for key, text in found.items() if text}
 
 
-def _warnings(path: Path, numbers: Numbers) -> list[str]:
+def _warnings(path: Path, numbers: Numbers, published: Published | None) -> list[str]:
     warnings = []
-    if told := unfinished(path, "igos-pl report"):
+    if told := unfinished(path, "igos-pl report", published):
         warnings.append(told)
     elif path.is_dir() and not RunFolder(path).is_merged():
         warnings.append(
@@ -133,11 +139,9 @@ def _warnings(path: Path, numbers: Numbers) -> list[str]:
     return warnings
 
 
-def _written(path: Path) -> str:
-    """When the last segment of a run's folder was written; empty for a result file, which has `created`."""
-    if not path.is_dir():
-        return ""
-    times = [segment.created for segment in RunFolder(path).published().indexes]
+def _written(published: Published | None) -> str:
+    """When the last segment was written; empty without segments: a merged file has `created`."""
+    times = [segment.created for segment in published.indexes] if published else []
     return max(times).isoformat(timespec="seconds") if times else ""
 
 

@@ -333,12 +333,13 @@ class RunFolder:
         return path
 
 
-def unfinished(path: Path, command: str) -> str:
+def unfinished(path: Path, command: str, published: Published | None = None) -> str:
     """How many images of a run have no result yet, in words; empty if there are none, or none are known.
 
     Args:
         path: a run's folder. For a result file, the number is unknown.
         command: what the user ran on it, as in ``igos-pl report``.
+        published: what is published, if the caller has read it already.
 
     Raises:
         IgosError: if the folder's files are damaged.
@@ -347,7 +348,7 @@ def unfinished(path: Path, command: str) -> str:
     only_merged = run.merged.exists() and not run.segments()  # which is taken for whole
     if not run.expected_path.is_file() or only_merged:
         return ""
-    published = run.published()
+    published = run.published() if published is None else published
     missing = len(run.missing(published))
     if not missing:
         return ""

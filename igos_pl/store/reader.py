@@ -169,6 +169,7 @@ class MaskFile(Rows):
 
     Attributes:
         path: what is read.
+        published: the images of the segments that are read; None for a single file.
         attributes: the settings of the run.
         images: the table of images: a mapping from the name of a column to its values. A column is read when
             it is used.
@@ -186,7 +187,7 @@ class MaskFile(Rows):
             others = sorted(path.glob("*.h5"))  # of a training, for example
             advice = f". Name one of its files, such as {others[-1]}" if others else ""
             raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5{advice}")
-        self._files, self._published = _Files(paths), published
+        self._files, self.published = _Files(paths), published
         self._folder = path if path.is_dir() else path.parent
         try:
             self.attributes: dict[str, Any] = {
@@ -283,10 +284,10 @@ class MaskFile(Rows):
     @cached_property
     def _image_order(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The rows of the table of images in the order of their ids, and the ids in this order."""
-        if self._published is None:
+        if self.published is None:
             ids = self.image_table.read_bytes("sample_id", np.arange(len(self.image_table)))
         else:
-            ids = self._published.ids[self._published.used]
+            ids = self.published.ids[self.published.used]
         order = np.argsort(ids, kind="stable")
         return order, ids[order]
 
