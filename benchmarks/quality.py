@@ -1,9 +1,9 @@
 """Insertion - deletion of the demo's explanations, beside masks that know nothing of the network.
 
-Photos: EfficientNet-Lite0, explained by the presets ``igospp`` and ``fast``, beside a centred Gaussian blob
-and random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled boxes and random
-cells, and the localisation figures. The same network, images, baselines and curves for all. Run it by ``make
-bench``.
+Photos: EfficientNet-Lite0, explained by the presets ``igospp``, ``draft`` and ``fast``, beside a centred
+Gaussian blob and random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled
+boxes and random cells, and the localisation figures. The same network, images, baselines and curves for all.
+Run it by ``make bench``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from igos_pl.store import MaskFile, RunFolder
 EXPLAINED: dict[str, tuple[str, ...]] = {
     "igospp": ("--preset", "igospp"),
     "igospp, 4 iterations": ("--preset", "igospp", "--model.iterations", "4"),
+    "draft": ("--preset", "draft"),
     "fast": ("--preset", "fast"),
 }
 

@@ -24,7 +24,7 @@ DETECTORS = ("coco_maskrcnn", "coco_fasterrcnn", "coco_yolov3spp", "coco_maskrcn
 
 def test_all_configurations_are_known_here() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*NETWORKS, *DETECTORS}
-    presets = {"fast", "igospp", "published_coco", "search", *PUBLISHED}
+    presets = {"draft", "fast", "igospp", "published_coco", "search", *PUBLISHED}
     assert {path.stem for path in CONFIGS.glob("presets/*.yaml")} == presets
 
 
@@ -56,7 +56,7 @@ def test_published_settings(preset: str, capsys: pytest.CaptureFixture[str]) -> 
     assert optimizer["init_args"]["alpha"] == 1000
 
 
-@pytest.mark.parametrize("preset", ["igospp", "published_coco", *PUBLISHED])
+@pytest.mark.parametrize("preset", ["draft", "igospp", "published_coco", *PUBLISHED])
 def test_presets_leave_no_setting_of_fast(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     """But for the mask size: what a preset does not name would be the default, which is fast."""
     stated = {path.stem: yaml.safe_load(path.read_text())["model"] for path in CONFIGS.glob("presets/*.yaml")}
@@ -73,6 +73,13 @@ def test_fast_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 * model["iterations"] * model["path_steps"] == 80  # type: ignore[operator]
     assert isinstance(model["optimizer"], dict)
     assert model["optimizer"]["class_path"] == "torch.optim.Adam"
+
+
+def test_draft_is_fast_with_an_eighth_of_the_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    fast, draft = (settings([f"--preset={name}"], capsys)["model"] for name in ("fast", "draft"))
+    differing = {key for key in fast if fast[key] != draft[key]}
+    assert differing == {"optimizer", "iterations", "path_steps"}
+    assert 2 * draft["iterations"] * draft["path_steps"] == 10  # type: ignore[operator]
 
 
 def test_presets_win_over_files_and_options_over_both(
@@ -92,12 +99,12 @@ def test_presets_win_over_files_and_options_over_both(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--preset", "quick"], "preset is 'quick', but must be one of: fast, igospp, published,"),
+        (["--preset", "quick"], "preset is 'quick', but must be one of: draft, fast, igospp, published,"),
         (
             ["--data.root", "x", "--preset=fast", "--model.optimizer.step_size", "0.1"],
             "torch.optim.Adam has no setting 'step_size'",
         ),
-        (["--preset"], "expected one argument; presets are fast, igospp, published"),
+        (["--preset"], "expected one argument; presets are draft, fast, igospp, published"),
         (["--preset=fast", "--preset=published"], "Give --preset once, not: fast, published"),
     ],
 )

@@ -539,14 +539,17 @@ def test_defaults_are_the_preset_fast() -> None:
 @pytest.mark.parametrize("preset", preset_names())
 def test_presets_from_python(preset: str) -> None:
     network = tiny_classifier(input_size=224)
-    explainer = Explainer.from_preset(network, preset, l2=7, mask_size=9)
-    assert (explainer.l2, explainer.mask_size) == (7, 9)
-    rows = Explainer.from_preset(
-        tiny_classifier(), preset, iterations=2, path_steps=1, mask_size=6
-    ).predict_step(batch_of(pictures(2)))
+    explainer = Explainer.from_preset(network, preset, seed=7, mask_size=9)
+    assert (explainer.seed, explainer.mask_size) == (7, 9)
+    shorter = {} if preset == "search" else {"iterations": 2, "path_steps": 1}
+    rows = Explainer.from_preset(tiny_classifier(), preset, mask_size=6, **shorter).predict_step(
+        batch_of(pictures(2))
+    )
     assert rows.explanations["masks"].shape == (2, 6, 6)
     assert (rows.explanations["masks"] < 1).any()
-    with pytest.raises(IgosError, match="preset is 'quick', but must be one of: fast, igospp, published"):
+    with pytest.raises(
+        IgosError, match="preset is 'quick', but must be one of: draft, fast, igospp, published"
+    ):
         Explainer.from_preset(network, "quick")
 
 

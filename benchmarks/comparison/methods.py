@@ -39,6 +39,7 @@ _AMOUNTS_OF = {"search": ("mask_size",), "search-slic": ("superpixels",)}
 
 # What tables and figures call our presets; others go by their names.
 _LABELS = {
+    "draft": "iGOS+, draft preset",
     "fast": "iGOS+, fast preset",
     "igospp": "iGOS++, igospp preset",
     "published": "iGOS++, as published",

@@ -69,10 +69,10 @@ network
                     above
 
 method
-  --preset NAME                 fast, igospp, published, published_coco,
-                                published_igos, published_igos_nag,
-                                published_nag, search; the defaults below are
-                                fast's
+  --preset NAME                 draft, fast, igospp, published,
+                                published_coco, published_igos,
+                                published_igos_nag, published_nag, search; the
+                                defaults below are fast's
   --model.method METHOD         igos, [igos+], igos++, or search: a greedy
                                 search for the order of few cells (mask_size 7)
                                 or of regions, without an optimiser
