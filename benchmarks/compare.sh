@@ -27,11 +27,12 @@ for part in ${PARTS:-cheap random cells regions published detections figure}; do
     cheap)
         echo "# Gradients, activations and ours"
         evaluate --limit "$cheap" --judges "$baselines" \
-            --methods "$ours,$first@5x1,$first@10,igospp,grad-cam,layer-cam,ig@10,ig@100,gradient-shap@100,occlusion@7"
+            --methods "$ours,draft,draft@3,draft@20,$first@10,\
+igospp,grad-cam,layer-cam,ig@10,ig@100,gradient-shap@100,occlusion@7"
         ;;
     random)
         echo "# Random masks"
-        evaluate --limit "$dear" --judges "$baselines" --methods "$ours,rise@2000,hsic@1500,occlusion@14"
+        evaluate --limit "$dear" --judges "$baselines" --methods "$ours,draft,rise@2000,hsic@1500,occlusion@14"
         ;;
     cells)
         echo "# Searches, in equal cells"
@@ -56,7 +57,7 @@ for part in ${PARTS:-cheap random cells regions published detections figure}; do
     figure)
         echo "# Quality against passes"
         evaluate --limit "$dear" --judges 28 --figure "$results/passes.png" \
-            --methods "$ours,$first@5x1,$first@5,$first@10,$first@40,\
+            --methods "$ours,$first@5,$first@10,$first@40,draft,draft@2,draft@3,draft@20,\
 search@7,search-slic@49,igospp,ig@10,ig@100,grad-cam,layer-cam,\
 gradient-shap@100,occlusion@7,occlusion@14,hsic@1500,rise@2000,greedy@7,window-greedy@7,pair-greedy@7,\
 greedy-slic@49,window-greedy-slic@49,published_igos,published_igos+,published"
