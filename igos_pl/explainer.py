@@ -162,8 +162,8 @@ class Explainer(BatchPredictor):
         self._optimizer_facts = optimizer_facts(optimizer)
         if not isinstance(self._method, Method) and (in_vain := self._in_vain()):
             raise IgosError(
-                f"The method {self.method} does not use {', '.join(in_vain)}: leave these settings out, or"
-                " choose another method"
+                f"The method {self.method} does not use {', '.join(in_vain)}. Leave out what it does"
+                " not use, or choose another method"
             )
 
     @classmethod

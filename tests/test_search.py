@@ -360,7 +360,9 @@ def test_what_a_search_does_not_use_is_not_in_its_description() -> None:
     ],
 )
 def test_what_a_search_does_not_use_is_refused(settings: dict[str, Any], names: str) -> None:
-    with pytest.raises(IgosError, match=f"The method search does not use {names}: leave these settings out"):
+    with pytest.raises(
+        IgosError, match=f"The method search does not use {names}. Leave out what it does not"
+    ):
         explainer_of(**settings)
 
 

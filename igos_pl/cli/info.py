@@ -68,7 +68,8 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
 def write_csv(path: Path, target: Path | None) -> None:
     """Write all explanations of a result as CSV: a row for each, with all columns but masks and curves.
 
-    Whether the run is unfinished is printed, too: on standard error if the CSV goes to standard output.
+    If the run is unfinished, this is printed, too. It goes to standard error when the CSV goes to standard
+    output.
 
     Args:
         path: a merged file, a segment, or a run's folder.

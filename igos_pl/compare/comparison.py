@@ -63,7 +63,8 @@ class Comparison:
         metrics: by metric, ``(n, runs)``; NaN where a value is not known.
         agreements: for each pair of results, ``(n, 3)``: see `AGREEMENTS`.
         settings: the settings that differ, with their value in each result; ``-`` where a result has none.
-        only_in: settings that only some results have, with the same value, by the places of these results.
+        only_in: for each group of results (their places), the settings that only this group has, with their
+            common value.
         remarks: what a reader must know before believing the numbers.
     """
 

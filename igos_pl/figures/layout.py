@@ -87,9 +87,9 @@ def tiled(aspect: float, pictures: int, curves: bool, height: float, width: floa
 def lined_up(
     aspects: Sequence[float], pictures: int, curves: bool, height: float, width: float, columns: int | None
 ) -> tuple[list[Tile], int | None]:
-    """The tiles of some explanations, and how many stand in a row at most.
+    """The tiles of the explanations, and the largest number of tiles in a row.
 
-    The curves of each column line up, because all of its tiles are as wide as its widest one.
+    With curves, each column is as wide as its widest tile, so that its curves line up.
 
     Args:
         aspects: width / height of the images.
@@ -110,7 +110,7 @@ def lined_up(
 
 
 def _aligned(tiles: Sequence[Tile], columns: int) -> list[Tile]:
-    """Tiles with curves, in rows of so many columns, whose curves line up."""
+    """Tiles in rows of ``columns``, changed so that the curves in each column line up."""
     found = []
     for number, one in enumerate(tiles):
         column = tiles[number % columns :: columns]

@@ -140,7 +140,7 @@ def _warnings(path: Path, numbers: Numbers, published: Published | None) -> list
 
 
 def _written(published: Published | None) -> str:
-    """When the last segment was written; empty without segments: a merged file has `created`."""
+    """When the last segment was written; empty without segments. Then the file's `created` is used."""
     times = [segment.created for segment in published.indexes] if published else []
     return max(times).isoformat(timespec="seconds") if times else ""
 

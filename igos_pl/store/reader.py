@@ -168,8 +168,8 @@ class MaskFile(Rows):
         path: a merged file, a segment, or a run's folder.
 
     Attributes:
-        path: what is read.
-        published: the images of the segments that are read; None for a single file.
+        path: the file or folder that was given.
+        published: the index of the run's segments; None if a single file is read, such as a merged one.
         attributes: the settings of the run.
         images: the table of images: a mapping from the name of a column to its values. A column is read when
             it is used.
