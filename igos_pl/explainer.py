@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -161,9 +162,11 @@ class Explainer(BatchPredictor):
         self.seed = seed
         self._optimizer_facts = optimizer_facts(optimizer)
         if not isinstance(self._method, Method) and (in_vain := self._in_vain()):
-            raise IgosError(
-                f"The method {self.method} does not use {', '.join(in_vain)}. Leave out what it does"
-                " not use, or choose another method"
+            # Not refused: another preset's or run's settings may be in the file that a preset is added to.
+            warnings.warn(
+                f"The method {self.method} does not use {', '.join(in_vain)}: what is set there has no"
+                " effect",
+                stacklevel=2,
             )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -359,17 +360,17 @@ def test_what_a_search_does_not_use_is_not_in_its_description() -> None:
         ({"optimizer": partial(Adam, lr=0.2)}, "optimizer"),
     ],
 )
-def test_what_a_search_does_not_use_is_refused(settings: dict[str, Any], names: str) -> None:
-    with pytest.raises(
-        IgosError, match=f"The method search does not use {names}. Leave out what it does not"
-    ):
-        explainer_of(**settings)
+def test_what_a_search_does_not_use_is_told(settings: dict[str, Any], names: str) -> None:
+    with pytest.warns(UserWarning, match=f"The method search does not use {names}: what is set there has no"):
+        warned = explainer_of(**settings)
+    assert warned.describe() == explainer_of().describe()
 
 
-def test_defaults_that_a_search_does_not_use_are_taken() -> None:
+def test_no_word_of_defaults_that_a_search_does_not_use() -> None:
     """The settings file of a run has all of them."""
-    given = explainer_of(l1=10, iterations=20, path="threshold", optimizer=partial(Adam, lr=0.1))
-    assert given.describe() == explainer_of().describe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explainer_of(l1=10, iterations=20, path="threshold", optimizer=partial(Adam, lr=0.1))
 
 
 def test_too_many_cells_are_refused_but_not_regions() -> None:

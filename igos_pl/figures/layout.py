@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 CAPTION = 0.42  # above the pictures of a tile
 FOOTER = 0.5  # below all tiles
@@ -102,25 +103,29 @@ def lined_up(
     tiles = [tiled(aspect, pictures, curves, height, width) for aspect in aspects]
     if not curves:
         return tiles, columns
-    for across in range(min(columns or len(tiles), len(tiles)), 1, -1):
-        aligned = _aligned(tiles, across)
-        if _row_width(aligned[:across]) <= width:
-            return aligned, across
+    fitting = int((width + _GAP) / (min(one.width for one in tiles) + _GAP))
+    for across in range(min(columns or len(tiles), len(tiles), fitting), 1, -1):
+        if _row_width(_column_widths(tiles, across)) <= width:
+            return _aligned(tiles, across), across
     return _aligned(tiles, 1), 1
+
+
+def _column_widths(tiles: Sequence[Tile], columns: int) -> list[float]:
+    return [max(one.width for one in tiles[column::columns]) for column in range(columns)]
 
 
 def _aligned(tiles: Sequence[Tile], columns: int) -> list[Tile]:
     """Tiles in rows of ``columns``, changed so that the curves in each column line up."""
-    found = []
-    for number, one in enumerate(tiles):
-        column = tiles[number % columns :: columns]
-        left, width = max(each.places[-1].x for each in column), max(each.width for each in column)
-        found.append(Tile([*one.places[:-1], replace(one.places[-1], x=left)], width, one.height))
-    return found
+    widths = _column_widths(tiles, columns)
+    lefts = [max(one.places[-1].x for one in tiles[column::columns]) for column in range(columns)]
+    return [
+        Tile([*one.places[:-1], replace(one.places[-1], x=lefts[place])], widths[place], one.height)
+        for one, place in zip(tiles, cycle(range(columns)), strict=False)
+    ]
 
 
-def _row_width(tiles: Sequence[Tile]) -> float:
-    return sum(one.width for one in tiles) + (len(tiles) - 1) * _GAP
+def _row_width(widths: Sequence[float]) -> float:
+    return sum(widths) + (len(widths) - 1) * _GAP
 
 
 def fitted(aspects: Sequence[float], pictures: int, curves: bool, width: float, columns: int) -> float:
@@ -128,7 +133,8 @@ def fitted(aspects: Sequence[float], pictures: int, curves: bool, width: float, 
     height = _HIGHEST
     while height > _LOWEST:
         tiles, across = lined_up(aspects, pictures, curves, height, width, columns)
-        rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+        widths = [one.width for one in tiles]
+        rows = [widths[first : first + columns] for first in range(0, len(tiles), columns)]
         if across in (columns, len(tiles)) and all(_row_width(row) <= width for row in rows):
             break
         height -= 0.05

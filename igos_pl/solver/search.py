@@ -263,6 +263,7 @@ class _Orders:
         found = self._images.scores(row, self._inserts[side], self._chosen[row])
         self._failed[row[~found.isfinite()]] = True
         self._scores[side, row] = torch.where(found.isfinite(), found, self._scores[side, row])
+        self._top = torch.maximum(self._top, self._scores[0] - self._scores[1])
 
     def _look_at_gradients(self, wanted: Tensor) -> None:
         """Add the gradients of some sides ``(2, R)`` to what is known."""

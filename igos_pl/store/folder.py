@@ -336,20 +336,22 @@ class RunFolder:
 def unfinished(path: Path, command: str, published: Published | None = None) -> str:
     """How many images of a run have no result yet, in words; empty if there are none, or none are known.
 
+    The results themselves may be readable although a file that this needs is damaged. Then this says so.
+
     Args:
         path: a run's folder. For a result file, the number is unknown.
         command: what the user ran on it, as in ``igos-pl report``.
         published: what is published, if the caller has read it already.
-
-    Raises:
-        IgosError: if the folder's files are damaged.
     """
     run = RunFolder(path)
     only_merged = run.merged.exists() and not run.segments()  # which is taken for whole
     if not run.expected_path.is_file() or only_merged:
         return ""
-    published = run.published() if published is None else published
-    missing = len(run.missing(published))
+    try:
+        published = run.published() if published is None else published
+        missing = len(run.missing(published))
+    except IgosError as error:
+        return f"It is not known whether this run is finished: {error}"
     if not missing:
         return ""
     return (
