@@ -317,7 +317,7 @@ WRONG = [
     ({"iteratons": 3}, "explain has no argument 'iteratons': did you mean iterations"),
     ({"topk": 3}, "explain has no argument 'topk': did you mean top_k"),
     ({"mean": "grey", "std": 0.5}, "mean is 'grey', but must be a number"),
-    ({"preset": "quick"}, "preset is 'quick', but must be one of: fast"),
+    ({"preset": "quick"}, "preset is 'quick', but must be one of: draft, fast"),
     ({"batch_size": 0}, "batch_size is 0"),
 ]
 
