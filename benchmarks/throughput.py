@@ -193,7 +193,7 @@ Parts = tuple[tuple[Any, str, str], ...]
 PARTS: Parts = (
     (explainer_module, "make_baselines", "baselines"),
     (explainer_module, "explanation_columns", "rows"),
-    (explainer_module, "adaptive_curves", "curves: cells, upsampling, blending"),
+    (explainer_module, "measured_curves", "curves: cells, upsampling, blending"),
     (explainer_module, "optimize", "path, blending, gradient of the maps"),
     (columns_module, "localization_columns", "localisation"),
     (objective_module, "upsample", "upsampling"),

@@ -64,7 +64,7 @@ class Explainer(BatchPredictor):
         network: the network to explain. It is frozen while a batch is explained, and restored afterwards.
         method: ``igos`` (I-GOS), ``igos+`` (iGOS+), ``igos++`` (iGOS++), or ``search``: a greedy search for
             the order of few cells or of regions. It uses ``mask_size``, but no other setting from
-            ``optimizer`` to ``noise``, and refuses values that are not the defaults; see
+            ``optimizer`` to ``noise``, and warns of values that are not the defaults; see
             `igos_pl.solver.search`.
         optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
             ``torch.optim``; Adam with a step of 0.1 by default.
