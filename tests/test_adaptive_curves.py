@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from igos_pl.data.targets import Targets, class_targets
-from igos_pl.evaluation.adaptive_curves import adaptive_curves, interpolated, refinements
+from igos_pl.evaluation.adaptive_curves import interpolated, refinements
+from igos_pl.evaluation.curves import measured_curves
 from igos_pl.evaluation.deletion_insertion import (
     Curves,
     area_under_curve,
@@ -64,7 +65,7 @@ def measure(score: Score, cells: list[int] | None = None, micro_batch: int = 7) 
     labels = list(range(len(score.functions)))
     masks = torch.rand(len(labels), SIDE, SIDE, generator=torch.Generator().manual_seed(3))
     counts = torch.tensor(cells or [SIDE**2] * len(labels))
-    return adaptive_curves(score, problem_of(labels), masks, counts, MicroBatches(micro_batch))
+    return measured_curves("adaptive", score, problem_of(labels), masks, counts, MicroBatches(micro_batch))
 
 
 def measure_all(score: Score, cells: list[int]) -> Curves:
@@ -109,7 +110,8 @@ def test_rows_do_not_affect_each_other() -> None:
     masks = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
     problem = problem_of([0, 1, 2])
     for row in range(3):
-        alone = adaptive_curves(
+        alone = measured_curves(
+            "adaptive",
             Score(straight, steep, rough),
             Problem(problem.images, problem.baselines, problem.targets.select(slice(row, row + 1)), [row]),
             masks[row : row + 1],
@@ -141,7 +143,8 @@ def test_scores_that_are_not_finite_end_their_row_alone() -> None:
 def test_progress_counts_points() -> None:
     told: list[tuple[int, int]] = []
     labels = [0]
-    adaptive_curves(
+    measured_curves(
+        "adaptive",
         Score(steep),
         problem_of(labels),
         torch.rand(1, SIDE, SIDE, generator=torch.Generator().manual_seed(3)),

@@ -16,9 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from igos_pl.evaluation.deletion_insertion import CurveImages, Curves, removal_counts
-from igos_pl.solver.micro_batches import MicroBatches
-from igos_pl.solver.objective import Problem, Scorer
+from igos_pl.evaluation.deletion_insertion import Curves
 
 # The points that are measured first, out of 0 to 50.
 _FIRST = (0, 6, 12, 18, 25, 31, 37, 43, 50)
@@ -36,27 +34,6 @@ _LEAST_CHANGE = 0.1**2
 
 # Passes that both curves of a row take on average, for the display of the progress.
 EXPECTED_PASSES = 35
-
-
-def adaptive_curves(
-    network: Scorer,
-    problem: Problem,
-    masks: Tensor,
-    cells: Tensor,
-    micro_batches: MicroBatches,
-    on_points: Callable[[int, int], None] | None = None,
-) -> Curves:
-    """The curves of `igos_pl.evaluation.deletion_insertion.deletion_insertion_curves` by about 35 passes.
-
-    Args:
-        network: scores the perturbed images.
-        problem: images, baselines and targets of R rows.
-        masks: ``(R, s, s)``, low is important.
-        cells: ``(R,)`` the cells that the whole curve removes.
-        micro_batches: cuts the images into pieces.
-        on_points: called after each piece with the number of points that are known and the number in all.
-    """
-    return measured(CurveImages(network, problem, masks, micro_batches), removal_counts(cells), on_points)
 
 
 class Scores(Protocol):
@@ -77,7 +54,7 @@ def measured(images: Scores, counts: Tensor, on_points: Callable[[int, int], Non
     Args:
         images: gives the scores of R rows.
         counts: ``(R, P)`` cells removed at each point.
-        on_points: see `adaptive_curves`.
+        on_points: called after each piece with the number of points that are known and the number in all.
     """
     states = _states(images.place, counts)
     scores = torch.full(states.shape, torch.nan, device=states.device)

@@ -7,8 +7,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from igos_pl.evaluation.adaptive_curves import adaptive_curves
-from igos_pl.evaluation.deletion_insertion import Curves, deletion_insertion_curves, removal_counts
+from igos_pl.evaluation.adaptive_curves import measured
+from igos_pl.evaluation.deletion_insertion import (
+    CurveImages,
+    Curves,
+    deletion_insertion_curves,
+    removal_counts,
+)
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem, Scorer
 
@@ -37,6 +42,6 @@ def measured_curves(
         on_points: called after each piece with the number of points that are known and the number in all.
     """
     if kind == "adaptive":
-        return adaptive_curves(network, problem, masks, cells, micro_batches, on_points)
+        return measured(CurveImages(network, problem, masks, micro_batches), removal_counts(cells), on_points)
     counts = cells.new_zeros(len(cells), 1) if kind is None else removal_counts(cells)
     return deletion_insertion_curves(network, problem, masks, counts, micro_batches, on_points)
