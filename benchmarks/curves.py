@@ -28,6 +28,7 @@ from torch import Tensor
 
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.images import read_image
+from igos_pl.demo.run import SHAPES_PICTURES, SHAPES_SEED
 from igos_pl.demo.shapes import write_shapes_dataset
 from igos_pl.evaluation.adaptive_curves import measured
 from igos_pl.evaluation.deletion_insertion import (
@@ -46,7 +47,6 @@ from igos_pl.solver.objective import Problem
 
 METHODS = ("fast", "igospp", "smooth", "random")
 _CELLS, _SEED, _MICRO_BATCH = 28, 63, 5
-_SHAPES_IMAGES, _SHAPES_SEED = 12, 424242  # of the detector's demo
 
 
 class Recorded:
@@ -158,7 +158,7 @@ def main() -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     if options.detector:
         shapes = options.results / "shapes"
-        annotations = write_shapes_dataset(shapes, images=_SHAPES_IMAGES, seed=_SHAPES_SEED)
+        annotations = write_shapes_dataset(shapes, images=SHAPES_PICTURES, seed=SHAPES_SEED)
         paths = sorted((annotations.parent / "images").iterdir())
     elif options.photos:
         paths = [options.photos / f"{photo.id}.png" for photo in read_table(options.photos, "tuning")]

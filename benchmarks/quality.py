@@ -3,7 +3,7 @@
 Photos: EfficientNet-Lite0, explained by the presets ``igospp``, ``draft`` and ``fast``, beside a centred
 Gaussian blob and random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled
 boxes and random cells, and the localisation figures. The same network, images, baselines and curves for all.
-Run it by ``make bench``.
+Run it by ``make bench``. The demo has few detections: more come by ``--pictures 40 --seed 777``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from torch import Tensor
 
 from igos_pl.data.images import read_image
 from igos_pl.data.targets import Targets
-from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT, SHAPES_THRESHOLD, run_demo
+from igos_pl.demo.run import (
+    CHECKPOINTS,
+    SHAPES_INPUT,
+    SHAPES_PICTURES,
+    SHAPES_SEED,
+    SHAPES_THRESHOLD,
+    run_demo,
+)
 from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
 from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
@@ -39,6 +46,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "igospp, 4 iterations": ("--preset", "igospp", "--model.iterations", "4"),
     "draft": ("--preset", "draft"),
     "fast": ("--preset", "fast"),
+}
+# Objects are smaller than photos, so finer cells are compared for detections.
+FINE = {
+    "igospp, 56 x 56 cells": ("--preset", "igospp", "--model.mask_size", "56"),
+    "fast, 56 x 56 cells": ("--preset", "fast", "--model.mask_size", "56"),
 }
 
 
@@ -116,21 +128,23 @@ def main() -> None:
     """Run the demo with each of the settings that the folder has no result of, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--detector", action="store_true", help="the detector's demo")
+    parser.add_argument("--pictures", type=int, default=SHAPES_PICTURES, help="generated for the detector")
+    parser.add_argument("--seed", type=int, default=SHAPES_SEED, help="of the generated pictures")
     parser.add_argument("--output", type=Path, help="folder of the demo runs; a temporary one by default")
     options = parser.parse_args()
     network = demo_network(options.detector)
     with tempfile.TemporaryDirectory() as temporary:
         output = options.output or Path(temporary)
         rows: dict[str, Tensor] = {}
-        for name, how in EXPLAINED.items():
-            run_demo(output / name, options.detector, how)
+        for name, how in (EXPLAINED | FINE if options.detector else EXPLAINED).items():
+            run_demo(output / name, options.detector, how, options.pictures, options.seed)
             with MaskFile(RunFolder(output / name).merged) as file:
                 problem = problem_of(network, file)
                 rows[name] = torch.from_numpy(file.column("masks"))
                 if options.detector:
                     print(f"\n{name}:")
                     print_localization(file)
-        size, targets = rows[name].shape[-1], problem.targets
+        size, targets = rows["fast"].shape[-1], problem.targets
         if options.detector:
             rows["filled box"] = filled_box(targets, size, network.input_size)
         else:

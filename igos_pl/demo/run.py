@@ -27,7 +27,7 @@ PHOTOS = {
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 # Pictures that no training has seen: see `examples/train_shapes_detectors.py` for its seeds.
-_SHAPES_IMAGES, _SHAPES_SEED = 12, 424242
+SHAPES_PICTURES, SHAPES_SEED = 12, 424242
 SHAPES_INPUT, SHAPES_THRESHOLD = 224, 0.6
 
 
@@ -48,19 +48,27 @@ def copy_photos(folder: Path) -> None:
             shutil.copy(Path(spec.origin).parent / name, folder)
 
 
-def run_demo(output: Path, detector: bool = False, how: Sequence[str] = ()) -> None:
+def run_demo(
+    output: Path,
+    detector: bool = False,
+    how: Sequence[str] = (),
+    pictures: int = SHAPES_PICTURES,
+    seed: int = SHAPES_SEED,
+) -> None:
     """Explain photos with EfficientNet-Lite0, or shapes with a small Mask R-CNN, and print what came out.
 
     Args:
         output: folder of the pictures and the results. A second run goes on with the first.
         detector: explain detections on generated pictures instead of photos.
         how: the explainer's settings, as on the command line; the preset ``fast`` by default.
+        pictures: how many pictures to generate for the detector.
+        seed: of the generated pictures.
     """
     from igos_pl.cli.info import print_explanations
     from igos_pl.cli.predict import predict
     from igos_pl.store import MaskFile, RunFolder
 
-    what = _detector_settings(output) if detector else _classifier_settings(output)
+    what = _detector_settings(output, pictures, seed) if detector else _classifier_settings(output)
     small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
     predict([*what, *small, *how, "--output", str(output)])
     with MaskFile(RunFolder(output).merged) as masks:
@@ -73,11 +81,11 @@ def _classifier_settings(output: Path) -> list[str]:
     return ["--data.root", str(photos)]
 
 
-def _detector_settings(output: Path) -> list[str]:
+def _detector_settings(output: Path, pictures: int, seed: int) -> list[str]:
     from igos_pl.demo.shapes import write_shapes_dataset
     from igos_pl.demo.shapes_detectors import CATEGORIES
 
-    annotations = write_shapes_dataset(output / "shapes", images=_SHAPES_IMAGES, seed=_SHAPES_SEED)
+    annotations = write_shapes_dataset(output / "shapes", images=pictures, seed=seed)
     return [
         *("--data", "COCODataModule"),
         *("--data.root", str(annotations.parent / "images")),
