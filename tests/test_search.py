@@ -171,6 +171,25 @@ def test_gradients_alone_order_a_linear_score() -> None:
     assert orders(found, regions)[0] == sums[0].argsort(descending=True).tolist()
 
 
+class Saturated(Linear):
+    """A score whose gradient is zero at the baseline and at the whole image."""
+
+    def score(self, images: Tensor, targets: Targets) -> Tensor:
+        shown = (images * self.weights).mean((1, 2, 3))
+        return shown.square() * (3 - 2 * shown)
+
+
+def test_gradients_look_ahead_of_an_end_without_slope() -> None:
+    problem, network = linear_problem()
+    weights = network.weights - network.weights.min() + 0.1
+    saturated = Saturated(weights / weights.mean())
+    settings = SearchSettings(candidates=((1.0, 1),), gradients=((0.01, 1),), absent=-9.0, present=9.0)
+    found = ranks(search(images_of(problem, saturated), settings).solution.masks)[0]
+    torch.testing.assert_close(found, ranks(-weights[None])[0])
+    blind = ranks(search(images_of(problem, saturated), replace(settings, ahead=0.0)).solution.masks)[0]
+    assert blind.flatten().tolist() == list(range(16))  # by their numbers
+
+
 def test_gains_are_measured_once_and_remembered() -> None:
     problem, network = linear_problem()
     images = images_of(problem, network)

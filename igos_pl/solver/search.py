@@ -6,7 +6,9 @@ asks the network about every remaining region at every step. Here, an estimate o
 candidates, and the network is asked about these only. The estimate is the weighted sum of two parts, each
 scaled to at most 1 before:
 
-- the gradients of both scores with respect to the regions' coverage, at this step and at earlier ones;
+- the gradients of both scores with respect to the regions' coverage, at this step and at earlier ones. They
+  are computed where a little of all remaining regions is added: without any of them, the gradient hardly
+  knows what a whole region adds;
 - the gains that were measured at earlier steps.
 
 Most scores soon reach their end: the prediction is lost without the first regions, or is complete with them
@@ -42,6 +44,8 @@ class SearchSettings:
     Attributes:
         candidates: schedule of how many regions are tried at a step, at least 1.
         gradients: schedule of the steps between two gradients; 0 for no gradient.
+        ahead: the share of every region that is left which is added to S where gradients are computed, in
+            [0, 1).
         weight: of the gradients in the estimate; the measured gains have the weight 1.
         decay: the weight of the earlier gradients at each new one.
         absent: an image without S whose score is not above this is at its end. If the whole image's score is
@@ -54,8 +58,9 @@ class SearchSettings:
     """
 
     candidates: Sequence[tuple[float, int]] = ((0.25, 7), (1.0, 10))
-    gradients: Sequence[tuple[float, int]] = ((0.25, 1), (0.75, 3))
-    weight: float = 0.7
+    gradients: Sequence[tuple[float, int]] = ((0.5, 2),)
+    ahead: float = 0.15
+    weight: float = 1.5
     decay: float = 0.5
     absent: float = 0.05
     present: float = 0.95
@@ -103,34 +108,42 @@ class SubsetImages:
             ``(n,)``.
         """
         self.forwards += torch.bincount(row, minlength=len(self.forwards)).cpu()
-        return self._stream(row, inserts, sets, gradient=False)[0]
+        return self._stream(row, sets == inserts.unsqueeze(1), gradient=False)[0]
 
-    def scores_and_gradients(self, row: Tensor, inserts: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
-        """The scores of n images, and their gradients with respect to how much of each region is shown.
+    def gradients(self, row: Tensor, inserts: Tensor, sets: Tensor, ahead: float) -> Tensor:
+        """The gradients of n images' scores with respect to how much of each region is shown.
 
         Args:
             row: see `scores`.
             inserts: see `scores`.
             sets: see `scores`.
+            ahead: the share of every other region that is shown or removed with the set.
 
         Returns:
-            ``(n,)`` and ``(n, U)``.
+            ``(n, U)``.
         """
         self.evaluations += torch.bincount(row, minlength=len(self.evaluations)).cpu()
-        return self._stream(row, inserts, sets, gradient=True)
+        share = torch.where(sets, 1.0, ahead)
+        return self._stream(row, torch.where(inserts.unsqueeze(1), share, 1 - share), gradient=True)[1]
 
-    def _stream(self, row: Tensor, inserts: Tensor, sets: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
-        """Scores ``(n,)``, and gradients ``(n, U)``, which are zeros without ``gradient``."""
+    def _stream(self, row: Tensor, visible: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+        """Scores ``(n,)``, and gradients ``(n, U)``, which are zeros without ``gradient``.
+
+        Args:
+            row: ``(n,)``.
+            visible: ``(n, U)`` the share of each region that is shown, in [0, 1].
+            gradient: whether to compute the gradients.
+        """
         scores = torch.zeros(len(row), device=row.device)
-        gradients = torch.zeros(sets.shape, device=row.device)
+        gradients = torch.zeros(visible.shape, device=row.device)
         size = (self._images.shape[-2], self._images.shape[-1])
 
         def work(start: int, stop: int) -> None:
             part = slice(start, stop)
             targets = self.problem.targets.select(row[part])
             regions = self.regions.select(row[part])
-            visible = (sets[part] == inserts[part].unsqueeze(1)).to(self._images.dtype)
-            cells = regions.spread(visible[:, None, :, None]).requires_grad_(gradient)
+            shares = visible[part, None, :, None].to(self._images.dtype)
+            cells = regions.spread(shares).requires_grad_(gradient)
             shown = upsample(cells, size)
             blended = perturbed(self._images, self._baselines, targets.image, shown.detach())
             if not gradient:
@@ -268,7 +281,7 @@ class _Orders:
     def _look_at_gradients(self, wanted: Tensor) -> None:
         """Add the gradients of some sides ``(2, R)`` to what is known."""
         side, row = wanted.nonzero(as_tuple=True)
-        _, found = self._images.scores_and_gradients(row, self._inserts[side], self._chosen[row])
+        found = self._images.gradients(row, self._inserts[side], self._chosen[row], self._settings.ahead)
         self._failed[row[~found.isfinite().all(1)]] = True
         # Showing more of a region adds to the set alone, and takes from what is removed: both are gains.
         self._slopes[side, row] = self._settings.decay * self._slopes[side, row] + found.nan_to_num(0, 0, 0)
