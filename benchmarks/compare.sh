@@ -37,12 +37,12 @@ igospp,grad-cam,layer-cam,ig@10,ig@100,gradient-shap@100,occlusion@7"
     cells)
         echo "# Searches, in equal cells"
         evaluate --limit "$dear" --judges "7,7/mean,7/black,$baselines,slic100" \
-            --methods "greedy@7,search@7,window-greedy@7,pair-greedy@7,$cells"
+            --methods "greedy@7,search@7,phasewin@7,vx-code@7,$cells"
         ;;
     regions)
         echo "# Searches, in equal superpixels: the mean of our masks over each"
         evaluate --limit "$dear" --judges "slic49,slic49/mean,slic49/black,$baselines,slic100" \
-            --methods "greedy-slic@49,search-slic@49,window-greedy-slic@49,$ours"
+            --methods "greedy-slic@49,search-slic@49,phasewin-slic@49,$ours"
         ;;
     published)
         echo "# The published settings, in their own 224 x 224 cells and in equal ones"
@@ -52,15 +52,15 @@ igospp,grad-cam,layer-cam,ig@10,ig@100,gradient-shap@100,occlusion@7"
     detections)
         echo "# Detections"
         evaluate --network shapes --limit "$shapes" --judges "own,own/mean,own/black,28,16" \
-            --methods "$ours,igospp,odam,ig@100,gradient-shap@100,d-rise@2000,greedy@7,window-greedy@7,pair-greedy@7"
+            --methods "$ours,igospp,odam,ig@100,gradient-shap@100,d-rise@2000,greedy@7,phasewin@7,vx-code@7"
         ;;
     figure)
         echo "# Quality against passes"
         evaluate --limit "$dear" --judges 28 --figure "$results/passes.png" \
             --methods "$ours,$first@5,$first@10,$first@40,draft,draft@2,draft@3,draft@20,\
 search@7,search-slic@49,igospp,ig@10,ig@100,grad-cam,layer-cam,\
-gradient-shap@100,occlusion@7,occlusion@14,hsic@1500,rise@2000,greedy@7,window-greedy@7,pair-greedy@7,\
-greedy-slic@49,window-greedy-slic@49,published_igos,published_igos+,published"
+gradient-shap@100,occlusion@7,occlusion@14,hsic@1500,rise@2000,greedy@7,phasewin@7,vx-code@7,\
+greedy-slic@49,phasewin-slic@49,published_igos,published_igos+,published"
         ;;
     *)
         echo "PARTS has no $part" >&2

@@ -12,10 +12,12 @@ from igos_pl.solver.objective import Problem
 from peers.activations import grad_cam, layer_cam, odam
 from peers.explanation import Explanation
 from peers.gradients import gradient_shap, integrated_gradients, occlusion
-from peers.greedy import greedy, pair_greedy, window_greedy
+from peers.greedy import greedy
 from peers.partitions import Grid, slic
+from peers.phase_win import phase_win
 from peers.random_masks import d_rise, hsic, rise
 from peers.scores import SubsetScores
+from peers.vx_code import vx_code
 
 # EfficientNet-Lite's layer. It is the best for Grad-CAM on the tuning half; for LayerCAM it is not tuned.
 GRAD_CAM_LAYER = "bn2"
@@ -87,11 +89,9 @@ PHOTOS, DETECTIONS = ("photos",), ("detections",)
 PEERS: dict[str, Peer] = {
     "greedy": Peer("greedy, cells", "greedy@7", _in_cells(greedy)),
     "greedy-slic": Peer("greedy, superpixels", "greedy-slic@49", _in_superpixels(greedy)),
-    "window-greedy": Peer("windowed lazy greedy, cells", "window-greedy@7", _in_cells(window_greedy)),
-    "window-greedy-slic": Peer(
-        "windowed lazy greedy, superpixels", "window-greedy-slic@49", _in_superpixels(window_greedy)
-    ),
-    "pair-greedy": Peer("greedy by pairs, cells", "pair-greedy@7", _in_cells(pair_greedy)),
+    "phasewin": Peer("PhaseWin, cells", "phasewin@7", _in_cells(phase_win)),
+    "phasewin-slic": Peer("PhaseWin, superpixels", "phasewin-slic@49", _in_superpixels(phase_win)),
+    "vx-code": Peer("VX-CODE, cells", "vx-code@7", _in_cells(vx_code)),
     "rise": Peer("RISE", "rise@2000", _by_score(rise)),
     "d-rise": Peer("D-RISE", "d-rise@2000", _by_score(d_rise), DETECTIONS),
     "hsic": Peer("HSIC attribution", "hsic@1500", _by_score(hsic)),
