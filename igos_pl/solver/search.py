@@ -57,7 +57,7 @@ class SearchSettings:
             before it decides the rest.
     """
 
-    candidates: Sequence[tuple[float, int]] = ((0.25, 7), (1.0, 10))
+    candidates: Sequence[tuple[float, int]] = ((0.25, 8), (1.0, 9))
     gradients: Sequence[tuple[float, int]] = ((0.5, 2),)
     ahead: float = 0.15
     weight: float = 1.5
