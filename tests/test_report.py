@@ -327,17 +327,33 @@ def test_every_command_says_that_a_run_is_unfinished(tmp_path: Path, command: st
     assert "not finished" not in capsys.readouterr().out
 
 
-def test_a_merged_run_is_read_although_a_segment_is_damaged(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(("command", "shown"), [("info", "5 explanations"), ("report", "Open ")])
+def test_a_merged_run_is_read_although_a_segment_is_damaged(
+    tmp_path: Path, command: str, shown: str, capsys: Any
+) -> None:
     run = write_run(tmp_path, invented(5))
     run.expect([f"folder/{n:05}.jpg" for n in range(5)])
     merge(run)
     (segment,) = run.segments()
     segment.write_bytes(segment.read_bytes()[:100])
-    assert main(["info", str(run.path)]) == 0
+    assert main([command, str(run.path)]) == 0
     said = capsys.readouterr().out
     assert "It is not known whether this run is finished: " in said
     assert segment.name in said
-    assert "5 explanations" in said
+    assert shown in said
+
+
+def test_the_page_says_what_is_unknown_because_a_segment_is_damaged(tmp_path: Path) -> None:
+    run = write_run(tmp_path, invented(5))
+    run.expect([f"folder/{n:05}.jpg" for n in range(5)])
+    merge(run)
+    (segment,) = run.segments()
+    segment.write_bytes(b"")
+    page = write_report(tmp_path, tmp_path / "report").index.read_text("utf-8")
+    assert "unknown, because a segment cannot be read" in page
+    assert "It is not known whether this run is finished: " in page
+    assert segment.name in page
+    assert "repeat the command that started it" in page
 
 
 def test_a_table_on_standard_output_has_nothing_else_in_it(tmp_path: Path, capsys: Any) -> None:
