@@ -353,7 +353,7 @@ def test_the_page_says_what_is_unknown_because_a_segment_is_damaged(tmp_path: Pa
     assert "unknown, because a segment cannot be read" in page
     assert "It is not known whether this run is finished: " in page
     assert segment.name in page
-    assert "repeat the command that started it" in page
+    assert "The command that started the run explains its images again" in page
 
 
 def test_a_table_on_standard_output_has_nothing_else_in_it(tmp_path: Path, capsys: Any) -> None:

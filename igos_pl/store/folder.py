@@ -353,7 +353,7 @@ def unfinished(path: Path, command: str, published: Published | None = None) -> 
     except IgosError as error:
         return (
             f"It is not known whether this run is finished: {error}. The results here do not depend on this"
-            " file. To mend the run, repeat the command that started it."
+            " file."
         )
     if not missing:
         return ""
