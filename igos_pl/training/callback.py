@@ -123,7 +123,7 @@ class ExplainCallback(Callback):
             self._check_labels(self._given)
         if isinstance(targets, list | tuple) and len(targets) != self._count:
             raise IgosError(f"There are {len(targets)} targets for {self._count} samples: give one for each")
-        regions = settings.get("regions")
+        regions: Any = settings.get("regions")
         if _are_of_each(regions) and len(regions) != self._count:
             raise IgosError(
                 f"There are {len(regions)} label maps for {self._count} samples: give one for each, or one"
@@ -240,7 +240,8 @@ class ExplainCallback(Callback):
         if isinstance(targets, str):
             targets = samples.labels if targets == "label" else None
         settings = {**self.settings, **more}
-        if _are_of_each(regions := settings.get("regions")):
+        regions: Any = settings.get("regions")
+        if _are_of_each(regions):
             settings["regions"] = regions[: len(samples)]
         with (
             _eager(),
