@@ -165,7 +165,7 @@ def test_report_shows_every_explanation_and_its_values(tmp_path: Path) -> None:
             assert image.size == (96, 72)
         assert (report.index.parent / "pictures" / picture[:2] / f"{picture}.webp").is_file()
     page = report.index.read_text("utf-8")
-    assert "2 unreadable" in page
+    assert "2 <bdi>unreadable</bdi>" in page
     assert "&lt;i&gt;no&lt;/i&gt; image" in page
 
 
@@ -228,11 +228,11 @@ def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
 
 def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = SimpleNamespace(
-        kind="corner", title="<b>star</b> in the corner", meaning="m", certainty="c", class_name="star",
-        rows=[3, 5, 99], value=1.0,
+        kind="corner", title="<b>نجمة</b>: saliency in the corner", meaning="m", certainty="c",
+        class_name="<b>نجمة</b>", rows=[3, 5, 99], value=1.0,
     )  # fmt: skip
     mean = np.eye(4, dtype=np.float32)
-    clusters = [SimpleNamespace(class_name="cat", size=7, rows=[2], mean_mask=mean)]
+    clusters = [SimpleNamespace(class_name="قطة", size=7, rows=[2], mean_mask=mean)]
     confusions = [SimpleNamespace(sample_id="folder/1", predicted_row=0, true_row=1)]
     seen = Seen([finding], clusters, confusions, ["a note"])
     monkeypatch.setattr("igos_pl.report.write.look", lambda masks: seen)
@@ -240,7 +240,9 @@ def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pyt
     report = write_report(tmp_path / "run", tmp_path / "report", ReportSettings(count=30))
     gallery = data_of(report.index.parent, "gallery")
     page = report.index.read_text("utf-8")
-    assert "&lt;b&gt;star&lt;/b&gt; in the corner" in page
+    assert "<h3><bdi>&lt;b&gt;نجمة&lt;/b&gt;</bdi>: saliency in the corner</h3>" in page
+    assert "<bdi>قطة</bdi>" in page
+    assert "<bdi>folder/1</bdi>: predicted, then true" in page
     assert "a note" in page
     shown = [[gallery["row"][int(at)] for at in places.split(",")] for places in re.findall(_PLACES, page)]
     assert shown == [[3, 5, 99], [2], [0, 1]]

@@ -18,7 +18,14 @@ from igos_pl.cli.choosing import refuse_existing
 from igos_pl.cli.summary import counted
 from igos_pl.compare import Comparison, compare
 from igos_pl.compare.comparison import AGREEMENTS, METRICS
-from igos_pl.compare.words import agreement_rows, counts, metric_rows, settings_in_some, unknown_agreements
+from igos_pl.compare.words import (
+    agreement_rows,
+    counts,
+    metric_rows,
+    remarks,
+    settings_in_some,
+    unknown_agreements,
+)
 from igos_pl.data.text import printable
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
@@ -83,7 +90,7 @@ def _print(found: Comparison, console: Console) -> None:
 
     for line in counts(found):
         say(line)
-    for remark in found.remarks:
+    for remark in remarks(found):
         say(f"note: {remark}")
     first, *others = found.names
     heads = ["means", *found.names]
