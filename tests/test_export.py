@@ -169,8 +169,10 @@ def test_coco_results_are_loaded_by_pycocotools(tmp_path: Path, capsys: Any) -> 
         (tmp_path / "none.json").write_text(json.dumps({**numbers, "images": [], "categories": []}))
         with pytest.raises(IgosError, match="139.jpg is not among the annotations"):
             export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "none.json"))
-        with pytest.raises(IgosError, match="is not an instances file of COCO"):
+        with pytest.raises(IgosError, match="is not an instances file of COCO: it must have images with"):
             export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "a.json"))
+        with pytest.raises(IgosError, match=r"Cannot read .*nowhere.json: no such file"):
+            export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "nowhere.json"))
     assert not (tmp_path / "c.json").exists()
     loaded = COCO(str(tmp_path / "numbers.json")).loadRes(str(tmp_path / "a.json"))
     assert sorted(loaded.imgToAnns) == [139, 285]
