@@ -324,13 +324,17 @@ def test_images_that_have_gone_are_told(
     [
         (["--names", "a"], "--names needs 2 different names"), (["--names", "a,a"], "2 different names"),
         (["--csv", "nowhere/a.csv"], "there is no folder"),
+        (["--csv", "/", "--overwrite"], "/ is a folder: give the name of a file"),
+        (["--images", "nowhere"], "There is no folder nowhere: set --images"),
     ],
 )  # fmt: skip
 def test_wrong_options(
     runs: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *runs, *words]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
     assert main(["compare", runs[0]]) == 2
     assert "two results or more" in capsys.readouterr().err
     assert main(["compare", runs[0], runs[0]]) == 2

@@ -460,3 +460,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert main(["report", str(tmp_path / "run"), "--images", str(tmp_path / "nothing")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "run"), "--all", "--count", "7"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_without_enough_images_nothing_is_claimed(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    write_run(tmp_path / "run", invented(5))
+    page = write_report(tmp_path / "run", tmp_path / "report").index.read_text("utf-8")
+    assert "Nothing was found in the classes that have enough images for a test" in page
+    assert "too few to say anything about them: " in page

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from igos_pl.cli.choosing import refuse_existing
+from igos_pl.cli.choosing import check_images, refuse_existing
 from igos_pl.cli.summary import counted
 from igos_pl.compare import Comparison, compare
 from igos_pl.compare.comparison import AGREEMENTS, METRICS
@@ -44,6 +44,7 @@ def print_comparison(options: argparse.Namespace, console: Console | None = None
     for path in (options.csv, options.html):
         if path is not None:
             refuse_existing(path, options.overwrite)
+    check_images(options.images)
     names = _names(options.runs, options.names)
     with ExitStack() as stack:
         results = [stack.enter_context(MaskFile(path)) for path in options.runs]
