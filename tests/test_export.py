@@ -232,6 +232,14 @@ def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str,
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    refused = pytest.raises(IgosError, match="is a file, but this format is a folder")
+    with refused, publishing_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "old"
+
+
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         (folder / "half").write_text("x")

@@ -22,12 +22,15 @@ def publishing_folder(path: Path) -> Iterator[Path]:
     folder, whose name begins with a dot.
 
     Raises:
-        IgosError: if ``path`` has other files than an export, or the folder cannot be written.
+        IgosError: if ``path`` is a file or has other files than an export, or the folder cannot be written.
     """
     if path.is_dir() and not (path / _MARK).is_file() and any(path.iterdir()):
         raise IgosError(
-            f"{path} contains other files than an export, so it is not replaced: choose another name"
+            f"{path} contains other files than an export, so it is not replaced: choose another name, or"
+            " remove the folder yourself"
         )
+    if path.is_file():
+        raise IgosError(f"{path} is a file, but this format is a folder: choose another name")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir()
