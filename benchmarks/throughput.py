@@ -18,11 +18,12 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torchvision
@@ -195,6 +196,7 @@ PARTS: Parts = (
     (explainer_module, "explanation_columns", "rows"),
     (explainer_module, "measured_curves", "curves: cells, upsampling, blending"),
     (explainer_module, "optimize", "path, blending, gradient of the maps"),
+    (explainer_module, "search", "search: choosing, blending"),
     (columns_module, "localization_columns", "localisation"),
     (objective_module, "upsample", "upsampling"),
     (objective_module, "bilateral_total_variation", "regulariser"),
@@ -203,10 +205,14 @@ PARTS: Parts = (
 )
 
 
-class Stopwatch:
-    """Times calls by name, without what is spent in other timed calls inside."""
+class Stopwatch(ExitStack):
+    """Times calls by name, without what is spent in other timed calls inside.
+
+    At the end of a ``with`` statement, all functions are as before.
+    """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
         self._inside: list[float] = []
@@ -233,7 +239,7 @@ class Stopwatch:
     def watch(self, parts: Parts) -> None:
         """Time some functions from now on."""
         for owner, name, label in parts:
-            setattr(owner, name, self.timed(label, getattr(owner, name)))
+            self.enter_context(mock.patch.object(owner, name, self.timed(label, getattr(owner, name))))
 
     def attach(self, explainer: Explainer) -> None:
         """Time the parts of an explanation from now on."""
@@ -246,7 +252,7 @@ class Stopwatch:
             label = "network: backward" if isinstance(outputs, Tensor) else "upsampling, penalty: backward"
             return self.timed(label, gradient)(outputs, *arguments, **more)
 
-        torch.autograd.grad = attributed
+        self.enter_context(mock.patch.object(torch.autograd, "grad", attributed))
 
     def report(self, images: int) -> None:
         """Print what was timed, the longest first."""
@@ -259,26 +265,27 @@ class Stopwatch:
 def breakdown(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch) -> None:
     """Print how long each part of an explanation takes."""
     explainer.predict_step(batch)  # warm
-    watch = Stopwatch(batch.images.device)
-    watch.attach(explainer)
-    watch.timed("everything else", explainer.predict_step)(batch)
+    with Stopwatch(batch.images.device) as watch:
+        watch.attach(explainer)
+        watch.timed("everything else", explainer.predict_step)(batch)
     watch.report(len(batch.records))
+
+
+# What is timed in a run.
+RUN_PARTS: Parts = (
+    (ImageDataset, "__getitem__", "run: decoding and scaling"),
+    (MaskWriter, "on_predict_batch_end", "run: publishing"),
+    (MaskWriter, "on_predict_end", "run: publishing"),
+    (MaskWriter, "teardown", "run: merging"),
+    (OverlayWriter, "on_predict_batch_end", "run: overlays"),
+    (Explainer, "predict_step", "explaining"),
+)
 
 
 def run(options: argparse.Namespace, explainer: Explainer, batch: ImageBatch) -> None:
     """Print how long each part of a whole run on the demo's photos takes, with loader and writer."""
-    watch = Stopwatch(batch.images.device)
-    watch.watch(
-        (
-            (ImageDataset, "__getitem__", "run: decoding and scaling"),
-            (MaskWriter, "on_predict_batch_end", "run: publishing"),
-            (MaskWriter, "on_predict_end", "run: publishing"),
-            (MaskWriter, "teardown", "run: merging"),
-            (OverlayWriter, "on_predict_batch_end", "run: overlays"),
-            (Explainer, "predict_step", "explaining"),
-        )
-    )
-    with tempfile.TemporaryDirectory() as folder:
+    with Stopwatch(batch.images.device) as watch, tempfile.TemporaryDirectory() as folder:
+        watch.watch(RUN_PARTS)
         photos = Path(folder) / "photos"
         copy_photos(photos)
         trainer = Trainer(

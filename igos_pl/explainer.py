@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from inspect import signature
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, curve_cells
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor, row_keys
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
-from igos_pl.settings import Attributes, digest, parameters_of
+from igos_pl.settings import Attributes, nested, parameters_of, plain
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import Method, method_named
 from igos_pl.solver.micro_batches import MicroBatches
@@ -197,12 +197,16 @@ class Explainer(BatchPredictor):
         return {**self._optimizer_facts, **super().facts()}
 
     def describe(self) -> Attributes:
-        """See `igos_pl.settings.Configurable.describe`; without the settings that the method does not use."""
+        """See `igos_pl.settings.Configurable.describe`.
+
+        A search has its own fixed settings as ``search.NAME``, and lacks the settings that it does not use.
+        """
         described = super().describe()
         if isinstance(self._method, Method):
             return described
         used = {key: value for key, value in described.items() if key.partition(".")[0] not in _OPTIMISATION}
-        return {**used, "search": digest(repr(SearchSettings()))}
+        fixed = {key: plain(value) for key, value in asdict(SearchSettings()).items()}
+        return {**used, **nested("search", fixed)}
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Propose the targets of a batch, and explain them."""

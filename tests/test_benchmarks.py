@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -295,6 +296,59 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
     assert figure.stat().st_size > 1000
     with pytest.raises(IgosError, match="no judge"):
         evaluations.main([*where, "--judges", "nothing"])
+
+
+@pytest.fixture
+def throughput(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark of the time, for a tiny network."""
+    pytest.importorskip("skimage", reason="the photos come with the extra 'demo'")
+    module = importlib.import_module("throughput")
+    monkeypatch.setattr(module, "network_named", lambda name: tiny_classifier(input_size=32))
+    return module
+
+
+NETWORK_PARTS = {
+    "network: forward",
+    "network: backward",
+    "network: targets",
+    "curves",
+    "rows",
+    "everything else",
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "parts"),
+    [
+        ("breakdown --preset igospp --iterations 2", {*NETWORK_PARTS, "path, blending", "regulariser"}),
+        ("breakdown --preset search", {*NETWORK_PARTS, "search"}),
+        ("run --preset draft --images 2", {"explaining", "run: merging", "run: overlays", "run: publishing"}),
+    ],
+)
+def test_parts_of_the_time(throughput: ModuleType, what: str, parts: set[str], capsys: Any) -> None:
+    replaced = [getattr(owner, name) for owner, name, _ in throughput.PARTS + throughput.RUN_PARTS]
+    throughput.main(what.split())
+    told = capsys.readouterr().out
+    rows = re.findall(r"^  (.+?) +([\d.]+) ms +([\d.]+) %$", told, re.MULTILINE)
+    assert all(any(name.startswith(part) for name, _, _ in rows) for part in parts)
+    assert sum(float(share) for _, _, share in rows) == pytest.approx(100, abs=0.1)
+    total = re.search(r"images, ([\d.]+) s", told)
+    assert total is not None
+    assert sum(float(took) for _, took, _ in rows) == pytest.approx(1e3 * float(total[1]), abs=10)
+    assert replaced == [getattr(owner, name) for owner, name, _ in throughput.PARTS + throughput.RUN_PARTS]
+
+
+def test_ratio_to_the_bare_network(throughput: ModuleType, capsys: Any) -> None:
+    throughput.main(["ratio", "--preset", "igospp", "--iterations", "2", "--repeats", "1"])
+    told = capsys.readouterr().out
+    settings = re.findall(r"^  (score\w*) +(channels_last|NCHW) +\d+ +[\d.]+ ms$", told, re.MULTILINE)
+    assert len(set(settings)) == 4
+    passes = re.search(r"passes for 1 images: (\d+) forward\+backward, (\d+) forward", told)
+    assert passes is not None
+    assert int(passes[1]) == 2 * 4 * 5  # iterations, terms, positions on the path
+    found = re.search(r"ratio of the best: ([\d.]+), of the medians: ([\d.]+)", told)
+    assert found is not None
+    assert float(found[1]) > 0
 
 
 def test_photos_are_made_of_stamps(photos: ModuleType) -> None:

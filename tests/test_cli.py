@@ -320,9 +320,12 @@ def test_info_as_csv(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_info_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.h5").write_text("?")
-    assert "nowhere.h5: no such file" in refused(["info", "nowhere.h5"], capsys)
+    assert "There is no nowhere.h5: give a run's output folder" in refused(["info", "nowhere.h5"], capsys)
     assert "text.h5: it is damaged, or was not written by igos-pl" in refused(["info", "text.h5"], capsys)
-    assert "No results in" in refused(["info", str(tmp_path)], capsys)
+    (tmp_path / "empty").mkdir()
+    assert ". Give the output folder of a run" in refused(["info", str(tmp_path / "empty")], capsys)
+    (tmp_path / "empty" / "samples.txt").write_text("a.png\n")
+    assert ". A run writes its first results after" in refused(["info", str(tmp_path / "empty")], capsys)
 
 
 def test_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,7 +188,16 @@ def test_settings_that_only_some_results_have_are_one_line(opened: Any) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     _print(two, console)
     assert f"settings that differ\n  only in one: l1=10.0, l2=80.0\n  {of_map}" in console.export_text()
-    assert f'<p class="name">{of_map}</p>' in page(results, three)[0]
+    assert f'<p class="name">{of_map}</p>' in unmarked(page(results, three)[0])
+
+
+def unmarked(text: str) -> str:
+    """A page's text without the marks around names and values, which must come in pairs."""
+    assert text.count(OPEN) == text.count(CLOSE)
+    return text.replace(OPEN, "").replace(CLOSE, "")
+
+
+OPEN, CLOSE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 
 
 def test_other_networks_and_baselines_are_told(opened: Any) -> None:
@@ -210,7 +219,21 @@ def test_a_run_that_is_unfinished_is_told(tmp_path: Path, capsys: pytest.Capture
     assert said.count("not finished") == 1
     assert f"note: {told} To continue, repeat the command" in said
     assert "and then igos-pl compare." in said
-    assert told in Page((tmp_path / "c.html").read_text(encoding="utf-8")).text
+    page = Page((tmp_path / "c.html").read_text(encoding="utf-8"))
+    assert told in unmarked(page.text)
+    assert f"{OPEN}<b>two{CLOSE}: {OPEN}This run" in page.text
+
+
+def test_names_and_values_do_not_reorder_the_page(opened: Any) -> None:
+    """Beside a name that is written from right to left, numbers and commas would change places."""
+    name, value, image = "تشغيل", "قيمة", "صورة.png"
+    one = opened("one", [*IDS, image], attributes={"note": value, "same": value})
+    other = opened("other", IDS, attributes={"same": "2"})
+    text, _ = page([one, other], compare([one, other], [name, "b"]))
+    for outside in (name, value, image):
+        bare = re.sub(rf"(<bdi>|{OPEN}){re.escape(outside)}(</bdi>|{CLOSE})", "", text)
+        assert bare != text
+        assert outside not in bare
 
 
 def test_results_without_anything_in_common(opened: Any) -> None:
@@ -301,13 +324,17 @@ def test_images_that_have_gone_are_told(
     [
         (["--names", "a"], "--names needs 2 different names"), (["--names", "a,a"], "2 different names"),
         (["--csv", "nowhere/a.csv"], "there is no folder"),
+        (["--csv", "/", "--overwrite"], "/ is a folder: give the name of a file"),
+        (["--images", "nowhere"], "There is no folder nowhere: set --images"),
     ],
 )  # fmt: skip
 def test_wrong_options(
     runs: list[str], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *runs, *words]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
     assert main(["compare", runs[0]]) == 2
     assert "two results or more" in capsys.readouterr().err
     assert main(["compare", runs[0], runs[0]]) == 2

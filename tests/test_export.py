@@ -92,6 +92,9 @@ def test_zarr(run: Path, masks: MaskFile, tmp_path: Path) -> None:
     with xarray.open_zarr(str(tmp_path / "z")) as data:
         assert data["saliency"].dims == ("explanation", "y", "x")
         assert data["deletion_curve"].dims == ("explanation", "point")
+        for name in ("target", "label", "best", "width"):
+            assert data[name].dtype.kind == "i"
+            np.testing.assert_array_equal(data[name], group[name][:])
 
 
 def test_zarr_that_is_missing(
@@ -166,8 +169,10 @@ def test_coco_results_are_loaded_by_pycocotools(tmp_path: Path, capsys: Any) -> 
         (tmp_path / "none.json").write_text(json.dumps({**numbers, "images": [], "categories": []}))
         with pytest.raises(IgosError, match="139.jpg is not among the annotations"):
             export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "none.json"))
-        with pytest.raises(IgosError, match="is not an instances file of COCO"):
+        with pytest.raises(IgosError, match="is not an instances file of COCO: it must have images with"):
             export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "a.json"))
+        with pytest.raises(IgosError, match=r"Cannot read .*nowhere.json: no such file"):
+            export(opened, "coco", tmp_path / "c.json", Options(annotations=tmp_path / "nowhere.json"))
     assert not (tmp_path / "c.json").exists()
     loaded = COCO(str(tmp_path / "numbers.json")).loadRes(str(tmp_path / "a.json"))
     assert sorted(loaded.imgToAnns) == [139, 285]
@@ -213,10 +218,26 @@ def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str,
     assert main(words) == 2
     assert "exists already: choose another name, or add --overwrite" in capsys.readouterr().err
     assert (output / "precious").read_text() == "old"
-    if to != "coco":
+    assert main([*words, "--overwrite"]) == 2
+    assert (output / "precious").read_text() == "old"
+    if to == "coco":
+        assert "one file whose name ends in .json" in capsys.readouterr().err
+    else:
+        assert "contains other files than an export" in capsys.readouterr().err
+        (output / "precious").unlink()
+        assert main([*words, "--overwrite"]) == 0  # of an empty folder
+        (output / "of the export").touch()
         assert main([*words, "--overwrite"]) == 0
-        assert not (output / "precious").exists()
+        assert not (output / "of the export").exists()
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    refused = pytest.raises(IgosError, match="is a file, but this format is a folder")
+    with refused, publishing_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -233,8 +254,9 @@ def test_a_killed_export_leaves_the_old_one(tmp_path: Path) -> None:
     ids = [f"{number}.png" for number in range(400)]
     path = results.write_result(tmp_path / "run.h5", ids, size=(400, 300))
     output = tmp_path / "maps"
-    output.mkdir()
-    (output / "old").write_text("old")
+    with publishing_folder(output) as folder:
+        (folder / "old").write_text("old")
+    before = sorted(output.iterdir())
     words = ["export", str(path), "--to", "png", "--output", str(output), "--overwrite"]
     code = f"import sys; from igos_pl.cli.main import main; sys.exit(main({words!r}))"
     root = Path(igos_pl.__file__).resolve().parents[1]
@@ -246,7 +268,7 @@ def test_a_killed_export_leaves_the_old_one(tmp_path: Path) -> None:
     finally:
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert [path.name for path in output.iterdir()] == ["old"]
+    assert sorted(output.iterdir()) == before
 
 
 def test_results_without_explanations(tmp_path: Path, capsys: Any) -> None:

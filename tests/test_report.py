@@ -165,7 +165,7 @@ def test_report_shows_every_explanation_and_its_values(tmp_path: Path) -> None:
             assert image.size == (96, 72)
         assert (report.index.parent / "pictures" / picture[:2] / f"{picture}.webp").is_file()
     page = report.index.read_text("utf-8")
-    assert "2 unreadable" in page
+    assert "2 <bdi>unreadable</bdi>" in page
     assert "&lt;i&gt;no&lt;/i&gt; image" in page
 
 
@@ -228,11 +228,11 @@ def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
 
 def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = SimpleNamespace(
-        kind="corner", title="<b>star</b> in the corner", meaning="m", certainty="c", class_name="star",
-        rows=[3, 5, 99], value=1.0,
+        kind="corner", title="<b>نجمة</b>: saliency in the corner", meaning="m", certainty="c",
+        class_name="<b>نجمة</b>", rows=[3, 5, 99], value=1.0,
     )  # fmt: skip
     mean = np.eye(4, dtype=np.float32)
-    clusters = [SimpleNamespace(class_name="cat", size=7, rows=[2], mean_mask=mean)]
+    clusters = [SimpleNamespace(class_name="قطة", size=7, rows=[2], mean_mask=mean)]
     confusions = [SimpleNamespace(sample_id="folder/1", predicted_row=0, true_row=1)]
     seen = Seen([finding], clusters, confusions, ["a note"])
     monkeypatch.setattr("igos_pl.report.write.look", lambda masks: seen)
@@ -240,7 +240,9 @@ def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pyt
     report = write_report(tmp_path / "run", tmp_path / "report", ReportSettings(count=30))
     gallery = data_of(report.index.parent, "gallery")
     page = report.index.read_text("utf-8")
-    assert "&lt;b&gt;star&lt;/b&gt; in the corner" in page
+    assert "<h3><bdi>&lt;b&gt;نجمة&lt;/b&gt;</bdi>: saliency in the corner</h3>" in page
+    assert "<bdi>قطة</bdi>" in page
+    assert "<bdi>folder/1</bdi>: predicted, then true" in page
     assert "a note" in page
     shown = [[gallery["row"][int(at)] for at in places.split(",")] for places in re.findall(_PLACES, page)]
     assert shown == [[3, 5, 99], [2], [0, 1]]
@@ -327,17 +329,33 @@ def test_every_command_says_that_a_run_is_unfinished(tmp_path: Path, command: st
     assert "not finished" not in capsys.readouterr().out
 
 
-def test_a_merged_run_is_read_although_a_segment_is_damaged(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(("command", "shown"), [("info", "5 explanations"), ("report", "Open ")])
+def test_a_merged_run_is_read_although_a_segment_is_damaged(
+    tmp_path: Path, command: str, shown: str, capsys: Any
+) -> None:
     run = write_run(tmp_path, invented(5))
     run.expect([f"folder/{n:05}.jpg" for n in range(5)])
     merge(run)
     (segment,) = run.segments()
     segment.write_bytes(segment.read_bytes()[:100])
-    assert main(["info", str(run.path)]) == 0
+    assert main([command, str(run.path)]) == 0
     said = capsys.readouterr().out
     assert "It is not known whether this run is finished: " in said
     assert segment.name in said
-    assert "5 explanations" in said
+    assert shown in said
+
+
+def test_the_page_says_what_is_unknown_because_a_segment_is_damaged(tmp_path: Path) -> None:
+    run = write_run(tmp_path, invented(5))
+    run.expect([f"folder/{n:05}.jpg" for n in range(5)])
+    merge(run)
+    (segment,) = run.segments()
+    segment.write_bytes(b"")
+    page = write_report(tmp_path, tmp_path / "report").index.read_text("utf-8")
+    assert "unknown, because a segment cannot be read" in page
+    assert "It is not known whether this run is finished: " in page
+    assert segment.name in page
+    assert "The command that started the run explains its images again" in page
 
 
 def test_a_table_on_standard_output_has_nothing_else_in_it(tmp_path: Path, capsys: Any) -> None:
@@ -442,3 +460,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert main(["report", str(tmp_path / "run"), "--images", str(tmp_path / "nothing")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "run"), "--all", "--count", "7"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_without_enough_images_nothing_is_claimed(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    write_run(tmp_path / "run", invented(5))
+    page = write_report(tmp_path / "run", tmp_path / "report").index.read_text("utf-8")
+    assert "Nothing was found in the classes that have enough images for a test" in page
+    assert "too few to say anything about them: " in page

@@ -41,7 +41,7 @@ from igos_pl.solver.presets import preset_of
 from igos_pl.solver.regions import Regions
 from igos_pl.solver.search import Searched, SearchSettings, SubsetImages, search
 from igos_pl.solver.starts import Start
-from igos_pl.store import MaskFile
+from igos_pl.store import MaskFile, RunFolder
 
 CELLS = 4
 # Asks about every region at every step.
@@ -369,6 +369,23 @@ def test_what_a_search_does_not_use_is_not_in_its_description() -> None:
     assert preset_of(described) == "search"
     assert preset_of(explainer_of(mask_size=9).describe()) == "search, with mask_size=9"
     assert described != explainer_of(mask_size=7, baseline="black").describe()
+
+
+def test_a_folder_of_another_search_names_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    run.claim(explainer_of().describe())
+    run.check_configuration(explainer_of().describe())
+    monkeypatch.setattr(
+        "igos_pl.explainer.SearchSettings", lambda: SearchSettings(weight=0.5, gradients=((0.5, 2),))
+    )
+    with pytest.raises(IgosError, match="holds results of another configuration") as refused:
+        run.check_configuration(explainer_of().describe())
+    assert (
+        "(search.gradients: there '[[0.25, 1], [0.75, 3]]', now '[[0.5, 2]]'; search.weight: there 0.7, now"
+        " 0.5). Set --output to another folder"
+    ) in str(refused.value)
 
 
 @pytest.mark.parametrize(

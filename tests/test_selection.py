@@ -43,6 +43,15 @@ def test_conditions(masks: MaskFile, conditions: list[str], expected: list[int])
     assert where(masks, conditions).tolist() == expected
 
 
+def test_an_image_without_a_label_is_not_predicted_wrongly(tmp_path: Path) -> None:
+    path = results.write_result(
+        tmp_path / "result.h5", ["a", "b", "c"], label=[0, 1, 2], ground_truth=[-1, 0, 2]
+    )
+    with MaskFile(path) as opened:
+        assert where(opened, ["label!=ground_truth"]).tolist() == [1]
+        assert where(opened, ["ground_truth!=0"]).tolist() == [2]
+
+
 @pytest.mark.parametrize(
     ("condition", "message"),
     [

@@ -335,7 +335,7 @@ def test_damaged_segment_is_set_aside(tmp_path: Path, damage: str, caplog: pytes
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(IgosError, match=r"Cannot read .*nowhere\.h5: no such file"):
+    with pytest.raises(IgosError, match=r"There is no .*nowhere\.h5: give a run's output folder"):
         MaskFile(tmp_path / "nowhere.h5")
     with pytest.raises(IgosError, match=r"No results in .*: neither masks\.h5 nor segments"):
         MaskFile(tmp_path)

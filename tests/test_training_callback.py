@@ -482,6 +482,34 @@ def test_the_check_before_the_training_is_quick(tmp_path: Path, preset: str) -> 
         assert str(masks.attributes["preset"]).startswith(preset)
 
 
+QUARTERS = torch.arange(4).reshape(2, 2).repeat_interleave(SIZE // 2, 0).repeat_interleave(SIZE // 2, 1)
+
+
+@pytest.mark.parametrize("preset", ["draft", "search"])
+def test_regions_of_all_samples(tmp_path: Path, preset: str) -> None:
+    fitted(tmp_path, [ExplainCallback(normalized(2, 7), regions=QUARTERS, preset=preset)], max_epochs=1)
+    with MaskFile(tmp_path / "explanations" / "epoch=000.h5") as masks:
+        assert [len(np.unique(labels)) for labels in masks.column("regions")] == [4, 4]
+        assert [len(np.unique(mask)) for mask in masks.column("masks")] == [4, 4]
+
+
+@pytest.mark.parametrize("kind", [list, torch.stack])
+def test_the_check_takes_the_label_maps_of_the_images_that_it_has(tmp_path: Path, kind: Any) -> None:
+    maps = [QUARTERS, QUARTERS % 2, QUARTERS // 2]
+    checked: list[int] = []
+    callback = ExplainCallback(samples=3, regions=kind(maps), **QUICK)
+    watch = LambdaCallback(on_train_start=lambda *_: checked.append(len(callback._samples or ())))
+    loader = DataLoader(data(10, 2), 1)
+    fitted(tmp_path, [watch, callback], validation=loader, max_epochs=1, num_sanity_val_steps=2)
+    assert checked == [2]
+    with MaskFile(tmp_path / "explanations" / "epoch=000.h5") as masks:
+        assert [np.unique(labels).tolist() for labels in masks.column("regions")] == [
+            [0, 1, 2, 3],
+            [0, 1],
+            [0, 1],
+        ]
+
+
 def test_every_n_epochs(tmp_path: Path) -> None:
     fitted(tmp_path, [ExplainCallback(normalized(1, 7), every_n_epochs=2, **QUICK)], max_epochs=5)
     assert [row["epoch"] for row in rows_of(tmp_path / "explanations" / "metrics.csv")] == ["1", "3"]
@@ -571,6 +599,7 @@ def test_too_few_images_are_told(tmp_path: Path) -> None:
         ({"targets": "labels"}, "targets is 'labels', but must be one of: predicted, label"),
         ({"targets": [1, 2], "samples": 3}, "There are 2 targets for 3 samples"),
         ({"samples": torch.zeros(2, 3, 8, 8), "targets": "label"}, "the samples have no labels"),
+        ({"regions": [QUARTERS] * 2, "samples": 3}, "There are 2 label maps for 3 samples: give one"),
         ({"samples": (torch.zeros(2, 3, 8, 8), [1])}, "2 images, but labels of the shape"),
         ({"samples": torch.zeros(2, 3, 8)}, "no tensor of images"),
         ({"samples": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "must be the network's floating-point"),
@@ -598,6 +627,8 @@ def test_unknown_settings_are_refused_at_once() -> None:
         ({"network": lambda module: module.drawn}, {}, "network is a list, but must be a torch.nn.Module"),
         ({"network": lambda m: Classifier(m, mean=[0], std=[1])}, {}, "has 3 channels, but Trained takes 1"),
         ({"network": Classifier, "mean": 0, "std": 1}, {}, "has its own mean, std: leave them out"),
+        ({"regions": "slc"}, {}, "regions is 'slc', but must be slic, label maps, or a RegionSource"),
+        ({"regions": QUARTERS[:9]}, {}, "has 24 x 9 pixels, but the image has 24 x 24"),
         ({"targets": 7}, {}, "Label 7 is outside of the 5 classes"),
     ],
 )

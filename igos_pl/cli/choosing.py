@@ -31,14 +31,31 @@ def chosen(options: argparse.Namespace, masks: MaskFile) -> Rows:
     return masks[found]
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise if a file or folder exists that may not be overwritten, or cannot be written.
+def check_images(folder: Path | None) -> None:
+    """Raise if ``--images`` is not a folder.
 
     Raises:
         IgosError: saying what to do.
     """
+    if folder is not None and not folder.is_dir():
+        raise IgosError(f"There is no folder {folder}: set --images to the folder with the run's images")
+
+
+def refuse_existing(path: Path, overwrite: bool, folder: bool = False) -> None:
+    """Raise if a file or folder exists that may not be overwritten, or cannot be written.
+
+    Args:
+        path: what will be written.
+        overwrite: whether it may replace what is there.
+        folder: whether it may be a folder.
+
+    Raises:
+        IgosError: saying what to do.
+    """
+    if path.is_dir() and not folder:
+        raise IgosError(f"{path} is a folder: give the name of a file")
     if (path.exists() or path.is_symlink()) and not overwrite:
         raise IgosError(f"{path} exists already: choose another name, or add --overwrite")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise IgosError(f"Cannot write {path}: there is no folder {folder}")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise IgosError(f"Cannot write {path}: there is no folder {parent}")

@@ -14,11 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from igos_pl.cli.choosing import refuse_existing
+from igos_pl.cli.choosing import check_images, refuse_existing
 from igos_pl.cli.summary import counted
 from igos_pl.compare import Comparison, compare
 from igos_pl.compare.comparison import AGREEMENTS, METRICS
-from igos_pl.compare.words import agreement_rows, counts, metric_rows, settings_in_some, unknown_agreements
+from igos_pl.compare.words import (
+    agreement_rows,
+    counts,
+    metric_rows,
+    remarks,
+    settings_in_some,
+    unknown_agreements,
+)
 from igos_pl.data.text import printable
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
@@ -37,6 +44,7 @@ def print_comparison(options: argparse.Namespace, console: Console | None = None
     for path in (options.csv, options.html):
         if path is not None:
             refuse_existing(path, options.overwrite)
+    check_images(options.images)
     names = _names(options.runs, options.names)
     with ExitStack() as stack:
         results = [stack.enter_context(MaskFile(path)) for path in options.runs]
@@ -83,7 +91,7 @@ def _print(found: Comparison, console: Console) -> None:
 
     for line in counts(found):
         say(line)
-    for remark in found.remarks:
+    for remark in remarks(found):
         say(f"note: {remark}")
     first, *others = found.names
     heads = ["means", *found.names]

@@ -22,7 +22,7 @@ def print_export(options: argparse.Namespace) -> None:
     """
     check_choice("--to", options.to, FORMATS)
     output: Path = options.output
-    refuse_existing(output, options.overwrite)
+    refuse_existing(output, options.overwrite, folder=True)
     console = Console(stderr=True)
     columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     how = Options(options.fraction, options.annotations, options.images)

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from igos_pl.cli.choosing import refuse_existing
 from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.text import printable, shortened
-from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
 
@@ -85,8 +85,7 @@ def write_csv(path: Path, target: Path | None) -> None:
             if told:
                 print(told, file=sys.stderr)
             return
-        if not target.absolute().parent.is_dir():
-            raise IgosError(f"Cannot write {target}: there is no folder {target.absolute().parent}")
+        refuse_existing(target, overwrite=True)
         with publishing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             _write_rows(masks, file)
     if told:

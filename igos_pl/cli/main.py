@@ -196,10 +196,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help="output folder of a run, or a result file")
     report.add_argument("--output", type=Path, metavar="FOLDER", help="for the report [RUN/report]")
     report.add_argument("--images", type=Path, metavar="FOLDER", help="where the images are now, if moved")
-    report.add_argument(
+    shown = report.add_mutually_exclusive_group()
+    shown.add_argument(
         "--count", type=int, default=2000, metavar="N", help="explanations in the gallery, about [2000]"
     )
-    report.add_argument("--all", action="store_true", help="show all explanations in the gallery")
+    shown.add_argument("--all", action="store_true", help="show all explanations in the gallery")
     demo = add("demo", "explain some real photos with a real network")
     demo.add_argument("--detector", action="store_true", help="run a detector on generated images instead")
     demo.add_argument(

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from igos_pl.checks import check_at_least
+from igos_pl.cli.choosing import check_images
 from igos_pl.cli.summary import counted
-from igos_pl.errors import IgosError
 from igos_pl.report import ReportSettings, write_report
 
 # What became of the images, in words, with an advice.
@@ -34,8 +34,7 @@ def print_report(path: Path, output: Path | None, images: Path | None, count: in
     """
     if count is not None:
         check_at_least("count", count, 1)
-    if images is not None and not images.is_dir():
-        raise IgosError(f"There is no folder {images}: set --images to the folder with the run's images")
+    check_images(images)
     output = output or (path if path.is_dir() else path.absolute().parent) / "report"
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -36,7 +36,7 @@ def print_verification(path: Path) -> int:
     size = sum(file.stat().st_size for file in files)
     print(f"{counted(len(files), 'file')}, {size / 1e6:,.1f} MB: {len(damaged)} damaged")
     if damaged and path.is_dir():
-        print("Run igos-pl predict again: it moves them to damaged/ and explains their images again")
+        print("Repeat the command that started the run: it moves them to damaged/ and makes them again")
     return 1 if damaged else 0
 
 

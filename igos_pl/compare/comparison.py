@@ -66,6 +66,7 @@ class Comparison:
         only_in: for each group of results (their places), the settings that only this group has, with their
             common value.
         remarks: what a reader must know before believing the numbers.
+        unfinished: by the name of a result, that it has no result of some of its images yet.
     """
 
     names: Sequence[str]
@@ -76,6 +77,7 @@ class Comparison:
     settings: dict[str, list[str]]
     only_in: dict[tuple[int, ...], dict[str, str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    unfinished: dict[str, str] = field(default_factory=dict)
 
     def mean(self, metric: str, run: int) -> float:
         """The mean of a metric over the explanations for which all results know it."""
@@ -127,8 +129,10 @@ def compare(
     in_some = {key for keys in only_in.values() for key in keys}
     settings = {key: values for key, values in differing.items() if key not in in_some}
     images = results[0][rows[:, 0]].column("sample_id")
-    remarks = [*_unfinished(results, names), *_remarks(differing)]
-    return Comparison(names, pairing, images, metrics, agreements, settings, only_in, remarks)
+    told = (unfinished(result.path, "igos-pl compare", result.published) for result in results)
+    not_whole = {name: text for name, text in zip(names, told, strict=True) if text}
+    remarks = _remarks(differing)
+    return Comparison(names, pairing, images, metrics, agreements, settings, only_in, remarks, not_whole)
 
 
 def paired_difference(differences: Numbers, images: NDArray[np.object_]) -> Difference:
@@ -181,12 +185,6 @@ def _only_in(
         if len({configurations[place][key] for place in places}) == 1 and len(places) < len(configurations):
             found.setdefault(places, {})[key] = str(configurations[places[0]][key])
     return found
-
-
-def _unfinished(results: Sequence[MaskFile], names: Sequence[str]) -> list[str]:
-    """A remark for each run that has no result of some of its images yet."""
-    told = (unfinished(result.path, "igos-pl compare", result.published) for result in results)
-    return [f"{name}: {text}" for name, text in zip(names, told, strict=True) if text]
 
 
 def _remarks(settings: dict[str, list[str]]) -> list[str]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl.compare.comparison import AGREEMENTS, Comparison
-from igos_pl.compare.words import agreement_rows, counts, metric_rows, settings_in_some
+from igos_pl.compare.words import agreement_rows, counts, metric_rows, remarks, settings_in_some
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.text import printable
+from igos_pl.data.text import isolated, printable
 from igos_pl.errors import IgosError
 from igos_pl.figures.panels import Look, overlay_pixels
 from igos_pl.figures.subjects import Subject, moved
@@ -53,16 +53,17 @@ def page(results: Sequence[MaskFile], found: Comparison, images: Path | None = N
     text = environment.get_template("page.html").render(
         names=[printable(name) for name in found.names],
         title="the same images, explained in several ways",
-        counts=". ".join(map(printable, counts(found))),
-        remarks=[printable(remark) for remark in found.remarks],
+        tab=" and ".join(map(isolated, found.names)),
+        counts=". ".join(counts(found, isolated)),
+        remarks=remarks(found, isolated),
         metrics=metric_rows(found),
         agreement_kinds=AGREEMENTS,
-        agreements=agreement_rows(found),
+        agreements=agreement_rows(found, isolated),
         sections=sections,
         settings={
             printable(key): [printable(value) for value in values] for key, values in found.settings.items()
         },
-        settings_in_some=[printable(line) for line in settings_in_some(found)],
+        settings_in_some=settings_in_some(found, isolated),
     )
     return text, list(lost.values())
 
@@ -107,7 +108,8 @@ def _row(
             if not np.isnan(explanation.values[metric])
         ]
         lines.append(f"saliency up to {most:.2f}")
-        pictures.append(_picture(name, lines, pixels, f"saliency of {name}", lost.get(explanation.sample_id)))
+        alt = f"saliency of {isolated(name)}"
+        pictures.append(_picture(name, lines, pixels, alt, lost.get(explanation.sample_id)))
     correlations = [
         f"rank correlation {values[place, 0]:.2f}"
         for values in found.agreements.values()
@@ -134,8 +136,8 @@ def _picture(
     name: str, lines: list[str], pixels: NDArray[np.float64] | None, alt: str, why: str | None
 ) -> dict[str, Any]:
     if pixels is None:
-        return {"name": printable(name), "lines": lines, "data": "", "alt": printable(why or alt)}
+        return {"name": printable(name), "lines": lines, "data": "", "alt": printable(why) if why else alt}
     file = BytesIO()
     Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8)).save(file, "webp", quality=80)
     data = base64.b64encode(file.getvalue()).decode()
-    return {"name": printable(name), "lines": lines, "data": data, "alt": printable(alt)}
+    return {"name": printable(name), "lines": lines, "data": data, "alt": alt}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from igos_pl.compare.agreement import TOP
 from igos_pl.compare.comparison import AGREEMENTS, METRICS, Comparison
-from igos_pl.data.text import shortened
+from igos_pl.data.text import printable, shortened
 
 _NAMES = {
     "difference": "insertion - deletion", "energy_box": "saliency in its box",
@@ -16,18 +18,27 @@ _NAMES = {
 _SHOWN = 3  # names of images that are not shared
 _LONGEST = 40  # letters of a setting that only some results have
 
+# How names and values from files are written in a sentence.
+Quote = Callable[[str], str]
 
-def counts(found: Comparison) -> list[str]:
+
+def counts(found: Comparison, quote: Quote = printable) -> list[str]:
     """Lines that say what is shared and what is not."""
     images = len(set(found.images.tolist()))
     lines = [f"{len(found.images):,} shared explanations of {images:,} images"]
     for name, alone, ids in zip(found.names, found.pairing.alone, found.pairing.images_alone, strict=True):
         if not alone and not ids:
             continue
-        shown = ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
+        shown = ", ".join(map(quote, ids[:_SHOWN])) + (", ..." if len(ids) > _SHOWN else "")
         images_alone = f"; {len(ids):,} images are not in all results: {shown}" if ids else ""
-        lines.append(f"only in {name}: {alone:,} explanations{images_alone}")
+        lines.append(f"only in {quote(name)}: {alone:,} explanations{images_alone}")
     return lines
+
+
+def remarks(found: Comparison, quote: Quote = printable) -> list[str]:
+    """Lines about runs that are unfinished, and about settings that change the metrics by themselves."""
+    unfinished = (f"{quote(name)}: {quote(text)}" for name, text in found.unfinished.items())
+    return [*unfinished, *map(quote, found.remarks)]
 
 
 def metric_rows(found: Comparison) -> list[list[str]]:
@@ -55,7 +66,7 @@ def metric_rows(found: Comparison) -> list[list[str]]:
     return rows
 
 
-def agreement_rows(found: Comparison) -> list[list[str]]:
+def agreement_rows(found: Comparison, quote: Quote = printable) -> list[list[str]]:
     """A row for each pair of results: the mean of each kind of agreement."""
     chance = ["", *(f" ({share / (2 - share):.2f})" for share in TOP)]
     rows = []
@@ -66,15 +77,15 @@ def agreement_rows(found: Comparison) -> list[list[str]]:
             if len(known)
             else ["-"] * len(AGREEMENTS)
         )
-        rows.append([f"{found.names[one]}, {found.names[other]}", *cells])
+        rows.append([f"{quote(found.names[one])}, {quote(found.names[other])}", *cells])
     return rows
 
 
-def settings_in_some(found: Comparison) -> list[str]:
+def settings_in_some(found: Comparison, quote: Quote = printable) -> list[str]:
     """A line for each group of results that have settings which the others do not have."""
     return [
-        f"only in {', '.join(found.names[place] for place in places)}: "
-        + ", ".join(f"{key}={shortened(value, _LONGEST)}" for key, value in values.items())
+        f"only in {', '.join(quote(found.names[place]) for place in places)}: "
+        + ", ".join(f"{quote(key)}={quote(shortened(value, _LONGEST))}" for key, value in values.items())
         for places, values in sorted(found.only_in.items())
     ]
 

@@ -10,6 +10,11 @@ def printable(text: str) -> str:
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
 
 
+def isolated(text: str) -> str:
+    """Printable text for a sentence on a page: its direction of writing does not reorder the rest."""
+    return f"\N{FIRST STRONG ISOLATE}{printable(text)}\N{POP DIRECTIONAL ISOLATE}"
+
+
 def first_few(names: Sequence[str], most: int = 3) -> str:
     """The first names of a list: ``a, b, c, ...``."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -15,6 +15,7 @@ from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
 from igos_pl.store.files import publishing
 from igos_pl.store.reader import Rows
+from igos_pl.store.seals import cannot_read
 
 
 def write_coco(
@@ -34,8 +35,10 @@ def write_coco(
         What was written, in words.
 
     Raises:
-        IgosError: if an image or a category is not among the annotations.
+        IgosError: if the name does not end in .json, or an image or a category is not among the annotations.
     """
+    if output.suffix.lower() != ".json" or output.is_dir():
+        raise IgosError(f"{output} cannot be written: COCO's results are one file whose name ends in .json")
     ids = _Ids.of(rows, annotations)
     with publishing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
@@ -108,8 +111,13 @@ class _Ids:
             content = json.loads(annotations.read_bytes())
             images = {image["file_name"]: image["id"] for image in content["images"]}
             categories = {category["name"]: category["id"] for category in content["categories"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise IgosError(f"{annotations} is not an instances file of COCO: {error!r}") from error
+        except OSError as error:
+            raise cannot_read(annotations, error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise IgosError(
+                f"{annotations} is not an instances file of COCO: it must have images with file_name and id,"
+                " and categories with name and id"
+            ) from error
         return cls(f"that of {annotations.name}", images, categories)
 
     def image(self, name: str) -> Any:
@@ -127,5 +135,8 @@ class _Ids:
         if self.categories is None:
             return int(explanation.label)
         if explanation.label_name not in self.categories:
-            raise IgosError(f"The class {explanation.label_name!r} is not among the annotations' categories")
+            raise IgosError(
+                f"The class {explanation.label_name!r} is not among the annotations' categories: give"
+                " annotations with the network's classes"
+            )
         return self.categories[explanation.label_name]

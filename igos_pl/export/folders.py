@@ -8,22 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from igos_pl.errors import IgosError
 from igos_pl.store.files import cannot_write
+
+_MARK = ".igos-pl-export"  # a file that says that a folder is an export
 
 
 @contextmanager
 def publishing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` once it is complete.
 
-    A process that is killed leaves ``path`` as it was, and the temporary folder, whose name
-    begins with a dot.
+    An earlier export is replaced. A process that is killed leaves ``path`` as it was, and the temporary
+    folder, whose name begins with a dot.
 
     Raises:
-        IgosError: if the folder cannot be written.
+        IgosError: if ``path`` is a file or has other files than an export, or the folder cannot be written.
     """
+    if path.is_dir() and not (path / _MARK).is_file() and any(path.iterdir()):
+        raise IgosError(
+            f"{path} contains other files than an export, so it is not replaced: choose another name, or"
+            " remove the folder yourself"
+        )
+    if path.is_file():
+        raise IgosError(f"{path} is a file, but this format is a folder: choose another name")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir()
+        (temporary / _MARK).touch()
         yield temporary
         _replace(temporary, path)
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from igos_pl.data.text import printable, shortened
+from igos_pl.errors import IgosError
 from igos_pl.report.numbers import Numbers
 from igos_pl.store import MaskFile, RunFolder, unfinished
 from igos_pl.store.index import Published
@@ -70,9 +71,7 @@ def facts_of(path: Path, masks: MaskFile, numbers: Numbers) -> Facts:
         Failure(_said(name), status, _said(message))
         for name, status, message in zip(names, statuses[failed], messages, strict=False)
     ]
-    published = masks.published
-    if published is None and path.is_dir():
-        published = RunFolder(path).published()
+    published = _published(path, masks)
     reasons = Counter(
         f"{status}: {_said(message)}" if message else str(status)
         for status, message in zip(statuses[failed], messages, strict=True)
@@ -87,6 +86,16 @@ def facts_of(path: Path, masks: MaskFile, numbers: Numbers) -> Facts:
         len(failed) - len(told),
         _warnings(path, numbers, published),
     )
+
+
+def _published(path: Path, masks: MaskFile) -> Published | None:
+    """What the heads of the segments say; None for a single file, or if a head cannot be read."""
+    if masks.published is not None or not path.is_dir():
+        return masks.published
+    try:
+        return RunFolder(path).published()
+    except IgosError:  # the merged file holds all results; a warning names the segment
+        return None
 
 
 def _main(
@@ -115,7 +124,11 @@ def _main(
             f"{name} {value(name)}" for name in ("igos_pl", "torch", "torchvision") if value(name)
         ),
         "results": _said(path),
-        "results written": _written(published) or value("created"),
+        "results written": (
+            "unknown, because a segment cannot be read"
+            if published is None and path.is_dir()
+            else _written(published) or value("created")
+        ),
     }
     return {key: text for key, text in found.items() if text}
 

@@ -119,7 +119,8 @@ def render(
             seen=seen,
             findings=[
                 {
-                    "title": printable(finding.title),
+                    "name": printable(finding.class_name or ""),
+                    "title": printable(finding.title.removeprefix(finding.class_name or "")),
                     "meaning": printable(finding.meaning),
                     "certainty": printable(finding.certainty),
                     "kind": printable(finding.kind),

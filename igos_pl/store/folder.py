@@ -351,7 +351,10 @@ def unfinished(path: Path, command: str, published: Published | None = None) -> 
         published = run.published() if published is None else published
         missing = len(run.missing(published))
     except IgosError as error:
-        return f"It is not known whether this run is finished: {error}"
+        return (
+            f"It is not known whether this run is finished: {error}. The results here do not depend on this"
+            " file."
+        )
     if not missing:
         return ""
     return (

@@ -182,11 +182,11 @@ class MaskFile(Rows):
 
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
+        if not path.exists():
+            raise IgosError(f"There is no {path}: give a run's output folder, or a result file")
         paths, published = _results_in(path) if path.is_dir() else ([path], None)
         if not paths:
-            others = sorted(path.glob("*.h5"))  # of a training, for example
-            advice = f". Name one of its files, such as {others[-1]}" if others else ""
-            raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5{advice}")
+            raise IgosError(f"No results in {path}: neither masks.h5 nor segments/*.h5. {_advice(path)}")
         self._files, self.published = _Files(paths), published
         self._folder = path if path.is_dir() else path.parent
         try:
@@ -428,6 +428,15 @@ def _length(table: h5py.Group) -> int:
 def _values(column: NDArray[Any]) -> Any:
     """The rows of a column: plain Python values, or arrays."""
     return column.tolist() if column.ndim == 1 else column
+
+
+def _advice(folder: Path) -> str:
+    """What to do about a folder without results."""
+    if others := sorted(folder.glob("*.h5")):  # of a training, for example
+        return f"Name one of its files, such as {others[-1]}"
+    if RunFolder(folder).expected_path.is_file():
+        return "A run writes its first results after about a minute: igos-pl status says how far it is"
+    return "Give the output folder of a run"
 
 
 def _results_in(folder: Path) -> tuple[list[Path], Published | None]:

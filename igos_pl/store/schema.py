@@ -44,10 +44,12 @@ class DamagedFileError(IgosError):
 
 
 def damaged(path: Path, why: str) -> DamagedFileError:
-    """The error for a damaged file. If it is a merged file, the message says how to make it again."""
+    """The error for a damaged file. For a file of a run, the message says how to make it again."""
     message = f"Cannot read {path}: {why}"
     if path.name == MERGED and (path.parent / SEGMENTS).is_dir():
         message += f". It is a copy of {path.parent / SEGMENTS}: igos-pl merge {path.parent} creates it again"
+    elif path.parent.name == SEGMENTS:
+        message += ". The command that started the run explains its images again"
     return DamagedFileError(message)
 
 

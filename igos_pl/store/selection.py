@@ -38,7 +38,8 @@ def where(rows: Rows, conditions: Sequence[str]) -> Numbers:
         rows: the explanations.
         conditions: such as ``label_name=cat``, ``insertion>0.8`` or ``label!=ground_truth``: a column; ``=``,
             ``!=``, ``<``, ``<=``, ``>`` or ``>=``; and a value, or another column. The column ``difference``
-            is insertion - deletion. A number that is not known (NaN) fulfils no condition.
+            is insertion - deletion. A number that is not known (NaN, or the ground truth of an image without
+            a label) fulfils no condition.
 
     Raises:
         IgosError: if a condition cannot be understood, or there is no such column or class.
@@ -168,7 +169,10 @@ def _column(rows: Rows, name: str) -> NDArray[Any]:
     if name == _DIFFERENCE:
         return _difference(rows)
     values = rows.column(name) if name in EXPLANATIONS else rows.image_column(name)
-    return values if values.dtype.kind == "O" else np.asarray(values, np.float64)
+    if values.dtype.kind == "O":
+        return values
+    numbers = np.asarray(values, np.float64)
+    return np.where(numbers < 0, np.nan, numbers) if name == "ground_truth" else numbers
 
 
 def _difference(rows: Rows) -> NDArray[np.float64]:

@@ -123,6 +123,12 @@ class ExplainCallback(Callback):
             self._check_labels(self._given)
         if isinstance(targets, list | tuple) and len(targets) != self._count:
             raise IgosError(f"There are {len(targets)} targets for {self._count} samples: give one for each")
+        regions: Any = settings.get("regions")
+        if _are_of_each(regions) and len(regions) != self._count:
+            raise IgosError(
+                f"There are {len(regions)} label maps for {self._count} samples: give one for each, or one"
+                " for all"
+            )
         # Checks the settings; the size of the images is not known yet.
         Explainer.from_preset(Classifier(nn.Identity(), input_size=_LARGE), preset, **settings)
         self._begin()
@@ -233,6 +239,10 @@ class ExplainCallback(Callback):
         targets = self.targets[: len(samples)] if isinstance(self.targets, list | tuple) else self.targets
         if isinstance(targets, str):
             targets = samples.labels if targets == "label" else None
+        settings = {**self.settings, **more}
+        regions: Any = settings.get("regions")
+        if _are_of_each(regions):
+            settings["regions"] = regions[: len(samples)]
         with (
             _eager(),
             _unlogged(network),
@@ -246,7 +256,7 @@ class ExplainCallback(Callback):
                 targets,
                 self.preset,
                 normalized=not isinstance(network, Detector),  # detectors normalise by themselves
-                **{**self.settings, **more},
+                **settings,
             )
         for record in result.images:
             if record.message:
@@ -308,6 +318,11 @@ def _given(samples: Any) -> Samples:
             )
         return found
     return Samples.of(samples)
+
+
+def _are_of_each(regions: Any) -> bool:
+    """Whether regions are label maps, one for each sample."""
+    return isinstance(regions, list | tuple) or np.ndim(regions) == 3
 
 
 def _means(rows: Sequence[Explanation]) -> dict[str, float]:
