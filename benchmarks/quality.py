@@ -48,10 +48,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "fast": ("--preset", "fast"),
 }
 # Objects are smaller than photos, so finer cells are compared for detections.
-FINE = {
-    "igospp, 56 x 56 cells": ("--preset", "igospp", "--model.mask_size", "56"),
-    "fast, 56 x 56 cells": ("--preset", "fast", "--model.mask_size", "56"),
-}
+FINE = {"fast, 56 x 56 cells": ("--preset", "fast", "--model.mask_size", "56")}
 
 
 def demo_network(detector: bool) -> ExplainableNetwork:
