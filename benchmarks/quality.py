@@ -2,8 +2,9 @@
 
 Photos: EfficientNet-Lite0, explained by the presets ``igospp``, ``draft`` and ``fast``, beside a centred
 Gaussian blob and random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled
-boxes and random cells, and the localisation figures. The same network, images, baselines and curves for all.
-Run it by ``make bench``. The demo has few detections: more come by ``--pictures 40 --seed 777``.
+boxes and random cells, and the localisation figures. The same network, images and baselines for all, and
+curves in 28 x 28 cells: finer masks are averaged. Run it by ``make bench``. The demo has few detections;
+``--pictures 40 --seed 777`` makes more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from photos import squashed
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from igos_pl.data.images import read_image
 from igos_pl.data.targets import Targets
@@ -48,6 +50,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "fast": ("--preset", "fast"),
 }
 # Objects are smaller than photos, so finer cells are compared for detections.
+SIZE = 28  # cells along the side in which all masks are judged
 FINE = {"fast, 56 x 56 cells": ("--preset", "fast", "--model.mask_size", "56")}
 
 
@@ -129,6 +132,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SHAPES_SEED, help="of the generated pictures")
     parser.add_argument("--output", type=Path, help="folder of the demo runs; a temporary one by default")
     options = parser.parse_args()
+    if not options.detector and (options.pictures, options.seed) != (SHAPES_PICTURES, SHAPES_SEED):
+        parser.error("--pictures and --seed are for --detector: the photos are always the same")
     network = demo_network(options.detector)
     with tempfile.TemporaryDirectory() as temporary:
         output = options.output or Path(temporary)
@@ -141,7 +146,7 @@ def main() -> None:
                 if options.detector:
                     print(f"\n{name}:")
                     print_localization(file)
-        size, targets = rows["fast"].shape[-1], problem.targets
+        size, targets = SIZE, problem.targets
         if options.detector:
             rows["filled box"] = filled_box(targets, size, network.input_size)
         else:
@@ -149,7 +154,8 @@ def main() -> None:
         rows["random cells"] = random_cells(targets, size)
         print(f"\ninsertion - deletion, mean over {len(targets)} explanations:")
         for name, masks in rows.items():
-            print(f"  {name:24}{float(judge(network, problem, masks).mean()):8.3f}")
+            pooled = adaptive_avg_pool2d(masks, SIZE)
+            print(f"  {name:24}{float(judge(network, problem, pooled).mean()):8.3f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,19 @@ COSTS = {
     "grad-cam": (1, 0),
     "layer-cam": (1, 0),
 }
+
+
+def test_the_documentation_names_methods_that_there_are() -> None:
+    from comparison.methods import split_name
+
+    pages = Path(__file__).parents[1].glob("docs/*.md")
+    lists = [
+        found for page in pages for found in re.findall(r"--methods ((?:\\\n|[^\s`])+)", page.read_text())
+    ]
+    names = {name for found in lists for name in found.replace("\\\n", "").split(",")}
+    assert len(names) > 20
+    for name in names:
+        split_name(name)
 
 
 def test_all_peers_are_tested() -> None:

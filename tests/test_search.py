@@ -33,6 +33,7 @@ from igos_pl.errors import IgosError
 from igos_pl.evaluation.deletion_insertion import ranks
 from igos_pl.explainer import Explainer
 from igos_pl.run.progress import BatchProgress
+from igos_pl.settings import Attributes
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem, Scorer
 from igos_pl.solver.optimizers import NAG
@@ -188,6 +189,23 @@ def test_gradients_look_ahead_of_an_end_without_slope() -> None:
     torch.testing.assert_close(found, ranks(-weights[None])[0])
     blind = ranks(search(images_of(problem, saturated), replace(settings, ahead=0.0)).solution.masks)[0]
     assert blind.flatten().tolist() == list(range(16))  # by their numbers
+
+
+def test_gradients_are_those_of_the_partly_shown_image() -> None:
+    """The set is shown or removed as a whole, the other cells by the share, on both sides."""
+    problem, network = linear_problem()
+    weights = network.weights - network.weights.min()
+    images = images_of(problem, Saturated(weights / weights.mean()))
+    chosen = torch.arange(16) % 3 == 0
+    sides = torch.tensor([True, False])
+    found = images.gradients(torch.tensor([1, 1]), sides, chosen.expand(2, 16), ahead=0.2)
+    for inserts, gradients in zip(sides, found, strict=True):
+        whole, part = (1.0, 0.2) if inserts else (0.0, 0.8)
+        cells = torch.where(chosen, whole, part).requires_grad_()
+        shown = (cells * weights.flatten() / weights.mean()).mean()
+        (expected,) = torch.autograd.grad(shown.square() * (3 - 2 * shown), cells)
+        torch.testing.assert_close(gradients, expected)
+    assert images.evaluations.tolist() == [0, 2]
 
 
 def test_gains_are_measured_once_and_remembered() -> None:
@@ -374,14 +392,16 @@ def test_what_a_search_does_not_use_is_not_in_its_description() -> None:
 def test_a_folder_of_another_search_names_what_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def described(**settings: Any) -> Attributes:
+        monkeypatch.setattr("igos_pl.explainer.SearchSettings", lambda: SearchSettings(**settings))
+        return explainer_of().describe()
+
     run = RunFolder(tmp_path)
-    run.claim(explainer_of().describe())
-    run.check_configuration(explainer_of().describe())
-    monkeypatch.setattr(
-        "igos_pl.explainer.SearchSettings", lambda: SearchSettings(weight=0.5, gradients=((0.5, 2),))
-    )
+    before = {"weight": 0.7, "gradients": ((0.25, 1), (0.75, 3))}
+    run.claim(described(**before))
+    run.check_configuration(described(**before))
     with pytest.raises(IgosError, match="holds results of another configuration") as refused:
-        run.check_configuration(explainer_of().describe())
+        run.check_configuration(described(weight=0.5, gradients=((0.5, 2),)))
     assert (
         "(search.gradients: there '[[0.25, 1], [0.75, 3]]', now '[[0.5, 2]]'; search.weight: there 0.7, now"
         " 0.5). Set --output to another folder"

@@ -16,7 +16,7 @@ from peers.scores import SubsetScores
 
 
 class Search:
-    """The regions that a search has taken so far.
+    """The state of a search: the regions that it has taken so far.
 
     Args:
         scores: of the target that is explained.

@@ -47,7 +47,7 @@ PUBLISHED = PhaseWinSettings()
 
 
 def phase_win(scores: SubsetScores, settings: PhaseWinSettings = PUBLISHED) -> Explanation:
-    """The search, with the authors' worth of a set: its score + 1 - the score of all else, between 0 and 2.
+    """The search. A set is worth its score + 1 - the score of all else, which is between 0 and 2.
 
     A phase asks about all remaining regions and takes the best. It asks about all again, puts off bad
     regions to the end of the search, and fills a window with the best candidates. It takes those regions of
@@ -56,8 +56,8 @@ def phase_win(scores: SubsetScores, settings: PhaseWinSettings = PUBLISHED) -> E
     where the worth grows more slowly than before.
 
     The differences from the program: The missing parts of an image show the baseline that all methods use
-    here, instead of black. The program's annealing sends a candidate to the end of the queue with a chance
-    of one half at any temperature, at most once in a phase; here the draws have a fixed seed. The program
+    here, instead of black. The program sends a candidate to the end of the queue with a chance of one half
+    (its temperature cancels out), at most once in a phase; here the draws have a fixed seed. The program
     asks twice about the first window of a phase, with the same answer; here it is asked about once, which
     gives the same order for fewer passes.
 
@@ -95,7 +95,7 @@ class _Phases:
         ranked = _ranked(found)
         self.pruned += [region for region in ranked if found[region] < bad]
         candidates = {region: found[region] for region in ranked if found[region] >= good}
-        middle = [region for region in ranked if bad <= found[region] < good]
+        middle = [region for region in ranked if region not in candidates and not found[region] < bad]
         return self._windows(candidates, good, growth) + middle
 
     def take_pruned(self) -> None:

@@ -28,12 +28,13 @@ def vx_code(scores: SubsetScores) -> Explanation:
 
     The differences from the program: It runs either by patch insertion (the score of the set alone) or by
     patch deletion (the score of the image without it), and makes a heat map of each run. A judge needs one
-    order. So this search maximises the sum of both aims, insertion - deletion, for the passes of both runs.
-    With r = 1, the search would be the plain greedy one. With r = 3, the program asks about 4,060 groups in
-    a step, which is too dear here. Its score of a detection compares the box and all classes with those of
-    the target; here it is the network's score of the target, as for all methods. It chooses the size of its
-    patches by the object's box, and asks only about patches near a small box; here it asks about all cells
-    of a given size.
+    order. So this search maximises the sum of both aims, insertion - deletion, for almost the passes of both
+    runs; the program asks again about the two orders of a pair. The missing parts of an image show the
+    baseline that all methods use here, instead of black. With r = 1, the search would be the plain greedy
+    one. With r = 3, the program asks about 4,060 groups in a step, which is too slow here. Its score of a
+    detection compares the box and all classes with those of the target; here it is the network's score of
+    the target, as for all methods. It chooses the size of its patches by the object's box, and asks only
+    about patches near a small box; here it asks about all cells of a given size.
     """
     search = Search(scores)
     while len(left := search.left()):

@@ -7,8 +7,8 @@ candidates, and the network is asked about these only. The estimate is the weigh
 scaled to at most 1 before:
 
 - the gradients of both scores with respect to the regions' coverage, at this step and at earlier ones. They
-  are computed where a little of all remaining regions is added: without any of them, the gradient hardly
-  knows what a whole region adds;
+  are computed at S with a small share of every remaining region added. At S itself, the gradient says little
+  about a whole region;
 - the gains that were measured at earlier steps.
 
 Most scores soon reach their end: the prediction is lost without the first regions, or is complete with them
@@ -30,7 +30,7 @@ from igos_pl.solver.optimize import Solution
 from igos_pl.solver.perturbation import perturbed
 from igos_pl.solver.regions import Regions
 
-# Passes of an explanation on a grid of 7 x 7 (a gradient counts as two), for the display of the progress.
+# Passes of an explanation on a grid of 7 x 7, for the display of the progress.
 SEARCH_PASSES = 450
 
 
@@ -44,7 +44,7 @@ class SearchSettings:
     Attributes:
         candidates: schedule of how many regions are tried at a step, at least 1.
         gradients: schedule of the steps between two gradients; 0 for no gradient.
-        ahead: the share of every region that is left which is added to S where gradients are computed, in
+        ahead: the share of each remaining region that is added to S before the gradients are computed, in
             [0, 1).
         weight: of the gradients in the estimate; the measured gains have the weight 1.
         decay: the weight of the earlier gradients at each new one.
