@@ -29,6 +29,7 @@ from igos_pl.store import MaskFile
 
 IDS = ["cats/a.png", "b.png", "b.png", "نمر.png"]
 NAMES = ["cat", "<b>dog</b>", "cat", "قطة"]
+NEEDS = {"zarr": "zarr", "virelay": "sklearn"}  # packages of the formats
 BOXES = np.array([[np.nan] * 4, [2, 3, 20, 23], [np.nan] * 4, [np.nan] * 4])
 
 
@@ -209,8 +210,10 @@ def test_chosen_rows_are_exported(run: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "some" / "sample_id.npy").tolist() == ["cats/a.png", "b.png"]
 
 
-@pytest.mark.parametrize("to", ["numpy", "png", "coco", "fiftyone"])
+@pytest.mark.parametrize("to", ["numpy", "zarr", "png", "fiftyone", "virelay"])
 def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str, capsys: Any) -> None:
+    if to in NEEDS:
+        pytest.importorskip(NEEDS[to])
     output = tmp_path / "out"
     output.mkdir()
     (output / "precious").write_text("old")
@@ -220,24 +223,78 @@ def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str,
     assert (output / "precious").read_text() == "old"
     assert main([*words, "--overwrite"]) == 2
     assert (output / "precious").read_text() == "old"
-    if to == "coco":
-        assert "one file whose name ends in .json" in capsys.readouterr().err
-    else:
-        assert "contains other files than an export" in capsys.readouterr().err
-        (output / "precious").unlink()
-        assert main([*words, "--overwrite"]) == 0  # of an empty folder
-        (output / "of the export").touch()
-        assert main([*words, "--overwrite"]) == 0
-        assert not (output / "of the export").exists()
+    assert "contains precious, which was not written by igos-pl export" in capsys.readouterr().err
+    (output / "precious").unlink()
+    assert main([*words, "--overwrite"]) == 0  # of an empty folder
+    before = output.stat().st_ino
+    assert main([*words, "--overwrite"]) == 0  # of an earlier export
+    assert output.stat().st_ino != before
+    (output / "more").mkdir()
+    (output / "more" / "own").write_text("of the user")
+    assert main([*words, "--overwrite"]) == 2
+    assert "contains more/own, which was not written by igos-pl export" in capsys.readouterr().err
+    assert (output / "more" / "own").read_text() == "of the user"
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
 def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    refused = pytest.raises(IgosError, match="is a file, but this format is a folder")
-    with refused, publishing_folder(tmp_path / "file"):
-        pass
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "pipe"):
+        refused = pytest.raises(IgosError, match="is a file, but this format is a folder")
+        with refused, publishing_folder(tmp_path / name):
+            pass
     assert (tmp_path / "file").read_text() == "old"
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_current_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    with publishing_folder(Path()) as folder:
+        (folder / "new").touch()
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / "out" / "new").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_comes_while_an_export_is_written_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with pytest.raises(IgosError, match="out was created while the export was written"):
+        with publishing_folder(path):
+            with publishing_folder(path) as other:
+                (other / "file").write_text("other")
+    assert (path / "file").read_text() == "other"
+    with pytest.raises(IgosError, match="out contains own, which was not written by igos-pl export"):
+        with publishing_folder(path):
+            (path / "own").write_text("of the user")
+    assert (path / "own").read_text() == "of the user"
+    assert (path / "file").read_text() == "other"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("method", ["iterdir", "rename"])
+def test_an_export_that_cannot_be_replaced_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    path = tmp_path / "out"
+    with publishing_folder(path) as folder:
+        (folder / "file").write_text("old")
+    real = getattr(Path, method)
+
+    def refused(self: Path, *arguments: Any) -> Any:
+        if self == path if method == "iterdir" else self.suffix == ".tmp":
+            raise PermissionError(13, "Permission denied")
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, method, refused)
+        with pytest.raises(IgosError, match="Cannot write .*out: Permission denied"):
+            with publishing_folder(path) as folder:
+                (folder / "file").write_text("new")
+    assert (path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
