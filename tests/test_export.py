@@ -98,6 +98,21 @@ def test_zarr(run: Path, masks: MaskFile, tmp_path: Path) -> None:
             np.testing.assert_array_equal(data[name], group[name][:])
 
 
+def test_zarr_writes_chunks_of_zeros(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    size, count = 64, 150
+    masks = np.ones((count, size, size), np.float32)  # no saliency in any chunk
+    ids = [f"{number}.png" for number in range(count)]
+    path = results.write_result(tmp_path / "run.h5", ids, masks=masks)
+    with MaskFile(path) as opened:
+        export(opened, "zarr", tmp_path / "z")
+    group = zarr.open_group(str(tmp_path / "z"), mode="r")
+    assert not group["saliency"][:].any()
+    assert group["saliency"].nchunks > 1
+    for name, array in group.arrays():
+        assert array.nchunks_initialized == array.nchunks, name
+
+
 def test_zarr_that_is_missing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -261,14 +276,13 @@ def test_the_current_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_comes_while_an_export_is_written_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    with pytest.raises(IgosError, match="out was created while the export was written"):
-        with publishing_folder(path):
-            with publishing_folder(path) as other:
-                (other / "file").write_text("other")
+    refused = pytest.raises(IgosError, match="out was created while the export was written")
+    with refused, publishing_folder(path), publishing_folder(path) as other:
+        (other / "file").write_text("other")
     assert (path / "file").read_text() == "other"
-    with pytest.raises(IgosError, match="out contains own, which was not written by igos-pl export"):
-        with publishing_folder(path):
-            (path / "own").write_text("of the user")
+    refused = pytest.raises(IgosError, match="out contains own, which was not written by igos-pl export")
+    with refused, publishing_folder(path):
+        (path / "own").write_text("of the user")
     assert (path / "own").read_text() == "of the user"
     assert (path / "file").read_text() == "other"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -288,11 +302,11 @@ def test_an_export_that_cannot_be_replaced_is_kept(
             raise PermissionError(13, "Permission denied")
         return real(self, *arguments)
 
+    raised = pytest.raises(IgosError, match="Cannot write .*out: Permission denied")
     with monkeypatch.context() as patched:
         patched.setattr(Path, method, refused)
-        with pytest.raises(IgosError, match="Cannot write .*out: Permission denied"):
-            with publishing_folder(path) as folder:
-                (folder / "file").write_text("new")
+        with raised, publishing_folder(path) as folder:
+            (folder / "file").write_text("new")
     assert (path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
