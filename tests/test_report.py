@@ -24,7 +24,7 @@ from igos_pl.report.findings import Seen
 from igos_pl.report.numbers import Numbers, means_by_class, means_of
 from igos_pl.report.pictures import _blur, saliency_on_picture
 from igos_pl.solver.baselines import blur_parameters, gaussian_blur
-from igos_pl.store import MaskFile, merge
+from igos_pl.store import MaskFile, merge, unfinished
 from igos_pl.store.index import Index
 
 pytest.importorskip("jinja2")
@@ -355,7 +355,27 @@ def test_the_page_says_what_is_unknown_because_a_segment_is_damaged(tmp_path: Pa
     assert "unknown, because a segment cannot be read" in page
     assert "It is not known whether this run is finished: " in page
     assert segment.name in page
-    assert "The command that started the run explains its images again" in page
+    assert "Repeat the command that started the run: it explains the images of this file again" in page
+    assert "The results shown here come from masks.h5, which has the results of all segments." in page
+    run.expected_path.unlink()
+    page = write_report(tmp_path, tmp_path / "report").index.read_text("utf-8")
+    assert "unknown, because a segment cannot be read" in page
+    assert segment.name in page
+    assert "The results shown here come from masks.h5." in page
+
+
+def test_a_damaged_list_of_images_does_not_make_results_complete(tmp_path: Path) -> None:
+    run = write_run(tmp_path, invented(5))
+    run.expect([f"folder/{n:05}.jpg" for n in range(5)])
+    for merged in (False, True):
+        if merged:
+            merge(run)
+        whole = run.expected_path.read_bytes()
+        run.expected_path.write_bytes(b"\xff.jpg\n")
+        told = unfinished(tmp_path, "igos-pl info")
+        assert told.startswith("It is not known whether this run is finished: ")
+        assert ("The results shown here come from masks.h5" in told) == merged
+        run.expected_path.write_bytes(whole)
 
 
 def test_a_table_on_standard_output_has_nothing_else_in_it(tmp_path: Path, capsys: Any) -> None:
@@ -469,5 +489,5 @@ def test_without_enough_images_nothing_is_claimed(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     write_run(tmp_path / "run", invented(5))
     page = write_report(tmp_path / "run", tmp_path / "report").index.read_text("utf-8")
-    assert "Nothing was found in the classes that have enough images for a test" in page
+    assert "No class with enough images for a test has saliency off its objects" in page
     assert "too few to say anything about them: " in page
