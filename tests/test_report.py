@@ -18,6 +18,7 @@ from report_runs import CLASSES, invented, write_run
 from igos_pl.cli.main import main
 from igos_pl.data.geometry import Frame
 from igos_pl.errors import IgosError
+from igos_pl.findings import Finding
 from igos_pl.report.choice import choose
 from igos_pl.report.curves import AXIS, MeanCurve, mean_curves, on_axis
 from igos_pl.report.findings import Seen
@@ -227,25 +228,27 @@ def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
 
 
 def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = SimpleNamespace(
-        kind="corner", title="<b>نجمة</b>: saliency in the corner", meaning="m", certainty="c",
-        class_name="<b>نجمة</b>", rows=[3, 5, 99], value=1.0,
-    )  # fmt: skip
+    about: dict[str, Any] = {"kind": "corner", "meaning": "m", "certainty": "c", "value": 1.0}
+    name = "<b>نجمة</b>"
+    of_class = Finding(statement="saliency in the corner", class_name=name, rows=[3, 5, 99], **about)
+    of_run = Finding(statement="saliency off the objects", class_name=None, rows=[3], **about)
     mean = np.eye(4, dtype=np.float32)
     clusters = [SimpleNamespace(class_name="قطة", size=7, rows=[2], mean_mask=mean)]
     confusions = [SimpleNamespace(sample_id="folder/1", predicted_row=0, true_row=1)]
-    seen = Seen([finding], clusters, confusions, ["a note"])
+    seen = Seen([of_class, of_run], clusters, confusions, ["a note"])
     monkeypatch.setattr("igos_pl.report.write.look", lambda masks: seen)
     write_run(tmp_path / "run", invented(100))
     report = write_report(tmp_path / "run", tmp_path / "report", ReportSettings(count=30))
     gallery = data_of(report.index.parent, "gallery")
     page = report.index.read_text("utf-8")
     assert "<h3><bdi>&lt;b&gt;نجمة&lt;/b&gt;</bdi>: saliency in the corner</h3>" in page
+    assert "<h3><bdi>All classes</bdi>: saliency off the objects</h3>" in page
+    assert of_class.title == f"{name}: saliency in the corner"
     assert "<bdi>قطة</bdi>" in page
     assert "<bdi>folder/1</bdi>: predicted, then true" in page
     assert "a note" in page
     shown = [[gallery["row"][int(at)] for at in places.split(",")] for places in re.findall(_PLACES, page)]
-    assert shown == [[3, 5, 99], [2], [0, 1]]
+    assert shown == [[3, 5, 99], [3], [2], [0, 1]]
     assert [gallery["row"][at] for at in gallery["reasons"]["finding"]] == [0, 1, 2, 3, 5, 99]
 
 
