@@ -252,6 +252,23 @@ def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str,
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
+@pytest.mark.parametrize(("to", "name"), [("numpy", "x.npz"), ("coco", "x.json")])
+def test_a_file_does_not_replace_a_folder(
+    run: Path, masks: MaskFile, tmp_path: Path, to: str, name: str, capsys: Any
+) -> None:
+    output = tmp_path / name
+    output.mkdir()
+    for more in ([], ["--overwrite"]):
+        assert main(["export", str(run), "--to", to, "--output", str(output), *more]) == 2
+        assert f"{name} is a folder: give the name of a file" in capsys.readouterr().err
+    counted: list[int] = []
+    with pytest.raises(IgosError, match="is a folder: give the name of a file"):
+        export(masks, to, output, on_rows=counted.append)
+    assert counted == []
+    with pytest.raises(IgosError, match="COCO's results are one file: let --output end in .json"):
+        export(masks, "coco", tmp_path / "x.txt")
+
+
 def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     os.mkfifo(tmp_path / "pipe")
