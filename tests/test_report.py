@@ -431,6 +431,23 @@ def test_images_that_moved_are_found_again_or_kept(tmp_path: Path) -> None:
     assert found == {"ok": 2, "changed": 1}
 
 
+def test_a_folder_that_cannot_be_listed_is_an_error_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", invented(5))
+    (tmp_path / "report").mkdir()
+    real = Path.iterdir
+
+    def refused(self: Path) -> Any:
+        if self.name == "report":
+            raise PermissionError(13, "Permission denied")
+        return real(self)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(IgosError, match="Cannot write .*report: Permission denied"):
+        write_report(tmp_path / "run", tmp_path / "report")
+
+
 def test_an_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     columns = invented(1, sample_id=np.array(["../secret.jpg"], object))
     write_run(tmp_path / "run", columns, pictures=tmp_path / "photos")

@@ -81,7 +81,7 @@ def _check_replaceable(found: Path, path: Path) -> None:
         if name not in names:
             raise IgosError(
                 f"{path} contains {name}, which was not written by igos-pl export, so the folder is not"
-                " replaced: choose another name, or remove it yourself"
+                " replaced: choose another name, or move this file away"
             )
 
 
