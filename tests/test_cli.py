@@ -325,7 +325,9 @@ def test_info_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "empty").mkdir()
     assert ". Give the output folder of a run" in refused(["info", str(tmp_path / "empty")], capsys)
     (tmp_path / "empty" / "samples.txt").write_text("a.png\n")
-    assert ". A run writes its first results after" in refused(["info", str(tmp_path / "empty")], capsys)
+    said = refused(["info", str(tmp_path / "empty")], capsys)
+    assert ". A run writes its first results after" in said
+    assert "if it has stopped, repeat its command" in said
 
 
 def test_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ from igos_pl.store import MaskFile
 
 IDS = ["cats/a.png", "b.png", "b.png", "نمر.png"]
 NAMES = ["cat", "<b>dog</b>", "cat", "قطة"]
+NEEDS = {"zarr": "zarr", "virelay": "sklearn"}  # packages of the formats
 BOXES = np.array([[np.nan] * 4, [2, 3, 20, 23], [np.nan] * 4, [np.nan] * 4])
 
 
@@ -95,6 +96,21 @@ def test_zarr(run: Path, masks: MaskFile, tmp_path: Path) -> None:
         for name in ("target", "label", "best", "width"):
             assert data[name].dtype.kind == "i"
             np.testing.assert_array_equal(data[name], group[name][:])
+
+
+def test_zarr_writes_chunks_of_zeros(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    size, count = 64, 150
+    masks = np.ones((count, size, size), np.float32)  # no saliency in any chunk
+    ids = [f"{number}.png" for number in range(count)]
+    path = results.write_result(tmp_path / "run.h5", ids, masks=masks)
+    with MaskFile(path) as opened:
+        export(opened, "zarr", tmp_path / "z")
+    group = zarr.open_group(str(tmp_path / "z"), mode="r")
+    assert not group["saliency"][:].any()
+    assert group["saliency"].nchunks > 1
+    for name, array in group.arrays():
+        assert array.nchunks_initialized == array.nchunks, name
 
 
 def test_zarr_that_is_missing(
@@ -209,8 +225,10 @@ def test_chosen_rows_are_exported(run: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "some" / "sample_id.npy").tolist() == ["cats/a.png", "b.png"]
 
 
-@pytest.mark.parametrize("to", ["numpy", "png", "coco", "fiftyone"])
+@pytest.mark.parametrize("to", ["numpy", "zarr", "png", "fiftyone", "virelay"])
 def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str, capsys: Any) -> None:
+    if to in NEEDS:
+        pytest.importorskip(NEEDS[to])
     output = tmp_path / "out"
     output.mkdir()
     (output / "precious").write_text("old")
@@ -220,24 +238,94 @@ def test_nothing_is_overwritten_unless_asked(run: Path, tmp_path: Path, to: str,
     assert (output / "precious").read_text() == "old"
     assert main([*words, "--overwrite"]) == 2
     assert (output / "precious").read_text() == "old"
-    if to == "coco":
-        assert "one file whose name ends in .json" in capsys.readouterr().err
-    else:
-        assert "contains other files than an export" in capsys.readouterr().err
-        (output / "precious").unlink()
-        assert main([*words, "--overwrite"]) == 0  # of an empty folder
-        (output / "of the export").touch()
-        assert main([*words, "--overwrite"]) == 0
-        assert not (output / "of the export").exists()
+    assert "contains precious, which was not written by igos-pl export" in capsys.readouterr().err
+    (output / "precious").unlink()
+    assert main([*words, "--overwrite"]) == 0  # of an empty folder
+    before = output.stat().st_ino
+    assert main([*words, "--overwrite"]) == 0  # of an earlier export
+    assert output.stat().st_ino != before
+    (output / "more").mkdir()
+    (output / "more" / "own").write_text("of the user")
+    assert main([*words, "--overwrite"]) == 2
+    assert "contains more/own, which was not written by igos-pl export" in capsys.readouterr().err
+    assert (output / "more" / "own").read_text() == "of the user"
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize(("to", "name"), [("numpy", "x.npz"), ("coco", "x.json")])
+def test_a_file_does_not_replace_a_folder(
+    run: Path, masks: MaskFile, tmp_path: Path, to: str, name: str, capsys: Any
+) -> None:
+    output = tmp_path / name
+    output.mkdir()
+    for more in ([], ["--overwrite"]):
+        assert main(["export", str(run), "--to", to, "--output", str(output), *more]) == 2
+        assert f"{name} is a folder: give the name of a file" in capsys.readouterr().err
+    counted: list[int] = []
+    with pytest.raises(IgosError, match="is a folder: give the name of a file"):
+        export(masks, to, output, on_rows=counted.append)
+    assert counted == []
+    with pytest.raises(IgosError, match="COCO's results are one file: let --output end in .json"):
+        export(masks, "coco", tmp_path / "x.txt")
 
 
 def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    refused = pytest.raises(IgosError, match="is a file, but this format is a folder")
-    with refused, publishing_folder(tmp_path / "file"):
-        pass
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "pipe"):
+        refused = pytest.raises(IgosError, match="is a file, but this format is a folder")
+        with refused, publishing_folder(tmp_path / name):
+            pass
     assert (tmp_path / "file").read_text() == "old"
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_current_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    with publishing_folder(Path()) as folder:
+        (folder / "new").touch()
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / "out" / "new").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_comes_while_an_export_is_written_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    refused = pytest.raises(IgosError, match="out was created while the export was written")
+    with refused, publishing_folder(path), publishing_folder(path) as other:
+        (other / "file").write_text("other")
+    assert (path / "file").read_text() == "other"
+    refused = pytest.raises(IgosError, match="out contains own, which was not written by igos-pl export")
+    with refused, publishing_folder(path):
+        (path / "own").write_text("of the user")
+    assert (path / "own").read_text() == "of the user"
+    assert (path / "file").read_text() == "other"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("method", ["iterdir", "rename"])
+def test_an_export_that_cannot_be_replaced_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    path = tmp_path / "out"
+    with publishing_folder(path) as folder:
+        (folder / "file").write_text("old")
+    real = getattr(Path, method)
+
+    def refused(self: Path, *arguments: Any) -> Any:
+        if self == path if method == "iterdir" else self.suffix == ".tmp":
+            raise PermissionError(13, "Permission denied")
+        return real(self, *arguments)
+
+    raised = pytest.raises(IgosError, match="Cannot write .*out: Permission denied")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, method, refused)
+        with raised, publishing_folder(path) as folder:
+            (folder / "file").write_text("new")
+    assert (path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:

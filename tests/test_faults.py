@@ -454,7 +454,10 @@ def test_a_damaged_segment_is_set_aside_and_explained_again(
     if kind != "fifo":
         capsys.readouterr()
         assert main(["verify", "run"]) == 1
-        assert f"{bad}: it is damaged" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"{bad}: it is damaged" in said
+        assert "it explains the images of this file again" in said
+        assert "explains the images of damaged segments again" in said
     assert predict("--writer.images_per_segment=2") == 0
     assert f"{bad.name} was damaged and is now run/damaged/{bad.name}" in caplog.text
     assert (Path("run/damaged") / bad.name).exists() or kind == "link"

@@ -18,13 +18,14 @@ from report_runs import CLASSES, invented, write_run
 from igos_pl.cli.main import main
 from igos_pl.data.geometry import Frame
 from igos_pl.errors import IgosError
+from igos_pl.findings import Finding
 from igos_pl.report.choice import choose
 from igos_pl.report.curves import AXIS, MeanCurve, mean_curves, on_axis
 from igos_pl.report.findings import Seen
 from igos_pl.report.numbers import Numbers, means_by_class, means_of
 from igos_pl.report.pictures import _blur, saliency_on_picture
 from igos_pl.solver.baselines import blur_parameters, gaussian_blur
-from igos_pl.store import MaskFile, merge
+from igos_pl.store import MaskFile, merge, unfinished
 from igos_pl.store.index import Index
 
 pytest.importorskip("jinja2")
@@ -227,25 +228,27 @@ def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
 
 
 def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = SimpleNamespace(
-        kind="corner", title="<b>نجمة</b>: saliency in the corner", meaning="m", certainty="c",
-        class_name="<b>نجمة</b>", rows=[3, 5, 99], value=1.0,
-    )  # fmt: skip
+    about: dict[str, Any] = {"kind": "corner", "meaning": "m", "certainty": "c", "value": 1.0}
+    name = "<b>نجمة</b>"
+    of_class = Finding(statement="saliency in the corner", class_name=name, rows=[3, 5, 99], **about)
+    of_run = Finding(statement="saliency off the objects", class_name=None, rows=[3], **about)
     mean = np.eye(4, dtype=np.float32)
     clusters = [SimpleNamespace(class_name="قطة", size=7, rows=[2], mean_mask=mean)]
     confusions = [SimpleNamespace(sample_id="folder/1", predicted_row=0, true_row=1)]
-    seen = Seen([finding], clusters, confusions, ["a note"])
+    seen = Seen([of_class, of_run], clusters, confusions, ["a note"])
     monkeypatch.setattr("igos_pl.report.write.look", lambda masks: seen)
     write_run(tmp_path / "run", invented(100))
     report = write_report(tmp_path / "run", tmp_path / "report", ReportSettings(count=30))
     gallery = data_of(report.index.parent, "gallery")
     page = report.index.read_text("utf-8")
     assert "<h3><bdi>&lt;b&gt;نجمة&lt;/b&gt;</bdi>: saliency in the corner</h3>" in page
+    assert "<h3><bdi>All classes</bdi>: saliency off the objects</h3>" in page
+    assert of_class.title == f"{name}: saliency in the corner"
     assert "<bdi>قطة</bdi>" in page
     assert "<bdi>folder/1</bdi>: predicted, then true" in page
     assert "a note" in page
     shown = [[gallery["row"][int(at)] for at in places.split(",")] for places in re.findall(_PLACES, page)]
-    assert shown == [[3, 5, 99], [2], [0, 1]]
+    assert shown == [[3, 5, 99], [3], [2], [0, 1]]
     assert [gallery["row"][at] for at in gallery["reasons"]["finding"]] == [0, 1, 2, 3, 5, 99]
 
 
@@ -355,7 +358,27 @@ def test_the_page_says_what_is_unknown_because_a_segment_is_damaged(tmp_path: Pa
     assert "unknown, because a segment cannot be read" in page
     assert "It is not known whether this run is finished: " in page
     assert segment.name in page
-    assert "The command that started the run explains its images again" in page
+    assert "Repeat the command that started the run: it explains the images of this file again" in page
+    assert "The results shown here come from masks.h5, which has the results of all segments." in page
+    run.expected_path.unlink()
+    page = write_report(tmp_path, tmp_path / "report").index.read_text("utf-8")
+    assert "unknown, because a segment cannot be read" in page
+    assert segment.name in page
+    assert "The results shown here come from masks.h5." in page
+
+
+def test_a_damaged_list_of_images_does_not_make_results_complete(tmp_path: Path) -> None:
+    run = write_run(tmp_path, invented(5))
+    run.expect([f"folder/{n:05}.jpg" for n in range(5)])
+    for merged in (False, True):
+        if merged:
+            merge(run)
+        whole = run.expected_path.read_bytes()
+        run.expected_path.write_bytes(b"\xff.jpg\n")
+        told = unfinished(tmp_path, "igos-pl info")
+        assert told.startswith("It is not known whether this run is finished: ")
+        assert ("The results shown here come from masks.h5" in told) == merged
+        run.expected_path.write_bytes(whole)
 
 
 def test_a_table_on_standard_output_has_nothing_else_in_it(tmp_path: Path, capsys: Any) -> None:
@@ -406,6 +429,23 @@ def test_images_that_moved_are_found_again_or_kept(tmp_path: Path) -> None:
     assert "file has changed" in data_of(report, "masks-0")[0]["note"]
     found = write_report(tmp_path / "run", tmp_path / "other", there).pictures
     assert found == {"ok": 2, "changed": 1}
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", invented(5))
+    (tmp_path / "report").mkdir()
+    real = Path.iterdir
+
+    def refused(self: Path) -> Any:
+        if self.name == "report":
+            raise PermissionError(13, "Permission denied")
+        return real(self)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(IgosError, match="Cannot write .*report: Permission denied"):
+        write_report(tmp_path / "run", tmp_path / "report")
 
 
 def test_an_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
@@ -469,5 +509,5 @@ def test_without_enough_images_nothing_is_claimed(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     write_run(tmp_path / "run", invented(5))
     page = write_report(tmp_path / "run", tmp_path / "report").index.read_text("utf-8")
-    assert "Nothing was found in the classes that have enough images for a test" in page
+    assert "No class with enough images for a test has saliency off its objects" in page
     assert "too few to say anything about them: " in page

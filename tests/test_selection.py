@@ -50,6 +50,16 @@ def test_an_image_without_a_label_is_not_predicted_wrongly(tmp_path: Path) -> No
     with MaskFile(path) as opened:
         assert where(opened, ["label!=ground_truth"]).tolist() == [1]
         assert where(opened, ["ground_truth!=0"]).tolist() == [2]
+        assert where(opened, ["ground_truth=-1"]).tolist() == []
+
+
+def test_an_explanation_of_no_class_is_not_wrong(tmp_path: Path) -> None:
+    path = results.write_result(
+        tmp_path / "result.h5", ["a", "b", "c"], label=[-1, 1, 2], ground_truth=[0, 0, 2]
+    )
+    with MaskFile(path) as opened:
+        assert where(opened, ["label!=ground_truth"]).tolist() == [1]
+        assert where(opened, ["label<2"]).tolist() == [1]
 
 
 @pytest.mark.parametrize(

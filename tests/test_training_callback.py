@@ -599,7 +599,7 @@ def test_too_few_images_are_told(tmp_path: Path) -> None:
         ({"targets": "labels"}, "targets is 'labels', but must be one of: predicted, label"),
         ({"targets": [1, 2], "samples": 3}, "There are 2 targets for 3 samples"),
         ({"samples": torch.zeros(2, 3, 8, 8), "targets": "label"}, "the samples have no labels"),
-        ({"regions": [QUARTERS] * 2, "samples": 3}, "There are 2 label maps for 3 samples: give one"),
+        ({"regions": [QUARTERS] * 2, "samples": 3}, "There are 2 label maps for 3 images: give one"),
         ({"samples": (torch.zeros(2, 3, 8, 8), [1])}, "2 images, but labels of the shape"),
         ({"samples": torch.zeros(2, 3, 8)}, "no tensor of images"),
         ({"samples": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "must be the network's floating-point"),

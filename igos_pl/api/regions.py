@@ -30,16 +30,30 @@ def as_regions(regions: Any, records: Sequence[ImageRecord]) -> RegionSource | N
         if regions != "slic":
             raise IgosError(f"regions is {regions!r}, but must be slic, label maps, or a RegionSource")
         return Slic()
-    if isinstance(regions, list | tuple):
+    if has_map_of_each(regions, len(records)):
         maps = [_array(one) for one in regions]
     else:
-        whole = _array(regions)
-        maps = [whole] * len(records) if whole.ndim == 2 else list(whole)
-    if len(maps) != len(records):
-        raise IgosError(
-            f"There are {len(maps)} label maps for {len(records)} images: give one for each, or one for all"
-        )
+        maps = [_array(regions)] * len(records)
     return GivenLabelMaps({record.sample_id: found for record, found in zip(records, maps, strict=True)})
+
+
+def has_map_of_each(regions: Any, images: int) -> bool:
+    """Whether regions are label maps, one for each image.
+
+    Args:
+        regions: as `as_regions` takes them.
+        images: the number of images.
+
+    Raises:
+        IgosError: if there are more or fewer label maps than images.
+    """
+    if not isinstance(regions, list | tuple) and np.ndim(regions) != 3:
+        return False
+    if len(regions) != images:
+        raise IgosError(
+            f"There are {len(regions)} label maps for {images} images: give one for each, or one for all"
+        )
+    return True
 
 
 def _array(regions: Any) -> Any:

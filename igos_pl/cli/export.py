@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from igos_pl.checks import check_choice
 from igos_pl.cli.choosing import chosen, refuse_existing
-from igos_pl.export import FORMATS, Options, export
+from igos_pl.export import FORMATS, Options, export, writes_folder
 from igos_pl.store import MaskFile, unfinished
 
 
@@ -22,7 +22,7 @@ def print_export(options: argparse.Namespace) -> None:
     """
     check_choice("--to", options.to, FORMATS)
     output: Path = options.output
-    refuse_existing(output, options.overwrite, folder=True)
+    refuse_existing(output, options.overwrite, folder=writes_folder(options.to, output))
     console = Console(stderr=True)
     columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     how = Options(options.fraction, options.annotations, options.images)

@@ -36,7 +36,10 @@ def print_verification(path: Path) -> int:
     size = sum(file.stat().st_size for file in files)
     print(f"{counted(len(files), 'file')}, {size / 1e6:,.1f} MB: {len(damaged)} damaged")
     if damaged and path.is_dir():
-        print("Repeat the command that started the run: it moves them to damaged/ and makes them again")
+        print(
+            "Repeat the command that started the run: it moves them to damaged/ and explains the images of"
+            " damaged segments again"
+        )
     return 1 if damaged else 0
 
 

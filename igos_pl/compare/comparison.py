@@ -66,7 +66,7 @@ class Comparison:
         only_in: for each group of results (their places), the settings that only this group has, with their
             common value.
         remarks: what a reader must know before believing the numbers.
-        unfinished: by the name of a result, that it has no result of some of its images yet.
+        unfinished: for each unfinished result, by its name: a sentence that says so.
     """
 
     names: Sequence[str]
@@ -130,9 +130,11 @@ def compare(
     settings = {key: values for key, values in differing.items() if key not in in_some}
     images = results[0][rows[:, 0]].column("sample_id")
     told = (unfinished(result.path, "igos-pl compare", result.published) for result in results)
-    not_whole = {name: text for name, text in zip(names, told, strict=True) if text}
+    unfinished_runs = {name: text for name, text in zip(names, told, strict=True) if text}
     remarks = _remarks(differing)
-    return Comparison(names, pairing, images, metrics, agreements, settings, only_in, remarks, not_whole)
+    return Comparison(
+        names, pairing, images, metrics, agreements, settings, only_in, remarks, unfinished_runs
+    )
 
 
 def paired_difference(differences: Numbers, images: NDArray[np.object_]) -> Difference:

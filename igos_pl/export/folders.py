@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,32 +13,37 @@ from pathlib import Path
 from igos_pl.errors import IgosError
 from igos_pl.store.files import cannot_write
 
-_MARK = ".igos-pl-export"  # a file that says that a folder is an export
+_MARK = ".igos-pl-export"  # says that a folder is an export, and lists its files
 
 
 @contextmanager
 def publishing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` once it is complete.
 
-    An earlier export is replaced. A process that is killed leaves ``path`` as it was, and the temporary
-    folder, whose name begins with a dot.
+    An earlier export that is there at the start is replaced, and so is an empty folder. Nothing else is. A
+    process that is killed leaves ``path`` as it was, and the temporary folder, whose name begins with a dot.
 
     Raises:
-        IgosError: if ``path`` is a file or has other files than an export, or the folder cannot be written.
+        IgosError: if ``path`` is a file, has files that no export wrote, or cannot be written.
     """
-    if path.is_dir() and not (path / _MARK).is_file() and any(path.iterdir()):
-        raise IgosError(
-            f"{path} contains other files than an export, so it is not replaced: choose another name, or"
-            " remove the folder yourself"
-        )
-    if path.is_file():
-        raise IgosError(f"{path} is a file, but this format is a folder: choose another name")
+    path = Path(os.path.realpath(path))  # the folder needs a name: "." has none
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        earlier = path.exists()
+        if earlier:
+            _check_replaceable(path, path)
         temporary.mkdir()
-        (temporary / _MARK).touch()
         yield temporary
-        _replace(temporary, path)
+        names = [file.relative_to(temporary).as_posix() for file in _files_in(temporary)]
+        (temporary / _MARK).write_text(json.dumps(names), encoding="utf-8")
+        if earlier:
+            _replace(temporary, path)
+        elif path.exists():
+            raise IgosError(
+                f"{path} was created while the export was written, so it is not replaced: choose another name"
+            )
+        else:
+            temporary.rename(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -44,14 +51,44 @@ def publishing_folder(path: Path) -> Iterator[Path]:
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Give a folder its name. What has this name is removed afterwards."""
-    if not path.exists() and not path.is_symlink():
-        new.rename(path)
-        return
+    """Give a folder the name of an earlier export, which is removed afterwards."""
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
     path.rename(old)
-    new.rename(path)
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old)
-    else:
-        old.unlink()
+    try:
+        _check_replaceable(old, path)  # files may have been added in the meantime
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
+def _check_replaceable(found: Path, path: Path) -> None:
+    """Raise if a folder may not be replaced, because it contains something that no export wrote.
+
+    Args:
+        found: the folder, under the name that it has now.
+        path: its name for the message.
+    """
+    if not found.is_dir():
+        raise IgosError(f"{path} is a file, but this format is a folder: choose another name")
+    try:
+        names = {_MARK, *json.loads((found / _MARK).read_bytes())}
+    except (FileNotFoundError, ValueError, TypeError):
+        names = set()
+    for file in _files_in(found):
+        name = file.relative_to(found).as_posix()
+        if name not in names:
+            raise IgosError(
+                f"{path} contains {name}, which was not written by igos-pl export, so the folder is not"
+                " replaced: choose another name, or move this file away"
+            )
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """All that is not a folder, in the order of the names. A link is a file, wherever it leads."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _files_in(path)
+        else:
+            yield path

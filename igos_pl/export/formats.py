@@ -11,7 +11,7 @@ from igos_pl.errors import IgosError
 from igos_pl.export.coco import write_coco
 from igos_pl.export.fiftyone import write_fiftyone
 from igos_pl.export.heatmaps import write_png
-from igos_pl.export.numpy_files import write_numpy
+from igos_pl.export.numpy_files import is_archive, write_numpy
 from igos_pl.export.virelay import write_virelay
 from igos_pl.export.zarr_store import write_zarr
 from igos_pl.store.reader import Rows
@@ -46,6 +46,16 @@ FORMATS: dict[str, Callable[[Rows, Path, Advance, Options], str]] = {
 }
 
 
+def writes_folder(to: str, output: Path) -> bool:
+    """Whether a format writes a folder under this name; otherwise one file.
+
+    Args:
+        to: the format, see `FORMATS`.
+        output: the name.
+    """
+    return to != "coco" and not (to == "numpy" and is_archive(output))
+
+
 def export(
     rows: Rows, to: str, output: Path, options: Options | None = None, on_rows: Advance | None = None
 ) -> str:
@@ -67,6 +77,8 @@ def export(
     check_choice("--to", to, FORMATS)
     options = options or Options()
     check_share("fraction", options.fraction)
+    if output.is_dir() and not writes_folder(to, output):
+        raise IgosError(f"{output} is a folder: give the name of a file")
     if not len(rows):
         raise IgosError("There are no explanations to export")
     return FORMATS[to](rows, output, on_rows or (lambda number: None), options)

@@ -30,7 +30,7 @@ def write_numpy(rows: Rows, output: Path, advance: Advance) -> str:
     """
     arrays = arrays_of(rows)
     settings = settings_as_json(rows.settings)
-    if output.suffix.lower() == ".npz":
+    if is_archive(output):
         with publishing(output) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for array in arrays:
                 with archive.open(f"{array.name}.npy", "w", force_zip64=True) as file:
@@ -44,6 +44,11 @@ def write_numpy(rows: Rows, output: Path, advance: Advance) -> str:
                     _write(array, file, advance)
             (folder / "settings.json").write_text(settings, encoding="utf-8")
     return f"{len(arrays)} arrays"
+
+
+def is_archive(output: Path) -> bool:
+    """Whether the arrays are written into one file, by its name; otherwise into a folder."""
+    return output.suffix.lower() == ".npz"
 
 
 def _write(array: Array, file: IO[bytes], advance: Advance) -> None:

@@ -37,13 +37,15 @@ def write_zarr(rows: Rows, output: Path, advance: Callable[[int], None]) -> str:
         for array in arrays:
             row_bytes = max(1, array.dtype.itemsize * math.prod(array.shape[1:]))
             chunk = max(1, min(array.shape[0], _CHUNK_BYTES // row_bytes))
-            # Without a fill value. Xarray takes one as the sign of missing values, even a zero.
+            # Without a fill value. Xarray takes one as the sign of missing values, even a zero. Then a chunk
+            # of zeros is no default that may be left out.
             written = group.create_array(
                 array.name,
                 shape=array.shape,
                 dtype=array.dtype,
                 chunks=(chunk, *array.shape[1:]),
                 fill_value=None,
+                config={"write_empty_chunks": True},
             )
             written.attrs.update({"_ARRAY_DIMENSIONS": list(array.axes), "about": array.about})
             start = 0

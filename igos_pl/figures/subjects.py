@@ -166,8 +166,8 @@ def _original(explanation: Explanation, picture: Picture | None) -> Image.Image:
         except IgosError as error:
             raise IgosError(
                 f"The image of {explanation.sample_id} cannot be shown: {explanation.image['path']}: {error}."
-                " If the images have moved, add --images FOLDER; only igos-pl figure --style heatmap needs no"
-                " image"
+                " If the images have moved, add --images FOLDER. igos-pl figure --style heatmap works without"
+                " the images"
             ) from error
     else:
         image = (

@@ -14,7 +14,7 @@ class Finding:
 
     Attributes:
         kind: ``corner``, ``edge``, ``border`` or ``off object``.
-        title: the finding in one sentence.
+        statement: the finding in words, without the name of the class.
         meaning: what the reader should take from it, and check.
         certainty: how many images it rests on, shares with their reference, and the corrected p-value.
         class_name: the class; None for the whole run.
@@ -23,12 +23,22 @@ class Finding:
     """
 
     kind: str
-    title: str
+    statement: str
     meaning: str
     certainty: str
     class_name: str | None
     rows: list[int]
     value: float
+
+    @property
+    def subject(self) -> str:
+        """What the finding is about: the class's name, or ``All classes``."""
+        return "All classes" if self.class_name is None else self.class_name
+
+    @property
+    def title(self) -> str:
+        """The finding in one sentence."""
+        return f"{self.subject}: {self.statement}"
 
 
 @dataclass(frozen=True)

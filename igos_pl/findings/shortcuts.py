@@ -99,7 +99,7 @@ def _missed(pattern: _Pattern, units: Units) -> Iterator[Finding]:
     if low > 0.5:
         yield Finding(
             kind=_OFF,
-            title=f"All classes: {_TITLES[_OFF]} in {len(rows) / images:.0%} of the images",
+            statement=f"{_TITLES[_OFF]} in {len(rows) / images:.0%} of the images",
             meaning=_MEANINGS[_OFF],
             certainty=f"{len(rows):,} of {images:,} images with boxes (95% interval {low:.0%} to {high:.0%})",
             class_name=None,
@@ -185,7 +185,7 @@ def _finding(test: _Test, value: float, tests: int, name: str, rows: list[int]) 
     what = _TITLES.get(kind, _PLACE).format(place=test.pattern)
     return Finding(
         kind=kind,
-        title=f"{name}: {what} in {test.share:.0%} of the images",
+        statement=f"{what} in {test.share:.0%} of the images",
         meaning=_MEANINGS[kind],
         certainty=(
             f"{test.hits:,} of {test.images:,} images of the class (95% interval {low:.0%} to {high:.0%});"

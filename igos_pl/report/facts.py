@@ -71,7 +71,7 @@ def facts_of(path: Path, masks: MaskFile, numbers: Numbers) -> Facts:
         Failure(_said(name), status, _said(message))
         for name, status, message in zip(names, statuses[failed], messages, strict=False)
     ]
-    published = _published(path, masks)
+    published, unreadable = _published(path, masks)
     reasons = Counter(
         f"{status}: {_said(message)}" if message else str(status)
         for status, message in zip(statuses[failed], messages, strict=True)
@@ -84,18 +84,18 @@ def facts_of(path: Path, masks: MaskFile, numbers: Numbers) -> Facts:
         reasons.most_common(10),
         told,
         len(failed) - len(told),
-        _warnings(path, numbers, published),
+        _warnings(path, numbers, published, unreadable),
     )
 
 
-def _published(path: Path, masks: MaskFile) -> Published | None:
-    """What the heads of the segments say; None for a single file, or if a head cannot be read."""
+def _published(path: Path, masks: MaskFile) -> tuple[Published | None, str]:
+    """What the heads of the segments say; None for a single file. If a head cannot be read, why."""
     if masks.published is not None or not path.is_dir():
-        return masks.published
+        return masks.published, ""
     try:
-        return RunFolder(path).published()
-    except IgosError:  # the merged file holds all results; a warning names the segment
-        return None
+        return RunFolder(path).published(), ""
+    except IgosError as error:  # the merged file holds all results
+        return None, str(error)
 
 
 def _main(
@@ -133,10 +133,12 @@ def _main(
     return {key: text for key, text in found.items() if text}
 
 
-def _warnings(path: Path, numbers: Numbers, published: Published | None) -> list[str]:
+def _warnings(path: Path, numbers: Numbers, published: Published | None, unreadable: str) -> list[str]:
     warnings = []
     if told := unfinished(path, "igos-pl report", published):
         warnings.append(told)
+    elif unreadable:
+        warnings.append(f"{unreadable}. The results shown here come from masks.h5.")
     elif path.is_dir() and not RunFolder(path).is_merged():
         warnings.append(
             "The run's results are not merged yet. This report was made from its segments. igos-pl merge"

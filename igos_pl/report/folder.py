@@ -36,8 +36,11 @@ class ReportFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         mark = path / _MARK
-        if path.exists() and not mark.is_file() and (not path.is_dir() or any(path.iterdir())):
-            raise IgosError(f"{path} contains other files than a report: set --output to another folder")
+        try:
+            if path.exists() and not mark.is_file() and (not path.is_dir() or any(path.iterdir())):
+                raise IgosError(f"{path} contains other files than a report: set --output to another folder")
+        except OSError as error:
+            raise cannot_write(path, error) from error
         try:
             self.digests: dict[str, str] = dict(json.loads(mark.read_bytes())["pictures"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -119,8 +119,8 @@ def render(
             seen=seen,
             findings=[
                 {
-                    "name": printable(finding.class_name or ""),
-                    "title": printable(finding.title.removeprefix(finding.class_name or "")),
+                    "subject": printable(finding.subject),
+                    "statement": printable(finding.statement),
                     "meaning": printable(finding.meaning),
                     "certainty": printable(finding.certainty),
                     "kind": printable(finding.kind),

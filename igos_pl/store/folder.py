@@ -336,7 +336,7 @@ class RunFolder:
 def unfinished(path: Path, command: str, published: Published | None = None) -> str:
     """How many images of a run have no result yet, in words; empty if there are none, or none are known.
 
-    The results themselves may be readable although a file that this needs is damaged. Then this says so.
+    The results in masks.h5 may be readable although a file that this needs is damaged. Then this says so.
 
     Args:
         path: a run's folder. For a result file, the number is unknown.
@@ -351,10 +351,10 @@ def unfinished(path: Path, command: str, published: Published | None = None) -> 
         published = run.published() if published is None else published
         missing = len(run.missing(published))
     except IgosError as error:
-        return (
-            f"It is not known whether this run is finished: {error}. The results here do not depend on this"
-            " file."
-        )
+        told = f"It is not known whether this run is finished: {error}."
+        if run.is_merged():
+            told += " The results shown here come from masks.h5, which has the results of all segments."
+        return told
     if not missing:
         return ""
     return (

@@ -435,7 +435,10 @@ def _advice(folder: Path) -> str:
     if others := sorted(folder.glob("*.h5")):  # of a training, for example
         return f"Name one of its files, such as {others[-1]}"
     if RunFolder(folder).expected_path.is_file():
-        return "A run writes its first results after about a minute: igos-pl status says how far it is"
+        return (
+            "A run writes its first results after about a minute: igos-pl status says how far it is; if it"
+            " has stopped, repeat its command"
+        )
     return "Give the output folder of a run"
 
 

@@ -49,7 +49,7 @@ def damaged(path: Path, why: str) -> DamagedFileError:
     if path.name == MERGED and (path.parent / SEGMENTS).is_dir():
         message += f". It is a copy of {path.parent / SEGMENTS}: igos-pl merge {path.parent} creates it again"
     elif path.parent.name == SEGMENTS:
-        message += ". The command that started the run explains its images again"
+        message += ". Repeat the command that started the run: it explains the images of this file again"
     return DamagedFileError(message)
 
 

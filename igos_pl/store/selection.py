@@ -38,8 +38,9 @@ def where(rows: Rows, conditions: Sequence[str]) -> Numbers:
         rows: the explanations.
         conditions: such as ``label_name=cat``, ``insertion>0.8`` or ``label!=ground_truth``: a column; ``=``,
             ``!=``, ``<``, ``<=``, ``>`` or ``>=``; and a value, or another column. The column ``difference``
-            is insertion - deletion. A number that is not known (NaN, or the ground truth of an image without
-            a label) fulfils no condition.
+            is insertion - deletion. A number that is not known fulfils no condition: NaN, the ground truth of
+            an image without a label, or the label of an explanation of no class. So conditions cannot choose
+            these rows.
 
     Raises:
         IgosError: if a condition cannot be understood, or there is no such column or class.
@@ -172,7 +173,7 @@ def _column(rows: Rows, name: str) -> NDArray[Any]:
     if values.dtype.kind == "O":
         return values
     numbers = np.asarray(values, np.float64)
-    return np.where(numbers < 0, np.nan, numbers) if name == "ground_truth" else numbers
+    return np.where(numbers < 0, np.nan, numbers) if name in ("label", "ground_truth") else numbers
 
 
 def _difference(rows: Rows) -> NDArray[np.float64]:

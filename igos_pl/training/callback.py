@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from igos_pl.api import Explanations, explain
 from igos_pl.api.networks import Normalization, adapter_of
+from igos_pl.api.regions import has_map_of_each
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
@@ -123,12 +124,7 @@ class ExplainCallback(Callback):
             self._check_labels(self._given)
         if isinstance(targets, list | tuple) and len(targets) != self._count:
             raise IgosError(f"There are {len(targets)} targets for {self._count} samples: give one for each")
-        regions: Any = settings.get("regions")
-        if _are_of_each(regions) and len(regions) != self._count:
-            raise IgosError(
-                f"There are {len(regions)} label maps for {self._count} samples: give one for each, or one"
-                " for all"
-            )
+        self._has_map_of_each = has_map_of_each(settings.get("regions"), self._count)
         # Checks the settings; the size of the images is not known yet.
         Explainer.from_preset(Classifier(nn.Identity(), input_size=_LARGE), preset, **settings)
         self._begin()
@@ -240,9 +236,8 @@ class ExplainCallback(Callback):
         if isinstance(targets, str):
             targets = samples.labels if targets == "label" else None
         settings = {**self.settings, **more}
-        regions: Any = settings.get("regions")
-        if _are_of_each(regions):
-            settings["regions"] = regions[: len(samples)]
+        if self._has_map_of_each:
+            settings["regions"] = settings["regions"][: len(samples)]
         with (
             _eager(),
             _unlogged(network),
@@ -318,11 +313,6 @@ def _given(samples: Any) -> Samples:
             )
         return found
     return Samples.of(samples)
-
-
-def _are_of_each(regions: Any) -> bool:
-    """Whether regions are label maps, one for each sample."""
-    return isinstance(regions, list | tuple) or np.ndim(regions) == 3
 
 
 def _means(rows: Sequence[Explanation]) -> dict[str, float]:
