@@ -170,6 +170,17 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
     assert sigmoid.score == pytest.approx(net(x).sigmoid()[:, 1].detach().numpy(), abs=1e-6)
 
 
+def test_one_output_needs_the_sigmoid(images: Tensor) -> None:
+    net, x = nn.Sequential(tiny.TinyNet(), nn.Linear(5, 1)), normalized(images)
+    with pytest.raises(IgosError, match=r'softmax of one output is always 1.*output="sigmoid"'):
+        explain(net, x, **QUICK)
+    result = explain(net, x, output="sigmoid", **QUICK)
+    assert result.label.tolist() == [0, 0, 0]
+    assert result.score == pytest.approx(net(x).sigmoid()[:, 0].detach().numpy(), abs=1e-6)
+    logit = explain(net, x, targets=lambda output: output[0].sigmoid(), **QUICK)
+    assert logit.score == pytest.approx(result.score, abs=1e-6)
+
+
 def test_functions_score_the_output_of_one_image(images: Tensor) -> None:
     class Both(tiny.TinyNet):
         def forward(self, images: Tensor) -> dict[str, Tensor]:
