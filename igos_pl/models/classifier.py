@@ -65,8 +65,8 @@ class Classifier(ExplainableNetwork):
         self._check_logits(logits, output, images)
         if self.output == "softmax" and logits.shape[1] == 1:
             raise IgosError(
-                f"{self.name} has one output, and the softmax of one output is always 1. To take its sigmoid as"
-                ' the probability of one class, set output="sigmoid" (--model.network.output sigmoid)'
+                f"{self.name} has one output, and the softmax of one output is always 1. Set output="
+                '"sigmoid" (--model.network.output sigmoid) to take it as the probability of one class'
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
