@@ -170,6 +170,37 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
     assert sigmoid.score == pytest.approx(net(x).sigmoid()[:, 1].detach().numpy(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": {"k": 2}}, r"start is \{'k': 2\} \(a dict\), but must be a Start, .*igos_pl\.Start\(k=2"),
+        ({"mask_size": "14"}, r"mask_size is '14' \(a str\), but must be a number"),
+        ({"top_k": "2"}, r"top_k is '2' \(a str\), but must be a number"),
+        ({"optimizer": "NAG"}, r"optimizer is 'NAG' .*from igos_pl\.solver\.optimizers import NAG"),
+    ],
+)
+def test_settings_of_a_wrong_type_are_named(
+    net: tiny.TinyNet, images: Tensor, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(IgosError, match=message):
+        explain(net, normalized(images), **{**QUICK, **settings})
+
+
+def test_rows_and_folders_that_there_are_not(net: tiny.TinyNet, images: Tensor, tmp_path: Path) -> None:
+    result = explain(net, normalized(images[:2]), metrics=False, **QUICK)
+    for row in (2, -3):
+        with pytest.raises(IgosError, match=f"row is {row}, but there are 2 explanations: 0 to 1"):
+            result.plot(row)
+    with pytest.raises(IgosError, match="There is no folder .*nowhere: create it"):
+        result.save(tmp_path / "nowhere" / "x.h5")
+
+
+@pytest.mark.parametrize("none", [torch.zeros(0, 3, 24, 24), np.zeros((0, 3, 24, 24)), []])
+def test_no_images_are_told(net: tiny.TinyNet, none: Any) -> None:
+    with pytest.raises(IgosError, match="images is empty"):
+        explain(net, none, **QUICK)
+
+
 def test_one_output_needs_the_sigmoid(images: Tensor) -> None:
     net, x = nn.Sequential(tiny.TinyNet(), nn.Linear(5, 1)), normalized(images)
     with pytest.raises(IgosError, match=r'softmax of one output is always 1.*output="sigmoid"'):
