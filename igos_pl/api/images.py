@@ -104,8 +104,7 @@ def _batch(images: Tensor) -> Tensor:
     batch = images.unsqueeze(0) if images.ndim == 3 else images
     if batch.ndim != 4 or not batch.numel():
         raise IgosError(
-            f"images must have the shape (N, C, H, W) or (C, H, W), each at least 1, but has"
-            f" {tuple(images.shape)}"
+            f"images must have the shape (N, C, H, W) or (C, H, W), but has {tuple(images.shape)}"
         )
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
         raise IgosError(f"images is of {images.dtype}, but must be of uint8 or a floating-point type")
