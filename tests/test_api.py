@@ -310,7 +310,7 @@ WRONG = [
     ({"images": torch.utils.data.DataLoader([1])}, "DataLoader.*use.*Trainer.*DatasetDataModule"),
     ({"images": []}, "images is empty"),
     ({"images": torch.zeros(3)}, r"must have the shape \(N, C, H, W\) or \(C, H, W\), but has \(3,\)"),
-    ({"images": torch.zeros(0, 3, 8, 8)}, r"but has \(0, 3, 8, 8\)"),
+    ({"images": torch.zeros(0, 3, 8, 8)}, r"is empty, of shape \(0, 3, 8, 8\)"),
     (
         {"images": torch.zeros(1, 3, 8, 8, dtype=torch.int64)},
         "torch.int64, but must be of uint8",
