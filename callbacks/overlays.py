@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from igos_pl.checks import check_at_least
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
+from igos_pl.data.run_files import OVERLAYS
 from igos_pl.errors import IgosError
 from igos_pl.figures import draw, save
 from igos_pl.figures.names import stem_of
@@ -56,7 +57,7 @@ class OverlayWriter(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out which pictures there are."""
-        self._folder = Run.of(trainer).folder.path / "overlays"
+        self._folder = Run.of(trainer).folder.path / OVERLAYS
         self._drawn = _pictures(self._folder) if trainer.is_global_zero and self.count else set()
         self._images: set[str] | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from igos_pl.errors import IgosError
@@ -102,12 +103,23 @@ def check_arguments(owner: str, given: Iterable[str], known: Collection[str]) ->
             raise IgosError(f"{owner} has no argument {name!r}: {suggestion(name, known)}")
 
 
+def check_number(name: str, value: object) -> None:
+    """Raise unless ``value`` is a number.
+
+    Raises:
+        IgosError: the message names the value and its type.
+    """
+    if not isinstance(value, Real):
+        raise IgosError(f"{name} is {value!r} (a {type(value).__name__}), but must be a number")
+
+
 def check_share(name: str, value: float) -> None:
     """Raise unless ``value`` is a number from 0 to 1.
 
     Raises:
         IgosError: the message names the value and the bounds.
     """
+    check_number(name, value)
     if not 0 <= value <= 1:
         raise IgosError(f"{name} is {value}, but must be between 0 and 1")
 
@@ -118,6 +130,7 @@ def check_at_least(name: str, value: float, lowest: float) -> None:
     Raises:
         IgosError: the message names the value and the bound.
     """
+    check_number(name, value)
     if not value >= lowest:
         raise IgosError(f"{name} is {value}, but must be at least {lowest}")
     if value == math.inf:

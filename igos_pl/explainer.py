@@ -136,6 +136,11 @@ class Explainer(BatchPredictor):
                 f" {_SEARCH_SIDE} single cells into order, because each step asks the network: set mask_size"
                 " to 7, as --preset search does, or set regions"
             )
+        if not isinstance(start, Start):
+            raise IgosError(
+                f"start is {start!r} (a {type(start).__name__}), but must be a Start, as in"
+                " igos_pl.Start(k=2, init_val=0.2)"
+            )
         if not (isinstance(self._method, Method) or start.plain):
             raise IgosError(
                 f"start.init_val is {start.init_val}, but the method {self.method} has no diverse starts:"

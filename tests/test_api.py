@@ -170,6 +170,48 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
     assert sigmoid.score == pytest.approx(net(x).sigmoid()[:, 1].detach().numpy(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": {"k": 2}}, r"start is \{'k': 2\} \(a dict\), but must be a Start, .*igos_pl\.Start\(k=2"),
+        ({"mask_size": "14"}, r"mask_size is '14' \(a str\), but must be a number"),
+        ({"top_k": "2"}, r"top_k is '2' \(a str\), but must be a number"),
+        ({"optimizer": "NAG"}, r"optimizer is 'NAG' .*from igos_pl\.solver\.optimizers import NAG"),
+    ],
+)
+def test_settings_of_a_wrong_type_are_named(
+    net: tiny.TinyNet, images: Tensor, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(IgosError, match=message):
+        explain(net, normalized(images), **{**QUICK, **settings})
+
+
+def test_rows_and_folders_that_there_are_not(net: tiny.TinyNet, images: Tensor, tmp_path: Path) -> None:
+    result = explain(net, normalized(images[:2]), metrics=False, **QUICK)
+    for row in (2, -3):
+        with pytest.raises(IgosError, match=f"row is {row}, but there are 2 explanations: 0 to 1"):
+            result.plot(row)
+    with pytest.raises(IgosError, match="There is no folder .*nowhere: create it"):
+        result.save(tmp_path / "nowhere" / "x.h5")
+
+
+@pytest.mark.parametrize("none", [torch.zeros(0, 3, 24, 24), np.zeros((0, 3, 24, 24)), []])
+def test_no_images_are_told(net: tiny.TinyNet, none: Any) -> None:
+    with pytest.raises(IgosError, match="images is empty"):
+        explain(net, none, **QUICK)
+
+
+def test_one_output_needs_the_sigmoid(images: Tensor) -> None:
+    net, x = nn.Sequential(tiny.TinyNet(), nn.Linear(5, 1)), normalized(images)
+    with pytest.raises(IgosError, match=r'softmax of one output is always 1.*output="sigmoid"'):
+        explain(net, x, **QUICK)
+    result = explain(net, x, output="sigmoid", **QUICK)
+    assert result.label.tolist() == [0, 0, 0]
+    assert result.score == pytest.approx(net(x).sigmoid()[:, 0].detach().numpy(), abs=1e-6)
+    logit = explain(net, x, targets=lambda output: output[0].sigmoid(), **QUICK)
+    assert logit.score == pytest.approx(result.score, abs=1e-6)
+
+
 def test_functions_score_the_output_of_one_image(images: Tensor) -> None:
     class Both(tiny.TinyNet):
         def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -268,7 +310,7 @@ WRONG = [
     ({"images": torch.utils.data.DataLoader([1])}, "DataLoader.*use.*Trainer.*DatasetDataModule"),
     ({"images": []}, "images is empty"),
     ({"images": torch.zeros(3)}, r"must have the shape \(N, C, H, W\) or \(C, H, W\), but has \(3,\)"),
-    ({"images": torch.zeros(0, 3, 8, 8)}, r"but has \(0, 3, 8, 8\)"),
+    ({"images": torch.zeros(0, 3, 8, 8)}, r"is empty, of shape \(0, 3, 8, 8\)"),
     (
         {"images": torch.zeros(1, 3, 8, 8, dtype=torch.int64)},
         "torch.int64, but must be of uint8",

@@ -417,6 +417,25 @@ def test_find_images_below_folders_without_hidden_ones(tmp_path: Path) -> None:
     assert found == ["a.webp", "a/b/d.jpeg", "a/c.png", "b.JPG", "z.tiff"]
 
 
+def test_find_images_leaves_out_the_results_of_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def result(folder: Path) -> None:
+        for name in ("overlays/a.png", "report/pictures/b.jpg", "segments/x.h5", "samples.txt", "masks.h5"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"?")
+
+    result(tmp_path / "cats" / "run")
+    result(tmp_path)
+    with pytest.raises(IgosError, match=r"No image in .*results of runs are not searched: .*overlays"):
+        find_images(tmp_path)
+    for name in ("a.png", "cats/b.png", "cats/overlays/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "cats" / "samples.txt").write_text("a list of one's own")
+    found = [path.as_posix() for path in find_images(tmp_path)]
+    assert found == ["a.png", "cats/b.png", "cats/overlays/c.png"]
+    assert f"Left out the output folders of runs: {tmp_path / 'cats' / 'run'}" in caplog.text
+
+
 def test_find_images_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(IgosError, match="There is no folder .*nowhere.*--data.root"):
         find_images(tmp_path / "nowhere")

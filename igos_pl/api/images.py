@@ -99,6 +99,8 @@ def _joined(parts: Sequence[Tensor | list[Picture]]) -> Tensor | list[Picture]:
 
 
 def _batch(images: Tensor) -> Tensor:
+    if images.ndim == 4 and not len(images):
+        raise IgosError(f"images is empty, of shape {tuple(images.shape)}: give at least one")
     batch = images.unsqueeze(0) if images.ndim == 3 else images
     if batch.ndim != 4 or not batch.numel():
         raise IgosError(

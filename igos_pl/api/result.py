@@ -103,21 +103,25 @@ class Explanations(Sequence[Explanation]):
             A matplotlib figure, which a notebook shows and ``savefig`` writes.
 
         Raises:
-            IgosError: if nothing was explained.
+            IgosError: if nothing was explained, or there is no such row.
         """
         if not self:
             raise IgosError(f"{self._empty()}, so there is nothing to draw")
+        if not -len(self) <= row < len(self):
+            raise IgosError(f"row is {row}, but there are {len(self)} explanations: 0 to {len(self) - 1}")
         return draw([self[row]], style, [self.originals[int(self.image_index[row])]], **options)
 
     def save(self, path: str | Path) -> Path:
         """Write the explanations to an HDF5 file, which `igos_pl.MaskFile` and ``igos-pl info`` read.
 
         Raises:
-            IgosError: if the file exists, or cannot be written.
+            IgosError: if the file exists, its folder does not exist, or it cannot be written.
         """
         path = Path(path)
         if path.exists():
             raise IgosError(f"{path} exists already: choose another name, or remove it")
+        if not path.parent.is_dir():
+            raise IgosError(f"There is no folder {path.parent}: create it, or choose another path")
         content = segment_bytes([self._result], self.attributes)
         with publishing(path) as temporary:
             temporary.write_bytes(content)

@@ -11,6 +11,7 @@ from igos_pl.cli.parser import PredictCLI, parsed
 from igos_pl.cli.presets import with_preset
 from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
+from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.text import printable
 from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
@@ -94,7 +95,7 @@ def _report(run: Run) -> int:
 def _print_places(run: Run, merged: bool) -> None:
     """Print the output paths, and the next command."""
     folder = run.folder.path
-    pictures = folder / "overlays"
+    pictures = folder / OVERLAYS
     number = len(list(pictures.glob("*.png"))) if pictures.is_dir() else 0
     left = len(run.expected) - len(run.assigned)
     places = {

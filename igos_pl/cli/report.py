@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from igos_pl.checks import check_at_least
 from igos_pl.cli.choosing import check_images
 from igos_pl.cli.summary import counted
+from igos_pl.data.run_files import REPORT
 from igos_pl.report import ReportSettings, write_report
 
 # What became of the images, in words, with an advice.
@@ -35,7 +36,7 @@ def print_report(path: Path, output: Path | None, images: Path | None, count: in
     if count is not None:
         check_at_least("count", count, 1)
     check_images(images)
-    output = output or (path if path.is_dir() else path.absolute().parent) / "report"
+    output = output or (path if path.is_dir() else path.absolute().parent) / REPORT
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -8,7 +8,7 @@ import re
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -19,11 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igos_pl.data.geometry import Frame
+from igos_pl.data.run_files import RESULT_FOLDERS, holds_run
 from igos_pl.errors import IgosError, UnreadError
 
 
 def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     """All pictures under a folder, recursively, as sorted relative paths. Hidden files are left out.
+
+    So are the results of runs: the output folders of runs below the root, with all that they hold; and the
+    overlays, report and result files of a run whose output folder is the root itself.
 
     Images are recognised by their file extensions. An unreadable image is noticed only when it is read.
 
@@ -39,13 +43,19 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     if not root.is_dir():
         raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
     endings = picture_endings()
-    files = list(_files(root))
+    results: list[Path] = []
+    files = list(_files(root, results))
     images = [path for path in files if path.suffix.lower() in endings]
     if not images and not may_be_empty:
         found = f"{len(files)} other files" if files else "no files"
+        skipped = f". The results of runs are not searched: {_names(results)}" if results else ""
         raise IgosError(
             f"No image in {root} or the folders below it: there are {found} (supported: PNG, JPEG, TIFF, ...)"
+            f"{skipped}"
         )
+    runs = [path for path in results if path.parent != root or path.name not in RESULT_FOLDERS]
+    if runs:
+        logging.getLogger(__name__).warning("Left out the output folders of runs: %s", _names(runs))
     left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
     if left_out:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
@@ -80,8 +90,14 @@ def picture_endings() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """All files below a folder but hidden ones. Links to folders are followed; each folder is visited once.
+def _files(root: Path, results: list[Path]) -> Iterator[Path]:
+    """All files below a folder but hidden ones and the results of runs.
+
+    Links to folders are followed; each folder is visited once.
+
+    Args:
+        root: the folder.
+        results: gets the folders of results, which are not entered.
 
     Raises:
         IgosError: if a folder cannot be listed.
@@ -94,11 +110,24 @@ def _files(root: Path) -> Iterator[Path]:
             folders.clear()  # a link leads back to it
             continue
         seen.add(key)
+        if holds_run(folders, files):
+            if Path(name) != root:
+                results.append(Path(name))
+                folders.clear()
+                continue
+            results.extend(root / folder for folder in sorted(RESULT_FOLDERS.intersection(folders)))
+            folders[:] = [folder for folder in folders if folder not in RESULT_FOLDERS]
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in files:
             path = Path(name) / file
             if not file.startswith(".") and path.is_file():
                 yield path
+
+
+def _names(paths: Sequence[Path]) -> str:
+    """Some paths in words: the first ones, and how many there are."""
+    shown = ", ".join(str(path) for path in paths[:3])
+    return f"{shown}, ... ({len(paths)} in all)" if len(paths) > 3 else shown
 
 
 def _raise_unlisted(error: OSError) -> None:

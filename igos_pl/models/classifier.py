@@ -28,7 +28,8 @@ class Classifier(ExplainableNetwork):
     Args:
         module: the network.
         class_names: in label order; ``imagenet`` for the 1000 ImageNet classes; unknown by default.
-        output: whether scores are the softmax or the sigmoid of the logits.
+        output: whether scores are the softmax or the sigmoid of the logits. A network with one output needs
+            the sigmoid.
         targets: ``predicted`` (the ``top_k`` best classes), ``ground_truth``, ``both`` (the predicted
             classes, and the annotated class if it is none of them), or a list of labels that are explained
             for every image.
@@ -62,6 +63,11 @@ class Classifier(ExplainableNetwork):
         output = self.module(images)
         logits: Tensor = _logits_of(output)
         self._check_logits(logits, output, images)
+        if self.output == "softmax" and logits.shape[1] == 1:
+            raise IgosError(
+                f"{self.name} has one output, and the softmax of one output is always 1. Set output="
+                '"sigmoid" (--model.network.output sigmoid) to take it as the probability of one class'
+            )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
 

@@ -14,13 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
+from igos_pl.data.run_files import CLAIM, DAMAGED, EXPECTED, MERGED, SEGMENTS
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
 from igos_pl.store.files import cannot_write, open_result, publishing
 from igos_pl.store.index import Published, merged_head
 from igos_pl.store.schema import (
-    MERGED,
-    SEGMENTS,
     DamagedFileError,
     configuration_of,
     decoded,
@@ -68,12 +67,12 @@ class RunFolder:
     @property
     def expected_path(self) -> Path:
         """The list of images that the run is to explain."""
-        return self.path / "samples.txt"
+        return self.path / EXPECTED
 
     @property
     def claim_path(self) -> Path:
         """The configuration that the folder is reserved for."""
-        return self.path / "configuration.json"
+        return self.path / CLAIM
 
     def segments(self) -> list[Path]:
         """The published segments, in the order of their names (which begin with the time)."""
@@ -149,7 +148,7 @@ class RunFolder:
         """
         moved = []
         for path in damaged:
-            aside = self.path / "damaged" / path.name
+            aside = self.path / DAMAGED / path.name
             aside.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # another run has moved it
                 path.replace(aside)

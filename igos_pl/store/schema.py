@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.data.records import Columns, ImageRecord
+from igos_pl.data.run_files import MERGED, SEGMENTS
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
 
@@ -19,9 +20,6 @@ SCHEMA_VERSION = 4
 
 # Version 4 added the columns that have a `Column.ones_like`.
 _READABLE = (3, SCHEMA_VERSION)
-
-# The names of a run's merged file, and of the folder of its segments.
-MERGED, SEGMENTS = "masks.h5", "segments"
 
 # Attributes that may differ between parts of one run; all others are its configuration.
 PROVENANCE = ("schema_version", "created", "igos_pl", "torch", "torchvision", "threads", "device", "preset")

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import Callback
 from tiny import SIZE, quiet_trainer, tiny_classifier, write_pictures
 
-from igos_pl.callbacks import MaskWriter
+from igos_pl.callbacks import MaskWriter, OverlayWriter
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.imagenet import class_names
@@ -51,6 +51,15 @@ def test_ids_are_paths_below_the_root(tmp_path: Path) -> None:
     write_pictures(tmp_path, ["b.png", "a/b.png", "a/c/b.png", "z.jpg"])
     (tmp_path / "notes.txt").write_text("no picture")
     assert samples_of(tmp_path) == {"a/b.png": -1, "a/c/b.png": -1, "b.png": -1, "z.jpg": -1}
+
+
+def test_a_run_among_its_images_does_not_explain_its_overlays(tmp_path: Path) -> None:
+    write_pictures(tmp_path, ["a.png", "b/c.png"])
+    for batches in (1, 0):
+        callbacks = [MaskWriter(), OverlayWriter(count=2)]
+        assert run(tmp_path, tmp_path, callbacks=callbacks)[1] == batches
+        assert len(list((tmp_path / "overlays").glob("*.png"))) == 2
+        assert samples_of(tmp_path) == {"a.png": -1, "b/c.png": -1}
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
