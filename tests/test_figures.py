@@ -176,6 +176,11 @@ def test_captions_say_what_and_how() -> None:
     assert texts(drawn(explanation())) == [
         "tabby 0.75", "b/cat.jpg", "insertion - deletion 0.25", "saliency", "preset fast (iGOS+, Adam)"
     ]  # fmt: skip
+    over = explanation()
+    over.attributes.update({"regions": "Slic", "mask_size": 112})
+    assert texts(drawn(over))[-1] == (
+        "preset fast (iGOS+, Adam), masks over regions (Slic), drawn in 112 x 112 cells"
+    )
     named = explanation(sample_id="long/" * 60 + "end.png", label_name="$x$ \x1b[1m\n", start_cell=3)
     label, name, *_ = texts(drawn(named, explanation(), style="overlay"))
     assert label == r"$x$ \x1b[1m\n 0.75"

@@ -225,7 +225,8 @@ def test_an_image_without_a_label_map_fails_alone() -> None:
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ("grid", "must be slic, label maps, or a RegionSource"),
+        ("grid", "must be slic, label maps, or a RegionSource$"),
+        ("slik", "or a RegionSource; did you mean slic"),
         (np.zeros((3, 24, 24), np.int64), "3 label maps for 2 images"),
         (np.zeros((24, 24)), "must be whole numbers"),
         (np.zeros((20, 24), np.int64), "24 x 20 pixels, but the image has 24 x 24"),
@@ -279,7 +280,9 @@ def test_segments_of_a_detector() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_regions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An image without a label map fails; the others are merged with their regions."""
     monkeypatch.chdir(tmp_path)
     names = ["a.png", "b/c.jpg", "d.png"]
@@ -306,6 +309,11 @@ def test_regions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "output": "run",
     }
     main(["predict", *(f"--{key}={value}" for key, value in settings.items())])
+    assert ", masks over regions (LabelMaps), drawn in 6 x 6 cells\n" in capsys.readouterr().out
+    main(["report", "run"])
+    page = Path("run/report/index.html").read_text()
+    assert '<dd dir="auto">regions (LabelMaps), drawn in 6 x 6 cells' in page
+    assert "Deletion removes the regions of the image" in page
     with MaskFile("run/masks.h5") as masks:
         assert masks.column("sample_id").tolist() == names[:2]
         assert masks.column("regions").tolist() == [quarters(6, 6).tolist()] * 2

@@ -469,7 +469,7 @@ def test_commands_name_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(words) == 0
     capsys.readouterr()
     assert main(["info", run]) == 0
-    assert "preset search (search), masks of 7 x 7" in capsys.readouterr().out
+    assert "preset search, masks of 7 x 7\n" in capsys.readouterr().out
     with MaskFile(run) as masks:
         assert masks.column("iterations").tolist() == [48]
         assert "optimizer" not in masks.attributes

@@ -8,7 +8,7 @@ from pathlib import Path
 from igos_pl.checks import check_choice
 from igos_pl.cli.choosing import chosen, refuse_existing
 from igos_pl.cli.options import FIRST
-from igos_pl.cli.summary import counted
+from igos_pl.data.wording import counted
 from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
 

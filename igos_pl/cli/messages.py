@@ -18,6 +18,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from igos_pl.checks import closest, suggestion
+from igos_pl.data.regions import RegionSource
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.models import ExplainableNetwork
@@ -40,6 +41,7 @@ _TYPES = {
 _CLASSES = {
     "model.network": ExplainableNetwork,
     "model.optimizer": MaskOptimizer,
+    "model.regions": RegionSource,
     "data": SampleDataModule,
 }
 
