@@ -136,11 +136,12 @@ class Explainer(BatchPredictor):
                 f" {_SEARCH_SIDE} single cells into order, because each step asks the network: set mask_size"
                 " to 7, as --preset search does, or set regions"
             )
-        if not (isinstance(self._method, Method) or start.plain):
+        if not isinstance(self._method, Method) and start != Start():
             raise IgosError(
-                f"start.init_val is {start.init_val}, but the method {self.method} has no diverse starts:"
-                " leave start out, or choose another method"
+                f"The method {self.method} has no diverse starts: leave start.k, start.cells and"
+                " start.init_val out, or choose another method"
             )
+        start.check_distinct()
         check_at_least("iterations", iterations, 1)
         check_at_least("levels", levels, 0)
         check_choice("baseline", baseline, BASELINES)

@@ -179,7 +179,7 @@ def test_palettes_are_labels(tmp_path: Path) -> None:
 def test_label_maps_that_do_not_fit(tmp_path: Path) -> None:
     source, batch = LabelMaps(str(tmp_path)), batch_of(60, 30)
     for content, message in (
-        (None, r"a\.jpg has no label map: there is no .*a\.png, nor \.npy or \.tif"),
+        (None, r"a\.jpg: it has no label map: there is no .*a\.png, nor \.npy or \.tif"),
         (quarters(60, 30), "has 30 x 60 pixels, but the image has 60 x 30"),
         (quarters(30, 60) - 11, "has the label -1, but labels are 0 to"),
         (quarters(30, 60) + 2**31, r"has the label 2147483661"),
@@ -219,7 +219,7 @@ def test_an_image_without_a_label_map_fails_alone() -> None:
     )
     found = {record.sample_id: record for record in explainer.predict_step(batch).images}
     assert found["a"].status == "ok"
-    assert (found["b"].status, found["b"].message) == ("failed", "b has no label map")
+    assert (found["b"].status, found["b"].message) == ("failed", "it has no label map")
 
 
 @pytest.mark.parametrize(
@@ -320,4 +320,4 @@ def test_regions_on_the_command_line(
         assert masks.attributes["regions"] == "LabelMaps"
         assert masks.attributes["regions.root"] == "labels"
         assert masks.images["status"].tolist() == ["ok", "ok", "failed"]
-        assert masks.images["message"][2].startswith("d.png has no label map")
+        assert masks.images["message"][2].startswith("it has no label map: there is no labels/d.png")

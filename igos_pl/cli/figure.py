@@ -53,6 +53,6 @@ def print_figure(options: argparse.Namespace) -> None:
         )
     width, height = figure.get_size_inches()
     print(
-        f"{len(rows):,} of {counted(whole, 'explanation')} are in {output}"
+        f"{len(rows):,} of {counted(whole, 'explanation')} {'is' if len(rows) == 1 else 'are'} in {output}"
         f" ({width:.1f} x {height:.1f} inches, {options.dpi:g} dpi)"
     )

@@ -91,7 +91,7 @@ def write_csv(path: Path, target: Path | None) -> None:
             _write_rows(masks, file)
     if told:
         print(told)
-    print(f"{counted(len(masks), 'explanation')} are in {target}")
+    print(f"{counted(len(masks), 'explanation')} {'is' if len(masks) == 1 else 'are'} in {target}")
 
 
 def _write_rows(masks: MaskFile, file: TextIO) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igos_pl.data.geometry import Frame
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError, UnreadError
 
 
@@ -42,9 +43,10 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in endings]
     if not images and not may_be_empty:
-        found = f"{len(files)} other files" if files else "no files"
+        found = counted(len(files), "other file") if files else "no files"
+        there = "there is" if len(files) == 1 else "there are"
         raise IgosError(
-            f"No image in {root} or the folders below it: there are {found} (supported: PNG, JPEG, TIFF, ...)"
+            f"No image in {root} or the folders below it: {there} {found} (supported: PNG, JPEG, TIFF, ...)"
         )
     left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
     if left_out:
