@@ -941,6 +941,7 @@ SETTINGS = {
     "--trainer.strategy=nope": "invalid strategy name",
     "--trainer.accelerator=nope": "invalid accelerator name",
     "--trainer.num_nodes=0": "num_nodes",
+    "--model.regions=Grid": "there is no class Grid: Available: LabelMaps, Slic;",
     "--model.regions=Slick": "--model.regions: there is no class Slick: did you mean Slic",
     "--data=ImageFolder": "there is no class ImageFolder: did you mean ImageFolderDataModule",
     "--data.rot=photos": "ImageFolderDataModule has no setting 'rot': did you mean root",

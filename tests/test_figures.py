@@ -214,9 +214,12 @@ def test_the_command_says_how_to_see_faint_masks(tmp_path: Path, capsys: Any) ->
     said = capsys.readouterr().out
     assert "2 masks can hardly be seen beside the others" in said
     assert "--scale each" in said
+    assert f"3 of 3 explanations are in {output}" in said
     again = ["figure", str(run), "--style", "heatmap", "--output", output, "--overwrite", "--scale", "each"]
     assert main(again) == 0
     assert "hardly" not in capsys.readouterr().out
+    assert main([*again, "--rows", "0"]) == 0
+    assert f"1 of 3 explanations is in {output}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("scale", ["shared", "each"])

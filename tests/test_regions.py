@@ -309,7 +309,9 @@ def test_regions_on_the_command_line(
         "output": "run",
     }
     main(["predict", *(f"--{key}={value}" for key, value in settings.items())])
-    assert ", masks over regions (LabelMaps), drawn in 6 x 6 cells\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ", masks over regions (LabelMaps), drawn in 6 x 6 cells\n" in said
+    assert "d.png: failed: it has no label map: there is no labels/d.png" in said
     main(["report", "run"])
     page = Path("run/report/index.html").read_text()
     assert '<dd dir="auto">regions (LabelMaps), drawn in 6 x 6 cells' in page
