@@ -178,9 +178,9 @@ def test_captions_say_what_and_how() -> None:
     ]  # fmt: skip
     over = explanation()
     over.attributes.update({"regions": "Slic", "mask_size": 112})
-    assert texts(drawn(over))[-1] == (
-        "preset fast (iGOS+, Adam), masks over regions (Slic), drawn in 112 x 112 cells"
-    )
+    assert texts(drawn(over))[-2:] == [
+        "preset fast (iGOS+, Adam)", "masks over regions (Slic), drawn in 112 x 112 cells"
+    ]  # fmt: skip
     named = explanation(sample_id="long/" * 60 + "end.png", label_name="$x$ \x1b[1m\n", start_cell=3)
     label, name, *_ = texts(drawn(named, explanation(), style="overlay"))
     assert label == r"$x$ \x1b[1m\n 0.75"

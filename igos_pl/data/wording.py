@@ -28,15 +28,25 @@ def cells_in_words(settings: Mapping[str, Any]) -> str:
     return f"regions ({settings['regions']})" + (f", drawn in {cells}" if cells else "")
 
 
-def method_in_words(settings: Mapping[str, Any]) -> str:
-    """How the masks were made: ``preset fast (iGOS+, Adam), masks of 28 x 28``."""
+def masks_in_words(settings: Mapping[str, Any]) -> str:
+    """``masks of 28 x 28``, or ``masks over regions (Slic), drawn in 112 x 112 cells``; empty if unknown."""
+    if has_regions(settings):
+        return f"masks over {cells_in_words(settings)}"
+    size = settings.get("mask_size")
+    return f"masks of {size} x {size}" if size else ""
+
+
+def preset_in_words(settings: Mapping[str, Any]) -> str:
+    """``preset fast (iGOS+, Adam)``. A method that is named like its preset, as the search is, is left out."""
     preset = str(settings.get("preset", ""))
-    # The preset of the search is named like its method, which is said once.
     known = preset.partition(",")[0]
     names = [str(settings[name]) for name in ("method", "optimizer") if name in settings]
     method = ", ".join(name for name in names if name != known)
-    text = f"preset {preset}" + (f" ({method})" if method else "") if preset else method
-    masks = f"masks of {size} x {size}" if (size := settings.get("mask_size")) else ""
-    if has_regions(settings):
-        masks = f"masks over {cells_in_words(settings)}"
-    return ", ".join(part for part in (text, masks) if part)
+    if not preset:
+        return method
+    return f"preset {preset} ({method})" if method else f"preset {preset}"
+
+
+def method_in_words(settings: Mapping[str, Any]) -> str:
+    """How the masks were made: ``preset fast (iGOS+, Adam), masks of 28 x 28``."""
+    return ", ".join(filter(None, (preset_in_words(settings), masks_in_words(settings))))
