@@ -37,7 +37,7 @@ def masks_in_words(settings: Mapping[str, Any]) -> str:
 
 
 def preset_in_words(settings: Mapping[str, Any]) -> str:
-    """``preset fast (iGOS+, Adam)``. A method that is named like its preset, as the search is, is left out."""
+    """``preset fast (iGOS+, Adam)``. A method with the name of its preset, such as search, is said once."""
     preset = str(settings.get("preset", ""))
     known = preset.partition(",")[0]
     names = [str(settings[name]) for name in ("method", "optimizer") if name in settings]
