@@ -9,6 +9,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 
 from igos_pl.callbacks.lifecycle import RunCallback
+from igos_pl.data.wording import counted
 from igos_pl.run.run import Run
 from igos_pl.store.segments import segment_bytes
 
@@ -59,6 +60,8 @@ class DryRun(RunCallback):
         left = len(run.pending)
         size = len(segment_bytes([outputs], run.configuration))
         whole = timedelta(seconds=round(seconds / images * left / ranks))
-        print(f"{len(run.assigned)} images, {left} not done, {left / ranks:.0f} for each of {ranks} ranks")
-        print(f"first batch: {images} images with {rows} explanations in {seconds:.1f} s")
+        share = f", {left / ranks:.0f} for each of {ranks} ranks" if ranks > 1 else ""
+        print(f"{counted(len(run.assigned), 'image')}, {left} not done{share}")
+        first = f"{counted(images, 'image')} with {counted(rows, 'explanation')}"
+        print(f"first batch: {first} in {seconds:.1f} s")
         print(f"whole run: at most {whole} (h:mm:ss), about {2 * size / images * left / 1e6:,.0f} MB on disk")

@@ -141,11 +141,12 @@ class Explainer(BatchPredictor):
                 f"start is {start!r} (a {type(start).__name__}), but must be a Start, as in"
                 " igos_pl.Start(k=2, init_val=0.2)"
             )
-        if not (isinstance(self._method, Method) or start.plain):
+        if not isinstance(self._method, Method) and start != Start():
             raise IgosError(
-                f"start.init_val is {start.init_val}, but the method {self.method} has no diverse starts:"
-                " leave start out, or choose another method"
+                f"The method {self.method} has no diverse starts: leave start.k, start.cells and"
+                " start.init_val out, or choose another method"
             )
+        start.check_distinct()
         check_at_least("iterations", iterations, 1)
         check_at_least("levels", levels, 0)
         check_choice("baseline", baseline, BASELINES)

@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule
 from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.batches import ImageBatch
-from igos_pl.data.records import BatchResult, Columns
+from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError, NetworkError, TargetError
 from igos_pl.evaluation.columns import joined_results, unrepeatable_scores
@@ -157,9 +157,9 @@ class BatchPredictor(Configurable, LightningModule, ABC):
             try:
                 results.append(self._explain_or_split(part))
             except TargetError as own:
-                results.append(BatchResult([part.records[0].failed(str(own))]))
+                results.append(BatchResult([_failed(part.records[0], own)]))
         self._failures.note_without_target(len(batch.records), error)
-        return joined_results(results) if results else BatchResult([batch.records[0].failed(str(error))])
+        return joined_results(results) if results else BatchResult([_failed(batch.records[0], error)])
 
     def result_of(
         self, batch: ImageBatch, targets: Targets, notes: Sequence[str], columns: Columns
@@ -202,6 +202,11 @@ def row_keys(seed: int, targets: Targets, batch: ImageBatch) -> list[int]:
         strict=True,
     )
     return [key_of(seed, *row) for row in rows]
+
+
+def _failed(record: ImageRecord, error: TargetError) -> ImageRecord:
+    """The record of an image that cannot be explained. It has the name, so the message does not repeat it."""
+    return record.failed(str(error).removeprefix(f"{record.sample_id}: "))
 
 
 class _Failures:

@@ -400,7 +400,7 @@ def test_folders_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "empty").mkdir()
     assert "No image in" in refused(words(tmp_path / "empty"), capsys)
     (tmp_path / "empty" / "notes.txt").write_text("?")
-    assert "1 other files" in refused(words(tmp_path / "empty"), capsys)
+    assert ": there is 1 other file (" in refused(words(tmp_path / "empty"), capsys)
 
 
 def test_weights_that_are_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,11 @@ def test_captions_say_what_and_how() -> None:
     assert texts(drawn(explanation())) == [
         "tabby 0.75", "b/cat.jpg", "insertion - deletion 0.25", "saliency", "preset fast (iGOS+, Adam)"
     ]  # fmt: skip
+    over = explanation()
+    over.attributes.update({"regions": "Slic", "mask_size": 112})
+    assert texts(drawn(over))[-2:] == [
+        "preset fast (iGOS+, Adam)", "masks over regions (Slic), drawn in 112 x 112 cells"
+    ]  # fmt: skip
     named = explanation(sample_id="long/" * 60 + "end.png", label_name="$x$ \x1b[1m\n", start_cell=3)
     label, name, *_ = texts(drawn(named, explanation(), style="overlay"))
     assert label == r"$x$ \x1b[1m\n 0.75"
@@ -209,9 +214,12 @@ def test_the_command_says_how_to_see_faint_masks(tmp_path: Path, capsys: Any) ->
     said = capsys.readouterr().out
     assert "2 masks can hardly be seen beside the others" in said
     assert "--scale each" in said
+    assert f"3 of 3 explanations are in {output}" in said
     again = ["figure", str(run), "--style", "heatmap", "--output", output, "--overwrite", "--scale", "each"]
     assert main(again) == 0
     assert "hardly" not in capsys.readouterr().out
+    assert main([*again, "--rows", "0"]) == 0
+    assert f"1 of 3 explanations is in {output}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("scale", ["shared", "each"])

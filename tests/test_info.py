@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import results
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -175,6 +176,12 @@ def test_saliency_can_be_normalised(tmp_path: Path) -> None:
         assert one.saliency_on_original(normalize=True).max() == 1
         one.values["masks"][:] = 1
         assert not one.saliency_on_original(normalize=True).any()
+
+
+def test_a_csv_of_one_explanation_is_told_in_the_singular(tmp_path: Path, capsys: Any) -> None:
+    run = results.write_result(tmp_path / "run.h5", ["a.png"])
+    write_csv(run, tmp_path / "x.csv")
+    assert capsys.readouterr().out == f"1 explanation is in {tmp_path / 'x.csv'}\n"
 
 
 def test_a_csv_in_a_folder_that_does_not_exist(tmp_path: Path) -> None:

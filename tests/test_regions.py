@@ -179,7 +179,7 @@ def test_palettes_are_labels(tmp_path: Path) -> None:
 def test_label_maps_that_do_not_fit(tmp_path: Path) -> None:
     source, batch = LabelMaps(str(tmp_path)), batch_of(60, 30)
     for content, message in (
-        (None, r"a\.jpg has no label map: there is no .*a\.png, nor \.npy or \.tif"),
+        (None, r"a\.jpg: it has no label map: there is no .*a\.png, nor \.npy or \.tif"),
         (quarters(60, 30), "has 30 x 60 pixels, but the image has 60 x 30"),
         (quarters(30, 60) - 11, "has the label -1, but labels are 0 to"),
         (quarters(30, 60) + 2**31, r"has the label 2147483661"),
@@ -219,13 +219,14 @@ def test_an_image_without_a_label_map_fails_alone() -> None:
     )
     found = {record.sample_id: record for record in explainer.predict_step(batch).images}
     assert found["a"].status == "ok"
-    assert (found["b"].status, found["b"].message) == ("failed", "b has no label map")
+    assert (found["b"].status, found["b"].message) == ("failed", "it has no label map")
 
 
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ("grid", "must be slic, label maps, or a RegionSource"),
+        ("grid", "must be slic, label maps, or a RegionSource$"),
+        ("slik", "or a RegionSource; did you mean slic"),
         (np.zeros((3, 24, 24), np.int64), "3 label maps for 2 images"),
         (np.zeros((24, 24)), "must be whole numbers"),
         (np.zeros((20, 24), np.int64), "24 x 20 pixels, but the image has 24 x 24"),
@@ -279,7 +280,9 @@ def test_segments_of_a_detector() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_regions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An image without a label map fails; the others are merged with their regions."""
     monkeypatch.chdir(tmp_path)
     names = ["a.png", "b/c.jpg", "d.png"]
@@ -306,10 +309,17 @@ def test_regions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "output": "run",
     }
     main(["predict", *(f"--{key}={value}" for key, value in settings.items())])
+    said = capsys.readouterr().out
+    assert ", masks over regions (LabelMaps), drawn in 6 x 6 cells\n" in said
+    assert "d.png: failed: it has no label map: there is no labels/d.png" in said
+    main(["report", "run"])
+    page = Path("run/report/index.html").read_text()
+    assert '<dd dir="auto">regions (LabelMaps), drawn in 6 x 6 cells' in page
+    assert "Deletion removes the regions of the image" in page
     with MaskFile("run/masks.h5") as masks:
         assert masks.column("sample_id").tolist() == names[:2]
         assert masks.column("regions").tolist() == [quarters(6, 6).tolist()] * 2
         assert masks.attributes["regions"] == "LabelMaps"
         assert masks.attributes["regions.root"] == "labels"
         assert masks.images["status"].tolist() == ["ok", "ok", "failed"]
-        assert masks.images["message"][2].startswith("d.png has no label map")
+        assert masks.images["message"][2].startswith("it has no label map: there is no labels/d.png")

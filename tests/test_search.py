@@ -446,9 +446,15 @@ def test_an_imported_search_has_no_preset() -> None:
     assert preset_of({"method": "search", "mask_size": 224}) == ""
 
 
-def test_diverse_starts_are_refused() -> None:
-    with pytest.raises(IgosError, match=r"start.init_val is 0.2, but the method search has no diverse"):
-        explainer_of(start=Start(2, init_val=0.2))
+@pytest.mark.parametrize("start", [Start(2, init_val=0.2), Start(2), Start(cells=[0])])
+def test_diverse_starts_are_refused(start: Start) -> None:
+    with pytest.raises(IgosError, match=r"method search has no diverse starts: leave start\.k, .* out"):
+        explainer_of(start=start)
+
+
+def test_cells_that_would_start_alike_are_refused_where_starts_are_diverse() -> None:
+    with pytest.raises(IgosError, match="start.init_val is 0: all cells would start alike"):
+        explainer_of(method="igos+", start=Start(2))
 
 
 def test_a_score_without_gradient_is_refused() -> None:
@@ -469,7 +475,7 @@ def test_commands_name_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(words) == 0
     capsys.readouterr()
     assert main(["info", run]) == 0
-    assert "preset search (search), masks of 7 x 7" in capsys.readouterr().out
+    assert "preset search, masks of 7 x 7\n" in capsys.readouterr().out
     with MaskFile(run) as masks:
         assert masks.column("iterations").tolist() == [48]
         assert "optimizer" not in masks.attributes

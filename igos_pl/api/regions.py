@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from igos_pl.checks import closest
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.regions import GivenLabelMaps, RegionSource, Slic
 from igos_pl.errors import IgosError
@@ -28,7 +29,8 @@ def as_regions(regions: Any, records: Sequence[ImageRecord]) -> RegionSource | N
         return regions
     if isinstance(regions, str):
         if regions != "slic":
-            raise IgosError(f"regions is {regions!r}, but must be slic, label maps, or a RegionSource")
+            meant = "; did you mean slic?" if closest(regions, ["slic"]) else ""
+            raise IgosError(f"regions is {regions!r}, but must be slic, label maps, or a RegionSource{meant}")
         return Slic()
     if has_map_of_each(regions, len(records)):
         maps = [_array(one) for one in regions]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from igos_pl.cli.summary import counted, remarks
+from igos_pl.cli.summary import remarks
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 from igos_pl.store.reader import Rows

@@ -15,7 +15,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from igos_pl.cli.choosing import check_images, refuse_existing
-from igos_pl.cli.summary import counted
 from igos_pl.compare import Comparison, compare
 from igos_pl.compare.comparison import AGREEMENTS, METRICS
 from igos_pl.compare.words import (
@@ -27,6 +26,7 @@ from igos_pl.compare.words import (
     unknown_agreements,
 )
 from igos_pl.data.text import printable
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing

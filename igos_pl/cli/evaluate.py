@@ -15,7 +15,7 @@ from rich.table import Table
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
 from igos_pl.cli.parser import EvaluateCLI, parsed
-from igos_pl.cli.summary import counted
+from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer

@@ -97,10 +97,10 @@ method
                                 images [0.0]
   --model.baseline KIND         [blur], black, mean, noise
   --model.start.k K             diverse starts: split the target's box into
-                                K x K cells [1],
+                                K x K cells [1]
   --model.start.init_val X      lower the initial mask by X in one cell (usually
-                                0.2) [0.0],
-  --model.start.cells CELLS     for each of these cells (a list in square
+                                0.2) [0.0]
+  --model.start.cells CELLS     start from these cells (a list in square
                                 brackets); all by default
   --model.regions CLASS         masks over regions instead of single cells: Slic
                                 (superpixels; needs scikit-image) or LabelMaps

@@ -18,6 +18,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from igos_pl.checks import closest, suggestion
+from igos_pl.data.regions import GivenLabelMaps, RegionSource
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.models import ExplainableNetwork
@@ -40,6 +41,7 @@ _TYPES = {
 _CLASSES = {
     "model.network": ExplainableNetwork,
     "model.optimizer": MaskOptimizer,
+    "model.regions": RegionSource,
     "data": SampleDataModule,
 }
 
@@ -226,12 +228,14 @@ def _settings(made: Any) -> list[str]:
 
 
 def _names(base: type) -> list[str]:
-    """The public classes of this package that derive from ``base`` and are not abstract."""
+    """The public classes of this package that derive from ``base``, and can be made on the command line."""
     found = [base]
     for cls in found:
         found.extend(cls.__subclasses__())
     ours = {cls for cls in found if cls.__module__.startswith("igos_pl.") and ".api." not in cls.__module__}
-    return sorted(cls.__name__ for cls in ours if not inspect.isabstract(cls) and cls is not base)
+    return sorted(
+        cls.__name__ for cls in ours if not inspect.isabstract(cls) and cls not in (base, GivenLabelMaps)
+    )
 
 
 def quieten_lightning() -> None:

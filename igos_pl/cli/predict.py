@@ -9,10 +9,11 @@ from pathlib import Path
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
 from igos_pl.cli.parser import PredictCLI, parsed
 from igos_pl.cli.presets import with_preset
-from igos_pl.cli.summary import counted, means, method_in_words, remarks, statuses_in_words
+from igos_pl.cli.summary import means, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
 from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.text import printable
+from igos_pl.data.wording import counted, method_in_words
 from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from igos_pl.checks import check_at_least
 from igos_pl.cli.choosing import check_images
-from igos_pl.cli.summary import counted
 from igos_pl.data.run_files import REPORT
+from igos_pl.data.wording import counted
 from igos_pl.report import ReportSettings, write_report
 
 # What became of the images, in words, with an advice.

@@ -16,8 +16,8 @@ from igos_pl.checks import check_at_least
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
 from igos_pl.cli.parser import ExplainerCLI, parsed
 from igos_pl.cli.presets import with_preset
-from igos_pl.cli.summary import counted, method_in_words
 from igos_pl.data.text import printable
+from igos_pl.data.wording import counted, method_in_words
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError
 from igos_pl.run.provenance import provenance

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from igos_pl.cli.summary import counted, statuses_in_words
+from igos_pl.cli.summary import statuses_in_words
+from igos_pl.data.wording import counted
 from igos_pl.store import RunFolder
 from igos_pl.store.index import Index
 

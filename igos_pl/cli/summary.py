@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.data.text import printable
+from igos_pl.data.wording import counted
 from igos_pl.store import MaskFile
 
 # The means that are shown: the column, its name in words, and an explanation.
@@ -29,11 +30,6 @@ _LOCALISATION = (
 _WORDS = 22  # the width of the longest name
 
 
-def counted(number: int, word: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
 def statuses_in_words(statuses: Iterable[str]) -> str:
     """The number of images of each status, the most frequent first: ``7 ok, 1 unreadable``.
 
@@ -43,15 +39,6 @@ def statuses_in_words(statuses: Iterable[str]) -> str:
     counts = Counter(statuses)
     ordered = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
     return ", ".join(f"{number:,} {status}" for status, number in ordered)
-
-
-def method_in_words(attributes: Mapping[str, Any]) -> str:
-    """How the masks were made: ``preset fast (iGOS+, Adam), masks of 28 x 28``."""
-    method = ", ".join(str(attributes[name]) for name in ("method", "optimizer") if name in attributes)
-    size = attributes.get("mask_size", "?")
-    preset = attributes.get("preset")
-    text = f"preset {preset} ({method})" if preset else method
-    return f"{text}, masks of {size} x {size}"
 
 
 def means(masks: MaskFile) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from igos_pl.cli.summary import counted
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.store import RunFolder
 from igos_pl.store.evaluations import EVALUATION, evaluation_files

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.run_files import RESULT_FOLDERS, holds_run
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError, UnreadError
 
 
@@ -47,10 +48,11 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     files = list(_files(root, results))
     images = [path for path in files if path.suffix.lower() in endings]
     if not images and not may_be_empty:
-        found = f"{len(files)} other files" if files else "no files"
+        found = counted(len(files), "other file") if files else "no files"
+        there = "there is" if len(files) == 1 else "there are"
         skipped = f". The results of runs are not searched: {_names(results)}" if results else ""
         raise IgosError(
-            f"No image in {root} or the folders below it: there are {found} (supported: PNG, JPEG, TIFF, ...)"
+            f"No image in {root} or the folders below it: {there} {found} (supported: PNG, JPEG, TIFF, ...)"
             f"{skipped}"
         )
     runs = [path for path in results if path.parent != root or path.name not in RESULT_FOLDERS]

@@ -71,7 +71,7 @@ class RegionSource(Configurable, ABC):
             whole, kept = len(np.unique(labels)), len(np.unique(cells))
             if whole > size**2:
                 raise TargetError(
-                    f"{record.sample_id} has {whole} regions, but a mask has only {size} x {size} ="
+                    f"{record.sample_id}: it has {whole} regions, but a mask has only {size} x {size} ="
                     f" {size**2} cells: use fewer regions, or a larger mask_size"
                 )
             maps.append(torch.from_numpy(cells))
@@ -152,14 +152,15 @@ class LabelMaps(RegionSource):
         name = Path(record.sample_id)
         if ".." in name.parts:
             raise TargetError(
-                f"{record.sample_id} leads out of the folder {self.root}, so it has no label map there"
+                f"{record.sample_id}: its name leads out of the folder {self.root}, so it has no label map"
+                " there"
             )
         stem = Path(self.root, name.relative_to(name.anchor))
         paths = [path for suffix in _SUFFIXES for path in (stem.with_suffix(suffix), Path(f"{stem}{suffix}"))]
         found = [path for path in paths if path.is_file()]
         if not found:
             raise TargetError(
-                f"{record.sample_id} has no label map: there is no {paths[0]}, nor .npy or .tif"
+                f"{record.sample_id}: it has no label map: there is no {paths[0]}, nor .npy or .tif"
             )
         return _checked(_read(found[0], record), record, str(found[0])), record.seen()
 
@@ -186,7 +187,7 @@ class GivenLabelMaps(RegionSource):
     def labels_of(self, image: Tensor, record: ImageRecord) -> tuple[NDArray[Any], Frame]:
         """See `RegionSource.labels_of`."""
         if record.sample_id not in self.maps:
-            raise TargetError(f"{record.sample_id} has no label map")
+            raise TargetError(f"{record.sample_id}: it has no label map")
         return _checked(self.maps[record.sample_id], record, "its label map"), record.seen()
 
 

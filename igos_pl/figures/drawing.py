@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.wording import masks_in_words, preset_in_words
 from igos_pl.errors import IgosError
 from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, lined_up
 from igos_pl.figures.lettering import no_glyph_warnings, write
@@ -234,11 +235,7 @@ def _footer(
         x, width = x + _BAR[0] + 0.25, width - _BAR[0] - 0.25
         about = "saliency" if scale == "shared" else "share of the largest saliency"
     write(canvas.figure, x, top + 0.16, about, width, 6.5)
-    write(canvas.figure, x, top + 0.3, _method(settings), width, 6.5, color="dimgrey")
-
-
-def _method(settings: Mapping[str, Any]) -> str:
-    """How the masks were made: ``preset fast (iGOS+, Adam)``."""
-    method = ", ".join(str(settings[name]) for name in ("method", "optimizer") if name in settings)
-    preset = settings.get("preset")
-    return f"preset {preset} ({method})" if preset else method
+    write(canvas.figure, x, top + 0.3, preset_in_words(settings), width, 6.5, color="dimgrey")
+    # Below the colour bar, so that narrow figures have room for it.
+    room = canvas.size[0] - 2 * MARGIN
+    write(canvas.figure, MARGIN, top + 0.5, masks_in_words(settings), room, 6.5, color="dimgrey")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 
 CAPTION = 0.42  # above the pictures of a tile
-FOOTER = 0.5  # below all tiles
+FOOTER = 0.66  # below all tiles
 MARGIN = 0.08
 _GAP, _WITHIN = 0.14, 0.05  # between tiles, and between the pictures of one
 _HIGHEST, _LOWEST = 3.0, 0.4  # of pictures whose height is not given

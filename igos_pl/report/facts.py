@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from igos_pl.data.text import printable, shortened
+from igos_pl.data.wording import cells_in_words
 from igos_pl.errors import IgosError
 from igos_pl.report.numbers import Numbers
 from igos_pl.store import MaskFile, RunFolder, unfinished
@@ -106,12 +107,11 @@ def _main(
 
     seconds = numbers.columns["seconds"].astype(np.float64)
     total, count = float(np.nansum(seconds)), len(numbers)
-    size = value("mask_size")
     network = value("network.name")
     found = {
         "method": " by ".join(part for part in (value("method"), value("optimizer")) if part),
         "preset": value("preset"),
-        "masks": f"{size} x {size} cells" if size else "",
+        "masks": _said(cells_in_words(attributes)),
         "network": value("network") + (f" ({network})" if network not in ("", "none") else ""),
         "explained classes": value("network.targets"),
         "data": value("data"),

@@ -34,8 +34,6 @@ class Start:
         check_at_least("start.k", self.k, 1)
         if not 0 <= self.init_val <= 1:
             raise IgosError(f"start.init_val is {self.init_val}, but must be from 0 to 1")
-        if self.init_val == 0 and (self.k > 1 or self.cells):
-            raise IgosError("start.init_val is 0: all cells would start alike. Set it above 0, as in 0.2")
         outside = [cell for cell in self.cells or () if not 0 <= cell < self.k**2]
         if outside:
             raise IgosError(
@@ -43,6 +41,17 @@ class Start:
             )
         if self.cells is not None and (not self.cells or len(set(self.cells)) < len(self.cells)):
             raise IgosError(f"start.cells is {self.cells}: name each cell once, or leave cells out for all")
+
+    def check_distinct(self) -> None:
+        """Raise if several cells would start alike.
+
+        The constructor does not check this, because the advice is wrong for a method without diverse starts.
+
+        Raises:
+            IgosError: saying which value to set.
+        """
+        if self.plain and (self.k > 1 or self.cells):
+            raise IgosError("start.init_val is 0: all cells would start alike. Set it above 0, as in 0.2")
 
     @property
     def plain(self) -> bool:

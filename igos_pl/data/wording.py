@@ -1,0 +1,52 @@
+"""Counts and the settings of a run in words, the same on the terminal, in figures and in reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def counted(number: int, word: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def has_regions(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's masks are over regions instead of single cells."""
+    return str(settings.get("regions", "none")) != "none"
+
+
+def cells_in_words(settings: Mapping[str, Any]) -> str:
+    """What a mask consists of: ``28 x 28 cells``, or ``regions (Slic), drawn in 112 x 112 cells``.
+
+    It is empty if the settings do not name the size of the masks.
+    """
+    size = settings.get("mask_size")
+    cells = f"{size} x {size} cells" if size else ""
+    if not has_regions(settings):
+        return cells
+    return f"regions ({settings['regions']})" + (f", drawn in {cells}" if cells else "")
+
+
+def masks_in_words(settings: Mapping[str, Any]) -> str:
+    """``masks of 28 x 28``, or ``masks over regions (Slic), drawn in 112 x 112 cells``; empty if unknown."""
+    if has_regions(settings):
+        return f"masks over {cells_in_words(settings)}"
+    size = settings.get("mask_size")
+    return f"masks of {size} x {size}" if size else ""
+
+
+def preset_in_words(settings: Mapping[str, Any]) -> str:
+    """``preset fast (iGOS+, Adam)``. A method with the name of its preset, such as search, is said once."""
+    preset = str(settings.get("preset", ""))
+    known = preset.partition(",")[0]
+    names = [str(settings[name]) for name in ("method", "optimizer") if name in settings]
+    method = ", ".join(name for name in names if name != known)
+    if not preset:
+        return method
+    return f"preset {preset} ({method})" if method else f"preset {preset}"
+
+
+def method_in_words(settings: Mapping[str, Any]) -> str:
+    """How the masks were made: ``preset fast (iGOS+, Adam), masks of 28 x 28``."""
+    return ", ".join(filter(None, (preset_in_words(settings), masks_in_words(settings))))
