@@ -8,7 +8,7 @@ from pathlib import Path
 from igos_pl.checks import check_choice
 from igos_pl.cli.choosing import chosen, refuse_existing
 from igos_pl.cli.options import FIRST
-from igos_pl.data.wording import counted
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
 
@@ -53,6 +53,6 @@ def print_figure(options: argparse.Namespace) -> None:
         )
     width, height = figure.get_size_inches()
     print(
-        f"{len(rows):,} of {counted(whole, 'explanation')} {'is' if len(rows) == 1 else 'are'} in {output}"
+        f"{len(rows):,} of {counted(whole, 'explanation')} {is_or_are(len(rows))} in {output}"
         f" ({width:.1f} x {height:.1f} inches, {options.dpi:g} dpi)"
     )

@@ -19,7 +19,7 @@ from rich.table import Table
 from igos_pl.cli.choosing import refuse_existing
 from igos_pl.cli.summary import means, remarks, statuses_in_words
 from igos_pl.data.text import printable, shortened
-from igos_pl.data.wording import counted, method_in_words
+from igos_pl.data.wording import counted, is_or_are, method_in_words
 from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
 
@@ -91,7 +91,7 @@ def write_csv(path: Path, target: Path | None) -> None:
             _write_rows(masks, file)
     if told:
         print(told)
-    print(f"{counted(len(masks), 'explanation')} {'is' if len(masks) == 1 else 'are'} in {target}")
+    print(f"{counted(len(masks), 'explanation')} {is_or_are(len(masks))} in {target}")
 
 
 def _write_rows(masks: MaskFile, file: TextIO) -> None:

@@ -13,7 +13,7 @@ from igos_pl.cli.summary import means, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
 from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.text import printable
-from igos_pl.data.wording import counted, method_in_words
+from igos_pl.data.wording import counted, is_or_are, method_in_words
 from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile
@@ -76,7 +76,7 @@ def _report(run: Run) -> int:
         return 1
     merged = run.folder.is_merged()
     where = run.folder.merged if merged else run.folder.segments_path
-    verb = "is" if len(statuses) == 1 else "are"
+    verb = is_or_are(len(statuses))
     kinds = f": {statuses_in_words(statuses.values())}" if statuses else ""
     print(f"{counted(len(statuses), 'image')} {verb} in {where}{kinds}{_differences(run, statuses)}")
     if not statuses:  # an empty shard of an array

@@ -8,7 +8,7 @@ import numpy as np
 
 from igos_pl.compare.agreement import TOP
 from igos_pl.compare.comparison import AGREEMENTS, METRICS, Comparison
-from igos_pl.data.text import printable, shortened
+from igos_pl.data.text import first_few, printable, shortened
 
 _NAMES = {
     "difference": "insertion - deletion", "energy_box": "saliency in its box",
@@ -29,7 +29,7 @@ def counts(found: Comparison, quote: Quote = printable) -> list[str]:
     for name, alone, ids in zip(found.names, found.pairing.alone, found.pairing.images_alone, strict=True):
         if not alone and not ids:
             continue
-        shown = ", ".join(map(quote, ids[:_SHOWN])) + (", ..." if len(ids) > _SHOWN else "")
+        shown = first_few([quote(name) for name in ids[: _SHOWN + 1]], _SHOWN)
         images_alone = f"; {len(ids):,} images are not in all results: {shown}" if ids else ""
         lines.append(f"only in {quote(name)}: {alone:,} explanations{images_alone}")
     return lines

@@ -20,7 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.run_files import RESULT_FOLDERS, holds_run
-from igos_pl.data.wording import counted
+from igos_pl.data.text import first_few
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError, UnreadError
 
 
@@ -49,11 +50,10 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     images = [path for path in files if path.suffix.lower() in endings]
     if not images and not may_be_empty:
         found = counted(len(files), "other file") if files else "no files"
-        there = "there is" if len(files) == 1 else "there are"
         skipped = f". The results of runs are not searched: {_names(results)}" if results else ""
         raise IgosError(
-            f"No image in {root} or the folders below it: {there} {found} (supported: PNG, JPEG, TIFF, ...)"
-            f"{skipped}"
+            f"No image in {root} or the folders below it: there {is_or_are(len(files))} {found} (supported: PNG,"
+            f" JPEG, TIFF, ...){skipped}"
         )
     runs = [path for path in results if path.parent != root or path.name not in RESULT_FOLDERS]
     if runs:
@@ -127,9 +127,9 @@ def _files(root: Path, results: list[Path]) -> Iterator[Path]:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    """Some paths in words: the first ones, and how many there are."""
-    shown = ", ".join(str(path) for path in paths[:3])
-    return f"{shown}, ... ({len(paths)} in all)" if len(paths) > 3 else shown
+    """Some paths in words: the first ones, and how many there are if not all are named."""
+    shown = first_few([str(path) for path in paths], most=3)
+    return f"{shown} ({len(paths)} in all)" if len(paths) > 3 else shown
 
 
 def _raise_unlisted(error: OSError) -> None:

@@ -11,6 +11,11 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
+def is_or_are(number: int) -> str:
+    """The verb for so many things."""
+    return "is" if number == 1 else "are"
+
+
 def has_regions(settings: Mapping[str, Any]) -> bool:
     """Whether a run's masks are over regions instead of single cells."""
     return str(settings.get("regions", "none")) != "none"
