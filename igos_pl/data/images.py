@@ -52,8 +52,8 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         found = counted(len(files), "other file") if files else "no files"
         skipped = f". The results of runs are not searched: {_names(results)}" if results else ""
         raise IgosError(
-            f"No image in {root} or the folders below it: there {is_or_are(len(files))} {found} (supported: PNG,"
-            f" JPEG, TIFF, ...){skipped}"
+            f"No image in {root} or the folders below it: there {is_or_are(len(files))} {found}"
+            f" (supported: PNG, JPEG, TIFF, ...){skipped}"
         )
     runs = [path for path in results if path.parent != root or path.name not in RESULT_FOLDERS]
     if runs:
