@@ -164,7 +164,7 @@ def main() -> None:
         paths = [options.photos / f"{photo.id}.png" for photo in read_table(options.photos, "tuning")]
     else:
         parser.error("give the folder of the photos, or --detector")
-    network = demo_network(options.detector)
+    network = demo_network("mask-rcnn" if options.detector else None)
     files = []
     for path in paths[: options.limit]:
         files.append(options.results / f"{path.stem}.npz")

@@ -1,10 +1,11 @@
 """Insertion - deletion of the demo's explanations, beside masks that know nothing of the network.
 
 Photos: EfficientNet-Lite0, explained by the presets ``igospp``, ``draft`` and ``fast``, beside a centred
-Gaussian blob and random cells. With ``--detector``: the small Mask R-CNN's detections beside their filled
-boxes and random cells, and the localisation figures. The same network, images and baselines for all, and
-curves in 28 x 28 cells: finer masks are averaged. Run it by ``make bench``. The demo has few detections;
-``--pictures 40 --seed 777`` makes more.
+Gaussian blob and random cells. With ``--detector``: the small Mask R-CNN's detections (``--detector
+retinanet``: those of a detector of one stage) beside their filled boxes and random cells, and the
+localisation figures, also of small objects and of crowded pictures. The same network, images and baselines
+for all, and curves in 28 x 28 cells: finer masks are averaged. Run it by ``make bench``. The demo has few
+detections; ``--pictures 40 --seed 777`` makes more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,14 +31,14 @@ from igos_pl.demo.run import (
     SHAPES_THRESHOLD,
     run_demo,
 )
-from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
+from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn, shapes_retinanet
 from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
     curve_cells,
     deletion_insertion_curves,
     removal_counts,
 )
-from igos_pl.models import EfficientNetLite0Classifier, ExplainableNetwork, RCNNDetector
+from igos_pl.models import DenseDetector, EfficientNetLite0Classifier, ExplainableNetwork, RCNNDetector
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
@@ -53,17 +55,39 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
 SIZE = 28  # cells along the side in which all masks are judged
 FINE = {"fast, 56 x 56 cells": ("--preset", "fast", "--model.mask_size", "56")}
 
+# The localisation figures are also shown for objects whose box is below this share of the picture, and for
+# objects in pictures with at least so many detections.
+SMALL, CROWDED = 0.05, 5
+LOCALIZATION = ("pointing_box", "pointing_mask", "energy_box", "energy_mask")
 
-def demo_network(detector: bool) -> ExplainableNetwork:
-    """The network of the demo, frozen."""
-    network: ExplainableNetwork = EfficientNetLite0Classifier()
-    if detector:
+# Detectors of the generated pictures; how to choose them on the command line of the demo.
+RETINANET = Path(__file__).parents[1] / "tests/checkpoints/shapes_retinanet.pth"
+RETINANET_THRESHOLD = 0.4  # its scores are lower than the Mask R-CNN's
+DETECTORS: dict[str, tuple[str, ...]] = {
+    "mask-rcnn": (),  # the demo's own
+    "retinanet": (
+        *("--model.network", "DenseDetector"),
+        *("--model.network.module", "igos_pl.demo.shapes_detectors.shapes_retinanet"),
+        *("--model.network.weights", str(RETINANET)),
+        *("--model.network.score_threshold", str(RETINANET_THRESHOLD)),
+    ),
+}
+
+
+def demo_network(detector: str | None) -> ExplainableNetwork:
+    """The network of the demo, or another detector of its pictures, frozen."""
+    settings: dict[str, Any] = {"class_names": list(CATEGORIES), "input_size": SHAPES_INPUT}
+    network: ExplainableNetwork
+    if detector is None:
+        network = EfficientNetLite0Classifier()
+    elif detector == "mask-rcnn":
+        weights = str(CHECKPOINTS / "shapes_maskrcnn.pth")
         network = RCNNDetector(
-            shapes_mask_rcnn(),
-            weights=str(CHECKPOINTS / "shapes_maskrcnn.pth"),
-            class_names=list(CATEGORIES),
-            input_size=SHAPES_INPUT,
-            score_threshold=SHAPES_THRESHOLD,
+            shapes_mask_rcnn(), weights=weights, score_threshold=SHAPES_THRESHOLD, **settings
+        )
+    else:
+        network = DenseDetector(
+            shapes_retinanet(), weights=str(RETINANET), score_threshold=RETINANET_THRESHOLD, **settings
         )
     network.freeze()
     return network
@@ -111,23 +135,42 @@ def judge(network: ExplainableNetwork, problem: Problem, masks: Tensor) -> Tenso
 
 
 def print_localization(masks: MaskFile) -> None:
-    """The localisation figures, and the box's share of the image, which saliency everywhere would get."""
+    """The localisation figures of the matched objects, of small ones, and of those in crowded pictures.
+
+    ``box share`` is the box's share of the picture, which saliency everywhere would get.
+    """
     size = {name: row for row, name in enumerate(masks.images["sample_id"].tolist())}
     rows = [size[name] for name in masks.column("sample_id")]
     area = (masks.images["width"] * masks.images["height"])[rows]
     box = masks.column("box")
     share = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / area
+    detections = np.bincount(rows)[rows]
     matched = masks.column("object") >= 0
+    figures = {name: masks.column(name) for name in LOCALIZATION}
+    figures["insertion - deletion"] = masks.column("insertion") - masks.column("deletion")
+    figures["box share"] = share
+    groups = {
+        "all": matched,
+        f"boxes below {SMALL:.0%}": matched & (share < SMALL),
+        f"{CROWDED} detections or more": matched & (detections >= CROWDED),
+    }
     print(f"{matched.sum()} of {len(matched)} detections match an annotated object; of these:")
-    for name in ("pointing_box", "pointing_mask", "energy_box", "energy_mask"):
-        print(f"  {name:14}{np.nanmean(masks.column(name)):8.3f}")
-    print(f"  {'box share':14}{share[matched].mean():8.3f}")
+    print(f"  {'':24}{'objects':>8}" + "".join(f"{name:>{len(name) + 2}}" for name in figures))
+    for group, chosen in groups.items():
+        means = (f"{column[chosen].mean():{len(name) + 2}.3f}" for name, column in figures.items())
+        print(f"  {group:24}{chosen.sum():8}" + "".join(means))
 
 
 def main() -> None:
     """Run the demo with each of the settings that the folder has no result of, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detector", action="store_true", help="the detector's demo")
+    parser.add_argument(
+        "--detector",
+        nargs="?",
+        const="mask-rcnn",
+        choices=DETECTORS,
+        help="the demo of detections, by default with its Mask R-CNN",
+    )
     parser.add_argument("--pictures", type=int, default=SHAPES_PICTURES, help="generated for the detector")
     parser.add_argument("--seed", type=int, default=SHAPES_SEED, help="of the generated pictures")
     parser.add_argument("--output", type=Path, help="folder of the demo runs; a temporary one by default")
@@ -135,11 +178,12 @@ def main() -> None:
     if not options.detector and (options.pictures, options.seed) != (SHAPES_PICTURES, SHAPES_SEED):
         parser.error("--pictures and --seed are for --detector: the photos are always the same")
     network = demo_network(options.detector)
+    which = DETECTORS[options.detector] if options.detector else ()
     with tempfile.TemporaryDirectory() as temporary:
         output = options.output or Path(temporary)
         rows: dict[str, Tensor] = {}
         for name, how in (EXPLAINED | FINE if options.detector else EXPLAINED).items():
-            run_demo(output / name, options.detector, how, options.pictures, options.seed)
+            run_demo(output / name, bool(options.detector), (*which, *how), options.pictures, options.seed)
             with MaskFile(RunFolder(output / name).merged) as file:
                 problem = problem_of(network, file)
                 rows[name] = torch.from_numpy(file.column("masks"))

@@ -28,7 +28,7 @@ PRESETS = pytest.mark.parametrize("preset", ["draft", "fast", "igospp"])
 
 @PRESETS
 def test_photos(preset: str, quality: ModuleType, tmp_path: Path) -> None:
-    network = quality.demo_network(detector=False)
+    network = quality.demo_network(None)
     run_demo(tmp_path, how=("--preset", preset))
     with MaskFile(tmp_path / "masks.h5") as masks:
         ours = float((masks.column("insertion") - masks.column("deletion")).mean())
@@ -42,7 +42,7 @@ def test_photos(preset: str, quality: ModuleType, tmp_path: Path) -> None:
 
 @PRESETS
 def test_detections(preset: str, quality: ModuleType, tmp_path: Path) -> None:
-    network = quality.demo_network(detector=True)
+    network = quality.demo_network("mask-rcnn")
     run_demo(tmp_path, detector=True, how=("--preset", preset))
     with MaskFile(tmp_path / "masks.h5") as masks:
         columns = {name: masks.column(name) for name in ("pointing_box", "energy_box", "box", "object")}

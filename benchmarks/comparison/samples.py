@@ -120,7 +120,7 @@ def _lite2() -> Classifier:
 NETWORKS: dict[str, Callable[[], ExplainableNetwork]] = {
     "lite0": EfficientNetLite0Classifier,
     "lite2": _lite2,
-    "shapes": lambda: demo_network(detector=True),
+    "shapes": lambda: demo_network("mask-rcnn"),
 }
 
 # What each network explains.
