@@ -167,6 +167,13 @@ def test_coco(run: Path, masks: MaskFile, tmp_path: Path, capsys: pytest.Capture
     assert region[y : y + height, x : x + width].sum() == region.sum()
 
 
+def test_coco_ids_are_names_where_two_names_have_one_number(tmp_path: Path) -> None:
+    ids = ["a/1.jpg", "a/1.jpg", "b/01.jpg"]
+    with MaskFile(results.write_result(tmp_path / "run.h5", ids)) as opened:
+        export(opened, "coco", tmp_path / "r.json")
+    assert [entry["image_id"] for entry in json.loads((tmp_path / "r.json").read_text())] == ids
+
+
 def test_coco_results_are_loaded_by_pycocotools(tmp_path: Path, capsys: Any) -> None:
     from pycocotools.coco import COCO
 

@@ -29,7 +29,8 @@ def write_coco(
         advance: called with the number of explanations that were written.
         fraction: of the cells that belong to the region.
         annotations: COCO's instances JSON, which has the ids of images and categories. Without it, an image's
-            id is the number in its name, or the name if any name has no number; a category's id is the label.
+            id is the number in its name. If any name has no number, or two names have the same number, all
+            ids are the names. A category's id is the label.
 
     Returns:
         What was written, in words.
@@ -104,8 +105,9 @@ class _Ids:
     @classmethod
     def of(cls, rows: Rows, annotations: Path | None) -> _Ids:
         if annotations is None:
-            stems = {PurePosixPath(name).stem for name in rows.column("sample_id").tolist()}
+            stems = [PurePosixPath(name).stem for name in set(rows.column("sample_id").tolist())]
             numbers = all(stem.isascii() and stem.isdigit() for stem in stems)
+            numbers = numbers and len({int(stem) for stem in stems}) == len(stems)  # of a/1.jpg and b/1.jpg
             return cls("the number in the image's name" if numbers else "the image's name", numbers=numbers)
         try:
             content = json.loads(annotations.read_bytes())
