@@ -18,7 +18,7 @@ from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
-from igos_pl.solver.perturbation import blend
+from igos_pl.solver.perturbation import perturbed
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,7 @@ class Rows:
         def work(start: int, stop: int) -> None:
             targets = self.problem.targets.select(row[start:stop])
             large = upsample(shown[start:stop].to(images.dtype).unsqueeze(1), self.input_size)
-            blended = blend(images[targets.image], baselines[targets.image], large)
-            blended = blended.contiguous(memory_format=torch.channels_last)
+            blended = perturbed(images, baselines, targets.image, large)
             scores[start:stop] = self.network.score(blended, targets).to(scores.dtype)
 
         self.micro_batches.run(len(shown), work)
