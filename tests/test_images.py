@@ -417,23 +417,29 @@ def test_find_images_below_folders_without_hidden_ones(tmp_path: Path) -> None:
     assert found == ["a.webp", "a/b/d.jpeg", "a/c.png", "b.JPG", "z.tiff"]
 
 
-def test_find_images_leaves_out_the_results_of_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def result(folder: Path) -> None:
-        for name in ("overlays/a.png", "report/pictures/b.jpg", "segments/x.h5", "samples.txt", "masks.h5"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(b"?")
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"?")
 
-    result(tmp_path / "cats" / "run")
-    result(tmp_path)
-    with pytest.raises(IgosError, match=r"No image in .*results of runs are not searched: .*overlays"):
+
+def test_find_images_leaves_out_what_igos_pl_wrote(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for run in (tmp_path, tmp_path / "cats"):  # with pictures in the output folder
+        touch(run, "overlays/a.png", "segments/x.h5", "configuration.json", "samples.txt", "masks.h5")
+        report = run / "gallery"
+        touch(report, "report.json", "data/a.js", "pictures/0/b.jpg", "thumbnails/0/c.jpg", "static/d.js")
+        touch(run, "heat/.igos-pl-export", "heat/a/e.png")
+    with pytest.raises(IgosError, match=r"No image in .*igos-pl wrote are left out: .*/gallery, .*/heat, "):
         find_images(tmp_path)
-    for name in ("a.png", "cats/b.png", "cats/overlays/c.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"?")
-    (tmp_path / "cats" / "samples.txt").write_text("a list of one's own")
-    found = [path.as_posix() for path in find_images(tmp_path)]
-    assert found == ["a.png", "cats/b.png", "cats/overlays/c.png"]
-    assert f"Left out the output folders of runs: {tmp_path / 'cats' / 'run'}" in caplog.text
+    own = [
+        "a.png", "cats/b.png", "damaged/g.png", "dogs/overlays/c.png", "dogs/report/e.png", "segments/f.png",
+    ]  # fmt: skip
+    touch(tmp_path, *own, "dogs/samples.txt", "dogs/report/report.json")
+    assert [path.as_posix() for path in find_images(tmp_path)] == own
+    assert f"Left out pictures that igos-pl wrote: {tmp_path / 'gallery'}, " in caplog.text
+    assert "(6 in all)" in caplog.text
+    named = find_images(tmp_path / "overlays")  # what a user asks for
+    assert named == [Path("a.png")]
 
 
 def test_find_images_says_what_is_wrong(tmp_path: Path) -> None:

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igos_pl.data.geometry import Frame
-from igos_pl.data.run_files import RESULT_FOLDERS, holds_run
+from igos_pl.data.run_files import holds_written_pictures
 from igos_pl.data.text import first_few
 from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError, UnreadError
 
 
 def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
-    """All pictures under a folder, recursively, as sorted relative paths. Hidden files are left out.
+    """All pictures under a folder, recursively, as sorted relative paths.
 
-    So are the results of runs: the output folders of runs below the root, with all that they hold; and the
-    overlays, report and result files of a run whose output folder is the root itself.
+    Hidden files are left out. The overlays of runs, reports and exports below the folder are left out with a
+    warning.
 
     Images are recognised by their file extensions. An unreadable image is noticed only when it is read.
 
@@ -50,14 +50,13 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     images = [path for path in files if path.suffix.lower() in endings]
     if not images and not may_be_empty:
         found = counted(len(files), "other file") if files else "no files"
-        skipped = f". The results of runs are not searched: {_names(results)}" if results else ""
+        skipped = f". Pictures that igos-pl wrote are left out: {_names(results)}" if results else ""
         raise IgosError(
             f"No image in {root} or the folders below it: there {is_or_are(len(files))} {found}"
             f" (supported: PNG, JPEG, TIFF, ...){skipped}"
         )
-    runs = [path for path in results if path.parent != root or path.name not in RESULT_FOLDERS]
-    if runs:
-        logging.getLogger(__name__).warning("Left out the output folders of runs: %s", _names(runs))
+    if results:
+        _warn_of(results)
     left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
     if left_out:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
@@ -65,6 +64,24 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
             "%s: left out files of kinds that cannot be read here: %s", root, counts
         )
     return sorted((path.relative_to(root) for path in images), key=lambda path: path.as_posix())
+
+
+def without_results(paths: Sequence[Path], root: Path) -> list[Path]:
+    """The files and folders that do not lie in results, as for `find_images`; warns of the others.
+
+    Args:
+        paths: below the root.
+        root: the folder that was searched.
+    """
+    above = {place for path in paths for place in (path, *path.parents) if root in place.parents}
+    results = {place for place in above if holds_written_pictures(place)}
+    if results:
+        _warn_of(sorted(results))
+    return [path for path in paths if results.isdisjoint((path, *path.parents))]
+
+
+def _warn_of(results: Sequence[Path]) -> None:
+    logging.getLogger(__name__).warning("Left out pictures that igos-pl wrote: %s", _names(results))
 
 
 # Endings of pictures that are not read here.
@@ -93,7 +110,7 @@ def picture_endings() -> frozenset[str]:
 
 
 def _files(root: Path, results: list[Path]) -> Iterator[Path]:
-    """All files below a folder but hidden ones and the results of runs.
+    """All files below a folder but hidden ones, and the pictures of results.
 
     Links to folders are followed; each folder is visited once.
 
@@ -112,14 +129,11 @@ def _files(root: Path, results: list[Path]) -> Iterator[Path]:
             folders.clear()  # a link leads back to it
             continue
         seen.add(key)
-        if holds_run(folders, files):
-            if Path(name) != root:
-                results.append(Path(name))
-                folders.clear()
-                continue
-            results.extend(root / folder for folder in sorted(RESULT_FOLDERS.intersection(folders)))
-            folders[:] = [folder for folder in folders if folder not in RESULT_FOLDERS]
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        entered: list[Path] = []
+        for folder in sorted(folder for folder in folders if not folder.startswith(".")):
+            written = holds_written_pictures(Path(name) / folder)
+            (results if written else entered).append(Path(name) / folder)
+        folders[:] = [folder.name for folder in entered]
         for file in files:
             path = Path(name) / file
             if not file.startswith(".") and path.is_file():

@@ -1,8 +1,8 @@
-"""The names of the files and folders of a run, by which a search for images knows its results."""
+"""The names of the files and folders of a run, by which a search for images knows the pictures of results."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from pathlib import Path
 
 # The merged file, and the folder of the segments.
 MERGED, SEGMENTS = "masks.h5", "segments"
@@ -13,12 +13,21 @@ EXPECTED, CLAIM = "samples.txt", "configuration.json"
 # The folders of the overlays, of the report (by default), and of damaged result files.
 OVERLAYS, REPORT, DAMAGED = "overlays", "report", "damaged"
 
-RESULT_FOLDERS = frozenset({SEGMENTS, OVERLAYS, REPORT, DAMAGED})
+# The files by which reports and exports are known, wherever they are.
+REPORT_MARK, EXPORT_MARK = "report.json", ".igos-pl-export"
+
+# The folders of a report.
+REPORT_FOLDERS = ("data", "pictures", "thumbnails", "static")
 
 
-def holds_run(folders: Collection[str], files: Collection[str]) -> bool:
-    """Whether a folder is the output folder of a run, by the names of what it holds.
-
-    A list of images alone is not enough, because users give such names to files of their own.
-    """
-    return (SEGMENTS in folders or MERGED in files) and (EXPECTED in files or CLAIM in files)
+def holds_written_pictures(folder: Path) -> bool:
+    """Whether igos-pl wrote the pictures in a folder: it is a run's overlays, a report or an export."""
+    if folder.name == OVERLAYS:
+        run = folder.parent
+        # A list of images alone is not enough, because users give such names to files of their own.
+        has_results = (run / SEGMENTS).is_dir() or (run / MERGED).is_file()
+        if has_results and ((run / EXPECTED).is_file() or (run / CLAIM).is_file()):
+            return True
+    if (folder / REPORT_MARK).is_file() and all((folder / name).is_dir() for name in REPORT_FOLDERS):
+        return True
+    return (folder / EXPORT_MARK).is_file()

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from igos_pl.data.run_files import EXPORT_MARK
 from igos_pl.errors import IgosError
 from igos_pl.store.files import cannot_write
-
-_MARK = ".igos-pl-export"  # says that a folder is an export, and lists its files
 
 
 @contextmanager
@@ -35,7 +34,7 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         names = [file.relative_to(temporary).as_posix() for file in _files_in(temporary)]
-        (temporary / _MARK).write_text(json.dumps(names), encoding="utf-8")
+        (temporary / EXPORT_MARK).write_text(json.dumps(names), encoding="utf-8")
         if earlier:
             _replace(temporary, path)
         elif path.exists():
@@ -73,7 +72,7 @@ def _check_replaceable(found: Path, path: Path) -> None:
     if not found.is_dir():
         raise IgosError(f"{path} is a file, but this format is a folder: choose another name")
     try:
-        names = {_MARK, *json.loads((found / _MARK).read_bytes())}
+        names = {EXPORT_MARK, *json.loads((found / EXPORT_MARK).read_bytes())}
     except (FileNotFoundError, ValueError, TypeError):
         names = set()
     for file in _files_in(found):

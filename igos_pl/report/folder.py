@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.data.run_files import REPORT_FOLDERS, REPORT_MARK
 from igos_pl.errors import IgosError
 from igos_pl.store.files import cannot_write, publishing
 
-_MARK = "report.json"  # says that a folder is a report, and from which files its pictures were made
-_FOLDERS = ("data", "pictures", "thumbnails", "static")
 _HEX = "0123456789abcdef"
 
 
@@ -35,7 +34,7 @@ class ReportFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        mark = path / _MARK
+        mark = path / REPORT_MARK
         try:
             if path.exists() and not mark.is_file() and (not path.is_dir() or any(path.iterdir())):
                 raise IgosError(f"{path} contains other files than a report: set --output to another folder")
@@ -47,7 +46,7 @@ class ReportFolder:
             self.digests = {}
         self._kept: set[Path] = {mark, self.index}
         try:
-            for name in _FOLDERS:
+            for name in REPORT_FOLDERS:
                 (path / name).mkdir(parents=True, exist_ok=True)
             for name in ("pictures", "thumbnails"):
                 for first in _HEX:
@@ -106,12 +105,12 @@ class ReportFolder:
         Returns:
             How many files were removed.
         """
-        with publishing(self.path / _MARK) as temporary:
+        with publishing(self.path / REPORT_MARK) as temporary:
             temporary.write_text(compact({"pictures": digests}), encoding="utf-8")
         with publishing(self.index) as temporary:
             temporary.write_text(page, encoding="utf-8")
         removed = 0
-        for name in _FOLDERS:
+        for name in REPORT_FOLDERS:
             for path in (self.path / name).rglob("*"):
                 if path.is_file() and path not in self._kept:
                     path.unlink(missing_ok=True)

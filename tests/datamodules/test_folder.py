@@ -59,7 +59,10 @@ def test_a_run_among_its_images_does_not_explain_its_overlays(tmp_path: Path) ->
         callbacks = [MaskWriter(), OverlayWriter(count=2)]
         assert run(tmp_path, tmp_path, callbacks=callbacks)[1] == batches
         assert len(list((tmp_path / "overlays").glob("*.png"))) == 2
-        assert samples_of(tmp_path) == {"a.png": -1, "b/c.png": -1}
+        for pattern in ("", "*", "**/*.png"):
+            assert list(samples_of(tmp_path / pattern)) == ["a.png", "b/c.png"], pattern
+        assert list(samples_of(tmp_path / "*" / "*.png")) == ["b/c.png"]
+        assert len(samples_of(tmp_path / "overlays" / "*.png")) == 2  # what a user asks for
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
