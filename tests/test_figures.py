@@ -161,7 +161,7 @@ def test_a_mask_without_content_looks_empty(style: str, scale: str) -> None:
         figure = drawn(explanation(masks=masks), style=style, scale=scale)
         figure.canvas.draw()
         found[name] = np.asarray(figure.canvas.buffer_rgba())[55:-60, :, :3] / 255  # without texts
-    assert np.abs(found["noise"] - found["empty"]).max() < 0.2
+    assert np.abs(found["noise"] - found["empty"]).max() < 0.25  # a tenth of the colours
     assert np.abs(found["object"] - found["empty"]).max() > 0.3
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.geometry import Frame
+from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import displayed, read_image
 from igos_pl.errors import IgosError
 from igos_pl.solver.baselines import BASELINES
@@ -51,11 +51,7 @@ class Subject:
         whole = explanation.frame
         share = min(1, most / max(whole.width, whole.height))
         width, height = max(1, round(whole.width * share)), max(1, round(whole.height * share))
-        across, down = width / whole.width, height / whole.height
-        left, top, right, bottom = whole.box
-        frame = Frame(
-            width, height, (left * across, top * down, right * across, bottom * down), whole.input_size
-        )
+        frame = whole.scaled(width, height)
         if not needed:
             return cls(explanation, frame, None)
         image = _original(explanation, picture)
@@ -75,8 +71,11 @@ class Subject:
 
     @cached_property
     def saliency(self) -> NDArray[np.float32]:
-        """The saliency of every pixel, ``(height, width)`` in [0, 1]."""
-        return self.frame.saliency_on_original(self.explanation.saliency)
+        """The saliency of every pixel, ``(height, width)`` in [0, 1]; few cells have sharp borders."""
+        cells = self.explanation.saliency
+        if has_few_cells(len(cells)):
+            return self.frame.cells_on_original(cells)
+        return self.frame.saliency_on_original(cells)
 
     @property
     def box(self) -> NDArray[np.float64] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from igos_pl.data.geometry import Frame
+from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.text import printable
 from igos_pl.report.choice import Choice
 from igos_pl.report.curves import read_curves
@@ -239,6 +239,7 @@ class Gallery:
             "perFile": self.per_file,
             "cells": self.cells,
             "maskSize": self.mask_size,
+            "sharp": has_few_cells(self.mask_size),
             "top": round(self.top, 4),
             "total": len(numbers),
         }

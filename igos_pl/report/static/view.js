@@ -59,7 +59,8 @@
   };
   const top = () => ($("own").checked ? Math.max(0.1, shown.peak) : g.top);
 
-  // Saliency is bilinear between the cells; the corners of the mask and of the frame agree.
+  // Saliency is bilinear between the cells, and few cells have sharp borders. The corners of the mask and of the
+  // frame agree.
   const drawSaliency = (target) => {
     const { width, height, saliency } = shown;
     const context = target.getContext("2d");
@@ -73,7 +74,7 @@
         let value = 0;
         if (u >= 0 && v >= 0 && u <= n - 1 && v <= n - 1) {
           const i = Math.min(n - 2, Math.floor(u)), j = Math.min(n - 2, Math.floor(v));
-          if (n === 1) value = saliency[0];
+          if (g.sharp) value = saliency[Math.round(v) * n + Math.round(u)];
           else {
             const a = u - i, b = v - j, at = j * n + i;
             value = (saliency[at] * (1 - a) + saliency[at + 1] * a) * (1 - b) + (saliency[at + n] * (1 - a) + saliency[at + n + 1] * a) * b;
