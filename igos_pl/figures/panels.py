@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from igos_pl.figures.order import first_taken
 from igos_pl.figures.subjects import Subject
 
 # Perceptually uniform, and dark where nothing matters.
@@ -25,6 +27,7 @@ _OPACITY = 0.9  # of the most salient pixel
 _RISE = 0.75  # the opacity grows with this power of the saliency, so that weak saliency can be seen
 _GREYS = (0.12, 0.82)  # black and white of the image below the colours
 _LETTERS = 6.5  # points
+_LEAST_ROOM = 2.0  # points around the centre of a number; it may cover the border a little
 _LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the range of colours
 
 
@@ -79,6 +82,16 @@ def overlay_pixels(subject: Subject, look: Look) -> NDArray[np.float64]:
 
 def _overlay(axes: Axes, subject: Subject, look: Look) -> None:
     _show(axes, subject, overlay_pixels(subject, look))
+    # The order of a search is written where it belongs, on its first cells, if they have room for a number.
+    frame = subject.frame
+    size = axes.figure.get_size_inches() * axes.get_position(original=True).size
+    for mark in first_taken(subject.explanation, frame):
+        if mark.room * max(size) * 72 >= _LEAST_ROOM:
+            axes.text(
+                mark.x * frame.width - 0.5, mark.y * frame.height - 0.5, str(mark.number), color="white",
+                fontsize=_LETTERS, ha="center", va="center_baseline",
+                path_effects=[withStroke(linewidth=1.5, foreground="black")],
+            )  # fmt: skip
 
 
 def _heatmap(axes: Axes, subject: Subject, look: Look) -> None:
