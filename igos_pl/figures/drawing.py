@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.wording import masks_in_words, preset_in_words
+from igos_pl.data.wording import has_regions, masks_in_words, preset_in_words
 from igos_pl.errors import IgosError
-from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, lined_up
-from igos_pl.figures.lettering import no_glyph_warnings, write
+from igos_pl.figures.layout import MARGIN, Place, Tile, arranged, fitted, flow
+from igos_pl.figures.lettering import no_glyph_warnings, width_of, write
+from igos_pl.figures.order import is_search
 from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, Look
 from igos_pl.figures.subjects import Picture, Subject, baseline_of
 
@@ -45,7 +47,11 @@ _HEIGHTS_OF = {"pair": 1.1, "curves": 1.6}  # of several
 
 _MOST = 400  # explanations in one figure
 _BAR = (1.5, 0.09)  # width and height of the colour bar
+_BESIDE = _BAR[0] + 0.25  # where the text beside it begins
 _LEAST_WIDTH = 3.2  # the colour bar and the text beside it
+_SMALL = 6.5  # points
+_LINES = (0.16, 0.3, 0.46, 0.6)  # the centres of the lines of the footer, from its top
+_BELOW = 0.08  # the last line
 
 _BASELINES = {
     "blur": "blurred", "black": "black", "mean": "the image's mean colour", "noise": "noise",
@@ -59,6 +65,7 @@ def draw(
     *,
     fraction: float = 0.2,
     scale: str = "shared",
+    headings: Mapping[int, str] | None = None,
     columns: int | None = None,
     width: float | None = None,
     height: float | None = None,
@@ -80,6 +87,8 @@ def draw(
         scale: ``shared`` colours by the largest saliency of the whole figure, ``each`` by that of each
             explanation; the caption then gives it. If a mask reaches less than a fifth of the shared
             colours, its caption says so, see `faint`.
+        headings: texts above rows. The key is the number of the explanation, from 0, with which the row
+            begins.
         columns: explanations in a row, as many as fit by default. If no height is given, the pictures are as
             high as this number of columns allows.
         width: of the figure in inches, at most. By default 11 for one explanation, and 7.2 for several.
@@ -101,6 +110,7 @@ def draw(
         raise IgosError(
             f"{len(explanations)} explanations cannot be drawn in one figure: choose 1 to {_MOST}"
         )
+    headings = headings or {}
     several = len(explanations) > 1
     room = (width or _WIDTHS[several]) - 2 * MARGIN
     panels, curves = STYLES[style], "curves" in STYLES[style]
@@ -109,19 +119,25 @@ def draw(
         height = _HEIGHTS_OF.get(style, _HEIGHTS[1]) if several else _HEIGHTS[0]
         if columns is not None:
             aspects = [one.frame.width / one.frame.height for one in explanations]
-            height = fitted(aspects, *shape, room, columns)
+            height = fitted(aspects, *shape, room, columns, headings)
 
     pixels = math.ceil(max(room, height) * dpi)
     subjects = [
         Subject.of(one, picture, pixels, style not in _WITHOUT_IMAGE)
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
-    tiles, columns = lined_up([one.aspect for one in subjects], *shape, height, room, columns)
-    places, across, down = flow(tiles, room, columns)
+    tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
+    places, across, down = flow(tiles, rows, headings)
     across = max(across, _LEAST_WIDTH)
-    canvas = _Canvas((across + 2 * MARGIN, down + FOOTER + MARGIN), dpi)
     largest = [0.0 if style in _WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
     hardly_seen = faint(explanations, style, scale)
+    shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
+    footer = _Footer.of(
+        explanations[0].attributes, shared, style, scale, _under(tiles, places, across, curves)
+    )
+    canvas = _Canvas((across + 2 * MARGIN, max(down, footer.place.y + footer.place.height) + 2 * MARGIN), dpi)
+    for number, heading in headings.items():
+        write(canvas.figure, MARGIN, places[number].y - 0.06, heading, across, 9.5, weight="bold")
     for subject, tile, place, most, is_faint in zip(
         subjects, tiles, places, largest, hardly_seen, strict=True
     ):
@@ -130,11 +146,11 @@ def draw(
         _caption(
             canvas.figure, subject.explanation, corner, most if scale == "each" or is_faint else None,
             place.width if several else across, "faint: " if is_faint else "",
+            subject.regions_in_words(fraction) if style == "masked" else "",
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
             PANELS[panel](canvas.axes(part.moved(corner.x, corner.y)), subject, look)
-    shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
-    _footer(canvas, explanations[0].attributes, shared, style, scale, down + MARGIN)
+    footer.draw(canvas, shared)
     return canvas.figure
 
 
@@ -195,7 +211,13 @@ class _Canvas:
 
 
 def _caption(
-    figure: Figure, explanation: Explanation, tile: Place, largest: float | None, room: float, before: str
+    figure: Figure,
+    explanation: Explanation,
+    tile: Place,
+    largest: float | None,
+    room: float,
+    before: str,
+    shown: str,
 ) -> None:
     """Write the class with its score, the image's name, and insertion - deletion or the largest saliency.
 
@@ -206,36 +228,88 @@ def _caption(
         largest: the largest saliency, if it is to be written.
         room: width in inches.
         before: is written before the largest saliency.
+        shown: how much of the image is shown, if not all.
     """
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
-    write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, 6.5, start, color="dimgrey")
+    start += f", {shown}" if shown else ""
+    write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, _SMALL, start, color="dimgrey")
     difference = round(float(explanation.insertion - explanation.deletion), 2) + 0.0  # no -0.00
     about = "" if np.isnan(difference) else f"insertion - deletion {difference:.2f}"
     if largest is not None:
         about = f"{before}saliency up to {largest:.2f}"
-    write(figure, tile.x, tile.y + 0.34, "", room, 6.5, about, color="dimgrey")
+    write(figure, tile.x, tile.y + 0.34, "", room, _SMALL, about, color="dimgrey")
 
 
-def _footer(
-    canvas: _Canvas, settings: Mapping[str, Any], look: Look, style: str, scale: str, top: float
-) -> None:
-    """Draw the colour bar, and say how the masks were made."""
-    x, width = MARGIN, canvas.size[0] - 2 * MARGIN
-    if style in _WITHOUT_COLORS:
-        kind = _BASELINES[baseline_of(settings)]
-        about = f"the most important {look.fraction:.0%} of the cells; the rest is {kind}"
-    else:
-        bar = canvas.axes(Place(x + 0.07, top + 0.12, *_BAR))
-        canvas.figure.colorbar(look.colors, cax=bar, orientation="horizontal")
-        bar.tick_params(labelsize=6, length=2, pad=1)
-        bar.locator_params(nbins=4)
-        if style == "contours":
-            bar.vlines(look.levels, 0, 1, colors="white", linewidth=0.5)
-        x, width = x + _BAR[0] + 0.25, width - _BAR[0] - 0.25
-        about = "saliency" if scale == "shared" else "share of the largest saliency"
-    write(canvas.figure, x, top + 0.16, about, width, 6.5)
-    write(canvas.figure, x, top + 0.3, preset_in_words(settings), width, 6.5, color="dimgrey")
-    # Below the colour bar, so that narrow figures have room for it.
-    room = canvas.size[0] - 2 * MARGIN
-    write(canvas.figure, MARGIN, top + 0.5, masks_in_words(settings), room, 6.5, color="dimgrey")
+def _under(tiles: Sequence[Tile], places: Sequence[Place], across: float, curves: bool) -> Place:
+    """Where the footer goes: below all tiles, or below the pictures of a single one with higher curves."""
+    if curves and len(tiles) == 1:
+        pictures = tiles[0].places[:-1]
+        right = max(one.x + one.width for one in pictures)
+        if right >= _LEAST_WIDTH:
+            return Place(0.0, places[0].y + max(one.y + one.height for one in pictures), right, 0.0)
+    return Place(0.0, max(one.y + one.height for one in places), across, 0.0)
+
+
+@dataclass(frozen=True)
+class _Footer:
+    """What stands below the pictures: the colour bar, and how the masks were made.
+
+    Attributes:
+        place: its place in inches, without the figure's margin.
+        lines: texts with their colours: what the pictures show, and how the masks were made. The first two
+            are beside the colour bar.
+        levels: whether the colour bar has the levels of contours; None if there is no colour bar.
+    """
+
+    place: Place
+    lines: list[tuple[str, str]]
+    levels: bool | None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], look: Look, style: str, scale: str, place: Place) -> _Footer:
+        """The footer of a style, at a place whose height is not known yet."""
+        regions, note = has_regions(settings), ""
+        if style in _WITHOUT_COLORS:
+            about = (
+                f"the most important regions, about {look.fraction:.0%} of the image"
+                if regions
+                else f"the most important {look.fraction:.0%} of the cells"
+            )
+            note = f"the rest is {_BASELINES[baseline_of(settings)]}"
+        else:
+            about = "saliency" if scale == "shared" else "share of the largest saliency"
+            if "overlay" in STYLES[style] and is_search(settings):
+                note = f"1, 2, 3: the {'regions' if regions else 'cells'} that the search took first"
+        beside = place.width - (0 if style in _WITHOUT_COLORS else _BESIDE)
+        rooms = (beside, beside, place.width)
+        made = preset_in_words(settings), masks_in_words(settings)
+        shown = _joined("; ", (about, note), rooms[0])
+        lines = [(text, "black") for text in shown]
+        lines += [(text, "dimgrey") for text in _joined(", ", made, rooms[len(lines)])]
+        place = replace(place, height=_LINES[max(2, len(lines)) - 1] + _BELOW)
+        return cls(place, lines, None if style in _WITHOUT_COLORS else style == "contours")
+
+    def draw(self, canvas: _Canvas, look: Look) -> None:
+        """Draw it."""
+        place = self.place.moved(MARGIN, MARGIN)
+        beside, room = place.x, place.width
+        if self.levels is not None:
+            bar = canvas.axes(Place(beside + 0.07, place.y + 0.12, *_BAR))
+            canvas.figure.colorbar(look.colors, cax=bar, orientation="horizontal")
+            bar.tick_params(labelsize=6, length=2, pad=1)
+            bar.locator_params(nbins=4)
+            if self.levels:
+                bar.vlines(look.levels, 0, 1, colors="white", linewidth=0.5)
+            beside, room = beside + _BESIDE, room - _BESIDE
+        for number, (text, color) in enumerate(self.lines):
+            if number == 2:  # below the colour bar, so that narrow figures have room for it
+                beside, room = place.x, place.width
+            write(canvas.figure, beside, place.y + _LINES[number], text, room, _SMALL, color=color)
+
+
+def _joined(joint: str, texts: tuple[str, str], room: float) -> list[str]:
+    """Two texts in one line if they fit into the room, otherwise each in its own. Empty ones are left out."""
+    known = list(filter(None, texts))
+    line = joint.join(known)
+    return [line] if line and width_of(line, _SMALL) <= room else known

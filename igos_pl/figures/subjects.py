@@ -15,6 +15,7 @@ from PIL import Image
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import displayed, read_image
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.solver.baselines import BASELINES
 
@@ -96,19 +97,44 @@ class Subject:
         part = self.picture.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
         return part.resize(size[::-1], Image.Resampling.BILINEAR)
 
-    def revealed(self, fraction: float) -> NDArray[np.float64]:
-        """The image with its most important cells alone, ``(height, width, 3)`` in [0, 1].
-
-        The insertion curve shows the network such images: the other cells are replaced by the baseline.
+    def most_important(self, fraction: float) -> NDArray[np.bool_]:
+        """The most important cells, ``(s, s)``, as the curves take them: regions as a whole.
 
         Args:
             fraction: of the cells.
         """
         mask = self.explanation.mask
-        shown = np.zeros(mask.size, np.float32)
-        shown[np.argsort(mask, axis=None, kind="stable")[: round(fraction * mask.size)]] = 1
-        weights = self.frame.saliency_on_original(shown.reshape(mask.shape))[..., None]
+        if "regions" in self.explanation.values:
+            import torch
+
+            from igos_pl.solver.regions import Regions
+
+            labels = torch.from_numpy(np.asarray(self.explanation.regions, np.int64))[None]
+            place = Regions.of(labels).places(torch.from_numpy(mask)[None])[0].numpy()
+        else:
+            place = np.argsort(np.argsort(mask, axis=None, kind="stable")).reshape(mask.shape)
+        return np.asarray(place < round(fraction * mask.size))
+
+    def revealed(self, fraction: float) -> NDArray[np.float64]:
+        """The image with its most important cells or regions alone, ``(height, width, 3)`` in [0, 1].
+
+        The insertion curve shows the network such images: the rest is replaced by the baseline, and the
+        borders are smooth.
+
+        Args:
+            fraction: of the cells.
+        """
+        shown = self.most_important(fraction).astype(np.float32)
+        weights = self.frame.saliency_on_original(shown)[..., None]
         return weights * self.pixels + (1 - weights) * self._baseline()
+
+    def regions_in_words(self, fraction: float) -> str:
+        """``9 of 47 regions``: how many `revealed` shows; empty for masks of single cells."""
+        if "regions" not in self.explanation.values:
+            return ""
+        labels = np.asarray(self.explanation.regions)
+        shown = np.unique(labels[self.most_important(fraction)])
+        return f"{len(shown)} of {counted(len(np.unique(labels)), 'region')}"
 
     def _baseline(self) -> NDArray[np.float64]:
         """The run's baseline for the image. It is made at the resolution of the network's input."""
