@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # looking into a result imports this module, and must not imp
 
 RESIZE_MODES = ("squash", "crop")
 
-# Masks with at most so many cells along a side are drawn as cells with sharp borders. The method search takes at
-# most so many single cells, too.
+# Masks with at most so many cells along a side are drawn as cells with sharp borders. The method search takes
+# at most so many single cells, too.
 _FEW_CELLS = 20
 
 # The usual ImageNet evaluation resizes the shorter side to 256 and crops 224 x 224.

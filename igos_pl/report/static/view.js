@@ -35,6 +35,7 @@
     const bytes = igos.bytes(row.mask);
     const cells = new Uint16Array(bytes.buffer);
     const saliency = Float32Array.from(cells, (value) => value / 65535);
+    const regions = row.regions && { ...row.regions, rank: new Uint16Array(igos.bytes(row.regions.rank).buffer) };
     const order = [...saliency.keys()].sort((a, b) => saliency[b] - saliency[a] || a - b);
     const name = g.images.picture[g.image[at]];
     const [picture, baseline] = await Promise.all([
@@ -44,7 +45,7 @@
     const [width, height] = row.size;
     const factor = SIDE / Math.max(1, width, height);
     return {
-      ...row, saliency, order, picture, baseline,
+      ...row, saliency, order, regions, picture, baseline,
       peak: saliency.reduce((a, b) => Math.max(a, b), 0),
       width: picture ? picture.naturalWidth : Math.max(1, Math.round(width * factor)),
       height: picture ? picture.naturalHeight : Math.max(1, Math.round(height * factor)),
@@ -87,13 +88,28 @@
     context.putImageData(pixels, 0, 0);
   };
 
+  const share = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
+  const inRegions = (count) => {
+    const { places, sizes } = shown.regions;
+    const cells = sizes.slice(0, count).reduce((sum, size) => sum + size, 0);
+    return `${count} of ${places.length} region${places.length === 1 ? "" : "s"} (${share(cells / g.maskSize ** 2)} of the input)`;
+  };
+  // The cells that a part of the curve takes, and their amount in words. Regions are taken as a whole.
+  const taken = (part) => {
+    const count = Math.round(part * shown.whole);
+    if (!shown.regions) return { cells: shown.order.slice(0, count), words: `${share(count / g.cells ** 2)} of the input` };
+    const { rank, places } = shown.regions;
+    const regions = places.filter((place) => place < count).length;
+    return { cells: [...rank.keys()].filter((i) => rank[i] < regions), words: inRegions(regions) };
+  };
+
   // The first or the second source, by whether a cell is among the most important ones.
-  const drawPart = (target, part, inserted) => {
-    const { width, height, picture, baseline, order } = shown;
-    const n = g.cells, count = Math.round(part * shown.whole);
+  const drawPart = (target, taken, inserted) => {
+    const { width, height, picture, baseline } = shown;
+    const n = g.cells;
     const cells = canvas(n, n);
     const pixels = cells.getContext("2d").createImageData(n, n);
-    for (let i = 0; i < count; i++) pixels.data[order[i] * 4 + 3] = 255;
+    for (const i of taken) pixels.data[i * 4 + 3] = 255;
     cells.getContext("2d").putImageData(pixels, 0, 0);
     const [left, up, across, down] = frameOf(width, height);
     const clip = (context) => {
@@ -168,11 +184,9 @@
   const drawAt = () => {
     const at = number("at", 0.1);
     $("at").value = at;
-    const cells = Math.round(at * shown.whole);
     $("at-value").textContent = percent(at);
-    parts.forEach(([target, inserted]) => drawPart(target, at, inserted));
-    const share = (cells / g.cells ** 2) * 100;
-    const words = `${share < 10 ? share.toFixed(1) : share.toFixed(0)} % of the input`;
+    const { cells, words } = taken(at);
+    parts.forEach(([target, inserted]) => drawPart(target, cells, inserted));
     const score = (curve) => {
       if (!curve.length) return null;
       const x = at * (curve.length - 1), i = Math.min(curve.length - 2, Math.floor(x));
@@ -248,7 +262,7 @@
       ["score", fixed(g.score[place])], ["insertion − deletion", fixed(g.difference[place])],
       ["deletion", fixed(g.deletion[place])], ["insertion", fixed(g.insertion[place])],
       ["largest saliency", fixed(shown.peak)],
-      ["half of the saliency is in", g.salient[place] === null ? null : `${(100 * g.salient[place]).toFixed(1)} % of the cells`],
+      ["half of the saliency is in", g.salient[place] === null ? null : shown.regions ? inRegions(shown.regions.half) : `${(100 * g.salient[place]).toFixed(1)} % of the cells`],
       ["object's share of the image", g.size && g.size[place] !== null ? `${(100 * g.size[place]).toFixed(1)} %` : null],
       ...["energy_box", "energy_mask"].map((name, k) => [["saliency in the box", "saliency in the instance mask"][k], g[name] && g[name][place] !== null ? fixed(g[name][place]) : null]),
       ["status", g.statuses[g.status[place]]],
@@ -260,7 +274,8 @@
       make("div", {}, make("dt", { textContent: name }), make("dd", { dir: "auto", textContent: value }))));
     $("view-class").textContent = g.classes[g.class[place]];
     $("view-image").textContent = g.images.name[i];
-    const reduced = g.cells === g.maskSize ? "" : ` The mask has ${g.maskSize} × ${g.maskSize} cells; it is shown with ${g.cells} × ${g.cells}.`;
+    const mask = shown.regions ? "The regions are drawn in" : "The mask has";
+    const reduced = g.cells === g.maskSize ? "" : ` ${mask} ${g.maskSize} × ${g.maskSize} cells, shown here with ${g.cells} × ${g.cells}.`;
     const note = shown.note ? `No current picture: ${shown.note}.` : "";
     $("view-note").hidden = !(note || reduced);
     $("view-note").textContent = `${note}${reduced}`.trim();
