@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.wording import has_regions, masks_in_words, preset_in_words
+from igos_pl.data.wording import has_regions, is_search, masks_in_words, preset_in_words
 from igos_pl.errors import IgosError
 from igos_pl.figures.layout import MARGIN, Place, Tile, arranged, fitted, flow
 from igos_pl.figures.lettering import no_glyph_warnings, width_of, write
-from igos_pl.figures.order import is_search
 from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, Look
 from igos_pl.figures.subjects import Picture, Subject, baseline_of
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import Frame
+from igos_pl.data.wording import is_search
 
 FIRST = 5  # numbers in a picture; more would hide it
 
@@ -34,11 +35,6 @@ class Mark(NamedTuple):
     x: float
     y: float
     room: float
-
-
-def is_search(settings: Any) -> bool:
-    """Whether a search made the masks. Only its values tell the order in which the cells were taken."""
-    return bool(settings.get("method") == "search")
 
 
 def first_taken(explanation: Explanation, frame: Frame) -> list[Mark]:

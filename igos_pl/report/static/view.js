@@ -90,14 +90,15 @@
 
   const share = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
   const inRegions = (count) => {
-    const { places, sizes } = shown.regions;
+    const { sizes } = shown.regions;
     const cells = sizes.slice(0, count).reduce((sum, size) => sum + size, 0);
-    return `${count} of ${places.length} region${places.length === 1 ? "" : "s"} (${share(cells / g.maskSize ** 2)} of the input)`;
+    return `${count} of ${sizes.length} region${sizes.length === 1 ? "" : "s"} (${share(cells / g.maskSize ** 2)} of the input)`;
   };
+  const inCells = (count, whole) => (g.sharp ? `${count} of ${g.cells ** 2} cells` : `${share(count / g.cells ** 2)} of the ${whole}`);
   // The cells that a part of the curve takes, and their amount in words. Regions are taken as a whole.
   const taken = (part) => {
     const count = Math.round(part * shown.whole);
-    if (!shown.regions) return { cells: shown.order.slice(0, count), words: `${share(count / g.cells ** 2)} of the input` };
+    if (!shown.regions) return { cells: shown.order.slice(0, count), words: inCells(count, "input") };
     const { rank, places } = shown.regions;
     const regions = places.filter((place) => place < count).length;
     return { cells: [...rank.keys()].filter((i) => rank[i] < regions), words: inRegions(regions) };
@@ -262,7 +263,7 @@
       ["score", fixed(g.score[place])], ["insertion − deletion", fixed(g.difference[place])],
       ["deletion", fixed(g.deletion[place])], ["insertion", fixed(g.insertion[place])],
       ["largest saliency", fixed(shown.peak)],
-      ["half of the saliency is in", g.salient[place] === null ? null : shown.regions ? inRegions(shown.regions.half) : `${(100 * g.salient[place]).toFixed(1)} % of the cells`],
+      ["half of the saliency is in", g.salient[place] === null ? null : shown.regions ? inRegions(shown.regions.half) : inCells(Math.round(g.salient[place] * g.cells ** 2), "cells")],
       ["object's share of the image", g.size && g.size[place] !== null ? `${(100 * g.size[place]).toFixed(1)} %` : null],
       ...["energy_box", "energy_mask"].map((name, k) => [["saliency in the box", "saliency in the instance mask"][k], g[name] && g[name][place] !== null ? fixed(g[name][place]) : null]),
       ["status", g.statuses[g.status[place]]],
@@ -274,8 +275,8 @@
       make("div", {}, make("dt", { textContent: name }), make("dd", { dir: "auto", textContent: value }))));
     $("view-class").textContent = g.classes[g.class[place]];
     $("view-image").textContent = g.images.name[i];
-    const mask = shown.regions ? "The regions are drawn in" : "The mask has";
-    const reduced = g.cells === g.maskSize ? "" : ` ${mask} ${g.maskSize} × ${g.maskSize} cells, shown here with ${g.cells} × ${g.cells}.`;
+    const coarser = shown.regions ? " The borders of the regions are therefore coarser here." : "";
+    const reduced = g.cells === g.maskSize ? "" : ` The mask has ${g.maskSize} × ${g.maskSize} cells; it is shown with ${g.cells} × ${g.cells}.${coarser}`;
     const note = shown.note ? `No current picture: ${shown.note}.` : "";
     $("view-note").hidden = !(note || reduced);
     $("view-note").textContent = `${note}${reduced}`.trim();
