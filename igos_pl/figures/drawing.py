@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.wording import has_regions, is_search, masks_in_words, preset_in_words
 from igos_pl.errors import IgosError
+from igos_pl.figures.canvas import Canvas
+from igos_pl.figures.footer import Footer
 from igos_pl.figures.layout import MARGIN, Place, Tile, arranged, fitted, flow
-from igos_pl.figures.lettering import no_glyph_warnings, width_of, write
-from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, Look
-from igos_pl.figures.subjects import Picture, Subject, baseline_of
-
-# The panels of each style.
-STYLES = {
-    "curves": ("image", "overlay", "curves"),
-    "pair": ("image", "overlay"),
-    "overlay": ("overlay",),
-    "heatmap": ("heatmap",),
-    "contours": ("contours",),
-    "masked": ("masked",),
-}
-_WITHOUT_IMAGE = ("heatmap",)
-_WITHOUT_COLORS = ("masked",)
+from igos_pl.figures.lettering import SMALL, no_glyph_warnings, write
+from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
+from igos_pl.figures.subjects import Picture, Subject
 
 SCALES = ("shared", "each")
 
@@ -45,16 +31,7 @@ _WIDTHS, _HEIGHTS = (11.0, 7.2), (3.0, 1.3)
 _HEIGHTS_OF = {"pair": 1.1, "curves": 1.6}  # of several
 
 _MOST = 400  # explanations in one figure
-_BAR = (1.5, 0.09)  # width and height of the colour bar
-_BESIDE = _BAR[0] + 0.25  # where the text beside it begins
 _LEAST_WIDTH = 3.2  # the colour bar and the text beside it
-_SMALL = 6.5  # points
-_LINES = (0.16, 0.3, 0.46, 0.6)  # the centres of the lines of the footer, from its top
-_BELOW = 0.08  # the last line
-
-_BASELINES = {
-    "blur": "blurred", "black": "black", "mean": "the image's mean colour", "noise": "noise",
-}  # fmt: skip
 
 
 def draw(
@@ -79,17 +56,19 @@ def draw(
         explanations: the explanations, at most 400.
         style: ``curves`` (the image, its saliency over it, and the deletion and insertion curves), ``pair``
             (without the curves), ``overlay``, ``heatmap``, ``contours``, or ``masked`` (the most important
-            cells alone; the rest is replaced by the run's baseline).
+            cells or regions alone; the rest is replaced by the run's baseline). Masks of at most 20 x 20
+            cells are drawn as cells with sharp borders. Overlays of a search number the cells or regions that
+            it took first.
         images: the upright originals, RGB or grey: pictures, or arrays ``(height, width)`` or ``(height,
             width, 3)`` from 0 to 255. By default, and for each None, the image's file is read again.
-        fraction: of the cells that ``masked`` shows.
+        fraction: of the cells that ``masked`` shows; regions as a whole, as the curves do.
         scale: ``shared`` colours by the largest saliency of the whole figure, ``each`` by that of each
             explanation; the caption then gives it. If a mask reaches less than a fifth of the shared
             colours, its caption says so, see `faint`.
         headings: texts above rows. The key is the number of the explanation, from 0, with which the row
             begins.
-        columns: explanations in a row, as many as fit by default. If no height is given, the pictures are as
-            high as this number of columns allows.
+        columns: explanations in a row, which then line up; as many as fit by default. If no height is given,
+            the pictures are as high as this number of columns allows.
         width: of the figure in inches, at most. By default 11 for one explanation, and 7.2 for several.
         height: of a picture in inches. By default 3 for one explanation, and 1.1 to 1.6 for several.
         dpi: pixels in an inch.
@@ -110,6 +89,11 @@ def draw(
             f"{len(explanations)} explanations cannot be drawn in one figure: choose 1 to {_MOST}"
         )
     headings = headings or {}
+    if wrong := sorted(set(headings) - set(range(len(explanations)))):
+        raise IgosError(
+            f"headings has a text for explanation {wrong[0]}, but there are {len(explanations)}, counted"
+            " from 0"
+        )
     several = len(explanations) > 1
     room = (width or _WIDTHS[several]) - 2 * MARGIN
     panels, curves = STYLES[style], "curves" in STYLES[style]
@@ -122,19 +106,19 @@ def draw(
 
     pixels = math.ceil(max(room, height) * dpi)
     subjects = [
-        Subject.of(one, picture, pixels, style not in _WITHOUT_IMAGE)
+        Subject.of(one, picture, pixels, style not in WITHOUT_IMAGE)
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
     tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
     places, across, down = flow(tiles, rows, headings)
     across = max(across, _LEAST_WIDTH)
-    largest = [0.0 if style in _WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
+    largest = [0.0 if style in WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
     hardly_seen = faint(explanations, style, scale)
     shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
-    footer = _Footer.of(
+    footer = Footer.of(
         explanations[0].attributes, shared, style, scale, _under(tiles, places, across, curves)
     )
-    canvas = _Canvas((across + 2 * MARGIN, max(down, footer.place.y + footer.place.height) + 2 * MARGIN), dpi)
+    canvas = Canvas((across + 2 * MARGIN, max(down, footer.place.y + footer.place.height) + 2 * MARGIN), dpi)
     for number, heading in headings.items():
         write(canvas.figure, MARGIN, places[number].y - 0.06, heading, across, 9.5, weight="bold")
     for subject, tile, place, most, is_faint in zip(
@@ -149,7 +133,7 @@ def draw(
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
             PANELS[panel](canvas.axes(part.moved(corner.x, corner.y)), subject, look)
-    footer.draw(canvas, shared)
+    footer.draw(canvas)
     return canvas.figure
 
 
@@ -166,7 +150,7 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
     """
     largest = [float(one.saliency.max()) for one in explanations]
     top = float(np.nanmax([0.0, *largest]))
-    if style in _WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
+    if style in WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
         return [False] * len(largest)
     return [0 < most < FAINT * top for most in largest]
 
@@ -189,24 +173,6 @@ def save(
     settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "igos_pl"}
     with rc_context(settings), no_glyph_warnings():
         figure.savefig(path, format=kind, dpi=figure.dpi, metadata={**dates, **(metadata or {})})
-
-
-class _Canvas:
-    """A figure on which places are given in inches from its upper left corner."""
-
-    def __init__(self, size: tuple[float, float], dpi: float) -> None:
-        self.size = size
-        self.figure = Figure(figsize=size, dpi=dpi)
-        FigureCanvasAgg(self.figure)
-
-    def axes(self, place: Place) -> Axes:
-        """Axes at a place."""
-        width, height = self.size
-        bottom = 1 - (place.y + place.height) / height
-        added: Axes = self.figure.add_axes(
-            (place.x / width, bottom, place.width / width, place.height / height)
-        )
-        return added
 
 
 def _caption(
@@ -232,12 +198,12 @@ def _caption(
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     start += f", {shown}" if shown else ""
-    write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, _SMALL, start, color="dimgrey")
+    write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, SMALL, start, color="dimgrey")
     difference = round(float(explanation.insertion - explanation.deletion), 2) + 0.0  # no -0.00
     about = "" if np.isnan(difference) else f"insertion - deletion {difference:.2f}"
     if largest is not None:
         about = f"{before}saliency up to {largest:.2f}"
-    write(figure, tile.x, tile.y + 0.34, "", room, _SMALL, about, color="dimgrey")
+    write(figure, tile.x, tile.y + 0.34, "", room, SMALL, about, color="dimgrey")
 
 
 def _under(tiles: Sequence[Tile], places: Sequence[Place], across: float, curves: bool) -> Place:
@@ -248,67 +214,3 @@ def _under(tiles: Sequence[Tile], places: Sequence[Place], across: float, curves
         if right >= _LEAST_WIDTH:
             return Place(0.0, places[0].y + max(one.y + one.height for one in pictures), right, 0.0)
     return Place(0.0, max(one.y + one.height for one in places), across, 0.0)
-
-
-@dataclass(frozen=True)
-class _Footer:
-    """What stands below the pictures: the colour bar, and how the masks were made.
-
-    Attributes:
-        place: its place in inches, without the figure's margin.
-        lines: texts with their colours: what the pictures show, and how the masks were made. The first two
-            are beside the colour bar.
-        levels: whether the colour bar has the levels of contours; None if there is no colour bar.
-    """
-
-    place: Place
-    lines: list[tuple[str, str]]
-    levels: bool | None
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], look: Look, style: str, scale: str, place: Place) -> _Footer:
-        """The footer of a style, at a place whose height is not known yet."""
-        regions, note = has_regions(settings), ""
-        if style in _WITHOUT_COLORS:
-            about = (
-                f"the most important regions, about {look.fraction:.0%} of the image"
-                if regions
-                else f"the most important {look.fraction:.0%} of the cells"
-            )
-            note = f"the rest is {_BASELINES[baseline_of(settings)]}"
-        else:
-            about = "saliency" if scale == "shared" else "share of the largest saliency"
-            if "overlay" in STYLES[style] and is_search(settings):
-                note = f"1, 2, 3: the {'regions' if regions else 'cells'} that the search took first"
-        beside = place.width - (0 if style in _WITHOUT_COLORS else _BESIDE)
-        rooms = (beside, beside, place.width)
-        made = preset_in_words(settings), masks_in_words(settings)
-        shown = _joined("; ", (about, note), rooms[0])
-        lines = [(text, "black") for text in shown]
-        lines += [(text, "dimgrey") for text in _joined(", ", made, rooms[len(lines)])]
-        place = replace(place, height=_LINES[max(2, len(lines)) - 1] + _BELOW)
-        return cls(place, lines, None if style in _WITHOUT_COLORS else style == "contours")
-
-    def draw(self, canvas: _Canvas, look: Look) -> None:
-        """Draw it."""
-        place = self.place.moved(MARGIN, MARGIN)
-        beside, room = place.x, place.width
-        if self.levels is not None:
-            bar = canvas.axes(Place(beside + 0.07, place.y + 0.12, *_BAR))
-            canvas.figure.colorbar(look.colors, cax=bar, orientation="horizontal")
-            bar.tick_params(labelsize=6, length=2, pad=1)
-            bar.locator_params(nbins=4)
-            if self.levels:
-                bar.vlines(look.levels, 0, 1, colors="white", linewidth=0.5)
-            beside, room = beside + _BESIDE, room - _BESIDE
-        for number, (text, color) in enumerate(self.lines):
-            if number == 2:  # below the colour bar, so that narrow figures have room for it
-                beside, room = place.x, place.width
-            write(canvas.figure, beside, place.y + _LINES[number], text, room, _SMALL, color=color)
-
-
-def _joined(joint: str, texts: tuple[str, str], room: float) -> list[str]:
-    """Two texts in one line if they fit into the room, otherwise each in its own. Empty ones are left out."""
-    known = list(filter(None, texts))
-    line = joint.join(known)
-    return [line] if line and width_of(line, _SMALL) <= room else known

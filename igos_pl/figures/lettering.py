@@ -15,6 +15,8 @@ from matplotlib.font_manager import FontEntry, findSystemFonts, fontManager, get
 
 from igos_pl.data.text import printable, shortened
 
+SMALL = 6.5  # points: the letters of captions, footers, curves and numbers
+
 _FONT = "DejaVu Sans"  # comes with matplotlib, so a figure looks the same everywhere
 
 _BOXES = "Last Resort"  # has a box for every character; comes with matplotlib, too
@@ -71,8 +73,8 @@ def width_of(text: str, size: float) -> float:
     """
     figure = Figure()
     line = figure.text(0, 0, text, fontsize=size, family=families(text), parse_math=False)
-    renderer: Any = FigureCanvasAgg(figure).get_renderer()
-    return float(line.get_window_extent(renderer).width / figure.dpi)
+    canvas: Any = FigureCanvasAgg(figure)
+    return float(line.get_window_extent(canvas.get_renderer()).width / figure.dpi)
 
 
 @contextmanager

@@ -51,19 +51,6 @@ def where(rows: Rows, conditions: Sequence[str]) -> Numbers:
     return np.flatnonzero(chosen)
 
 
-def select(
-    rows: Rows,
-    numbers: Sequence[int] | None = None,
-    conditions: Sequence[str] = (),
-    best: int = 0,
-    worst: int = 0,
-    at_random: int = 0,
-    seed: int = 0,
-) -> Numbers:
-    """The places of some rows, each once: those of `groups`, one group after the other."""
-    return np.concatenate(list(groups(rows, numbers, conditions, best, worst, at_random, seed).values()))
-
-
 def groups(
     rows: Rows,
     numbers: Sequence[int] | None = None,
