@@ -31,7 +31,7 @@ _WIDTHS, _HEIGHTS = (11.0, 7.2), (3.0, 1.3)
 _HEIGHTS_OF = {"pair": 1.1, "curves": 1.6}  # of several
 
 _MOST = 400  # explanations in one figure
-_LEAST_WIDTH = 3.2  # the colour bar and the text beside it
+_LEAST_WIDTH = 3.4  # the colour bar and the text beside it
 
 
 def draw(

@@ -51,17 +51,17 @@ class Footer:
             scale: see `igos_pl.draw`.
             place: its upper left corner and its width.
         """
-        regions, note = has_regions(settings), ""
+        note = ""
         if style in WITHOUT_COLORS:
             share = f"{look.fraction:.0%}"
             about = f"the most important {share} of the cells"
-            if regions:
+            if has_regions(settings):
                 about = f"the most important regions, about {share} of the image"
             note = f"the rest is {_BASELINES[baseline_of(settings)]}"
         else:
             about = "saliency" if scale == "shared" else "share of the largest saliency"
             if "overlay" in STYLES[style] and is_search(settings):
-                note = f"1, 2, 3: the {'regions' if regions else 'cells'} that the search took first"
+                note = "1, 2, 3: order of the search"
         beside = place.width - (0 if style in WITHOUT_COLORS else _BESIDE)
         rooms = (beside, beside, place.width)
         made = preset_in_words(settings), masks_in_words(settings)
