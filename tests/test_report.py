@@ -195,7 +195,7 @@ FRAMES = (
 def test_saliency_lies_where_the_overlays_have_it() -> None:
     random = np.random.default_rng(0)
     coarse = Image.fromarray(random.random((7, 7)).astype(np.float32))
-    saliency = np.asarray(coarse.resize((21, 21), Image.Resampling.BILINEAR))
+    saliency = np.array(coarse.resize((21, 21), Image.Resampling.BILINEAR))
     for frame in FRAMES:
         expected = frame.saliency_on_original(saliency)
         found = saliency_on_picture(saliency, frame, (200, 120))
