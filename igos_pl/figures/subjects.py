@@ -17,6 +17,7 @@ from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import displayed, read_image
 from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
+from igos_pl.figures.order import region_places
 from igos_pl.solver.baselines import BASELINES
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -105,12 +106,7 @@ class Subject:
         """
         mask = self.explanation.mask
         if "regions" in self.explanation.values:
-            import torch
-
-            from igos_pl.solver.regions import Regions
-
-            labels = torch.from_numpy(np.asarray(self.explanation.regions, np.int64))[None]
-            place = Regions.of(labels).places(torch.from_numpy(mask)[None])[0].numpy()
+            place = region_places(mask[None], np.asarray(self.explanation.regions)[None])[0]
         else:
             place = np.argsort(np.argsort(mask, axis=None, kind="stable")).reshape(mask.shape)
         return np.asarray(place < round(fraction * mask.size))

@@ -105,12 +105,12 @@
   };
 
   // The first or the second source, by whether a cell is among the most important ones.
-  const drawPart = (target, taken, inserted) => {
+  const drawPart = (target, important, inserted) => {
     const { width, height, picture, baseline } = shown;
     const n = g.cells;
     const cells = canvas(n, n);
     const pixels = cells.getContext("2d").createImageData(n, n);
-    for (const i of taken) pixels.data[i * 4 + 3] = 255;
+    for (const i of important) pixels.data[i * 4 + 3] = 255;
     cells.getContext("2d").putImageData(pixels, 0, 0);
     const [left, up, across, down] = frameOf(width, height);
     const clip = (context) => {
