@@ -185,17 +185,52 @@ def test_nothing_from_outside_is_code(tmp_path: Path) -> None:
     assert data_of(folder, "gallery")["classes"] == [name.replace("\n", "\\n") for name in CLASSES]
 
 
+FRAMES = (
+    Frame(200, 120, (0, 0, 200, 120), (56, 56)),
+    Frame.of(200, 120, (56, 56), "crop"),
+    Frame(200, 120, (0, -40, 200, 160), (56, 56)),
+)
+
+
 def test_saliency_lies_where_the_overlays_have_it() -> None:
     random = np.random.default_rng(0)
-    saliency = random.random((7, 7)).astype(np.float32)
-    for frame in (
-        Frame(200, 120, (0, 0, 200, 120), (56, 56)),
-        Frame.of(200, 120, (56, 56), "crop"),
-        Frame(200, 120, (0, -40, 200, 160), (56, 56)),
-    ):
+    coarse = Image.fromarray(random.random((7, 7)).astype(np.float32))
+    saliency = np.array(coarse.resize((21, 21), Image.Resampling.BILINEAR))
+    for frame in FRAMES:
         expected = frame.saliency_on_original(saliency)
         found = saliency_on_picture(saliency, frame, (200, 120))
         assert np.abs(found - expected).mean() < 0.02
+
+
+def test_few_cells_are_as_sharp_as_in_the_overlays() -> None:
+    saliency = np.random.default_rng(0).random((7, 7)).astype(np.float32)
+    for frame in FRAMES:
+        found = saliency_on_picture(saliency, frame, (200, 120))
+        np.testing.assert_array_equal(found, frame.cells_on_original(saliency))
+        half = saliency_on_picture(saliency, frame, (100, 60))
+        assert set(np.unique(half)) <= {0, *saliency.flat}
+
+
+def test_regions_are_counted_as_the_curves_take_them(tmp_path: Path) -> None:
+    labels = np.array([[7, 7, 7, 7], [7, 7, 7, 7], [3, 3, 5, 5], [3, 3, 5, 5]], np.int32).repeat(24, 0)
+    labels = labels.repeat(24, 1)
+    mask = np.select([labels == 5, labels == 7], [0.1, 0.4], 0.9).astype(np.float32)
+    columns = invented(2, masks=np.stack([mask, np.ones_like(mask)]), regions=np.stack([labels, labels]))
+    write_run(tmp_path / "run", columns, settings={"method": "search", "regions": "Slic", "mask_size": 96})
+    folder = write_report(tmp_path / "run", tmp_path / "report").index.parent
+    gallery = data_of(folder, "gallery")
+    assert (gallery["cells"], gallery["maskSize"], gallery["sharp"]) == (48, 96, False)
+    found, empty = (row["regions"] for row in data_of(folder, "masks-0"))
+    assert found["sizes"] == [2304, 4608, 2304]
+    assert found["places"] == [1151, 2304 + 2303, 6912 + 1151]  # the middle cell of each
+    assert found["half"] == 2  # 0.9 of 4 parts, 0.6 of 8, 0.1 of 4: the first has 3.6 of 8.8
+    assert gallery["salient"] == [0.75, None]
+    assert empty["half"] == 0
+    rank = np.frombuffer(base64.b64decode(found["rank"]), "<u2").reshape(48, 48)
+    np.testing.assert_array_equal(rank, np.select([labels == 5, labels == 7], [0, 1], 2)[::2, ::2])
+    assert [row["whole"] for row in data_of(folder, "masks-0")] == [96**2] * 2
+    page = (folder / "index.html").read_text("utf-8")
+    assert "A search put the regions into order" in page
 
 
 def test_the_baseline_is_the_solvers_blur() -> None:

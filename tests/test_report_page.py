@@ -271,3 +271,31 @@ def test_theme_can_be_chosen(read: Any) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_large_view_counts_regions_and_few_cells(browser: Any, tmp_path: Path) -> None:
+    labels = np.arange(4, dtype=np.int32).repeat(2)[:, None].repeat(8, 1)
+    masks = np.array([[0.0, 0.9, 0.5, 0.8], [0.3, 0.2, 0.1, 0.0]], np.float32)[:, labels]
+    found = {}
+    for name, extra in (("cells", {}), ("regions", {"regions": np.stack([labels, labels])})):
+        columns = invented(2, masks=masks, **extra)
+        write_run(
+            tmp_path / name,
+            columns,
+            pictures=tmp_path / "photos",
+            settings={"regions": "Slic"} if extra else {},
+        )
+        folder = write_report(tmp_path / name, tmp_path / f"report-{name}").index.parent
+        reader = Reader(browser, folder, LAPTOP, "#view=0&at=0.3")
+        reader.page.wait_for_selector("#view[data-place] #over")
+        words = [reader.page.inner_text(f"#{kind}").partition(",")[0] for kind in ("deleted", "inserted")]
+        facts = reader.page.inner_text("#view-facts").splitlines()
+        found[name] = [*words, facts[facts.index("half of the saliency is in") + 1]]
+        reader.close()
+    assert found == {
+        "cells": ["deleted: 19 of 64 cells", "inserted: 19 of 64 cells", "15 of 64 cells"],
+        "regions": [
+            "deleted: 1 of 4 regions (25 % of the input)", "inserted: 1 of 4 regions (25 % of the input)",
+            "1 of 4 regions (25 % of the input)",
+        ],
+    }  # fmt: skip

@@ -12,7 +12,7 @@ import results
 
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
-from igos_pl.store.selection import parsed_numbers, random_order, select, where
+from igos_pl.store.selection import groups, parsed_numbers, random_order, where
 
 IDS = ["a", "a", "b", "c", "c", "c", "d"]
 NAMES = ["cat", "dog", "cat", "tabby, tabby cat", "dog", "cat", "dog"]
@@ -74,6 +74,19 @@ def test_an_explanation_of_no_class_is_not_wrong(tmp_path: Path) -> None:
 def test_wrong_conditions(masks: MaskFile, condition: str, message: str) -> None:
     with pytest.raises(IgosError, match=message):
         where(masks, [condition])
+
+
+def select(masks: MaskFile, *args: Any, **choice: Any) -> np.ndarray:
+    """The rows of all groups."""
+    return np.concatenate(list(groups(masks, *args, **choice).values()))
+
+
+def test_groups_have_names_and_share_no_row(masks: MaskFile) -> None:
+    found = groups(masks, best=2, worst=9, at_random=9)
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        "best": [0, 6], "worst": [1, 5, 2, 3], "random": [4],
+    }  # fmt: skip
+    assert list(groups(masks)) == ["all"]
 
 
 def test_best_and_worst(masks: MaskFile) -> None:

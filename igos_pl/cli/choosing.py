@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from igos_pl.cli.summary import remarks
 from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 from igos_pl.store.reader import Rows
-from igos_pl.store.selection import parsed_numbers, select
+from igos_pl.store.selection import Numbers, groups, parsed_numbers
 
 _SHOWN = 5  # remarks on images without explanations
 
@@ -21,15 +23,24 @@ def chosen(options: argparse.Namespace, masks: MaskFile) -> Rows:
     Raises:
         IgosError: if there are none.
     """
+    return masks[np.concatenate(list(chosen_groups(options, masks).values()))]
+
+
+def chosen_groups(options: argparse.Namespace, masks: MaskFile) -> dict[str, Numbers]:
+    """The numbers of the explanations that the options choose, see `igos_pl.store.selection.groups`.
+
+    Raises:
+        IgosError: if there are none.
+    """
     if not len(masks):
         images = masks.images["status"]
         told = "".join(f"\n  {line}" for line in remarks(masks, _SHOWN))
         raise IgosError(f"There is no explanation of any of the {counted(len(images), 'image')}:{told}")
     numbers = None if options.rows is None else parsed_numbers(options.rows)
-    found = select(masks, numbers, options.where, options.best, options.worst, options.random, options.seed)
-    if not len(found):
+    found = groups(masks, numbers, options.where, options.best, options.worst, options.random, options.seed)
+    if not any(map(len, found.values())):
         raise IgosError(f"No explanation fulfils {' and '.join(options.where)}")
-    return masks[found]
+    return found
 
 
 def check_images(folder: Path | None) -> None:

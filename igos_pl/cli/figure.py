@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from igos_pl.checks import check_choice
-from igos_pl.cli.choosing import chosen, refuse_existing
+from igos_pl.cli.choosing import chosen_groups, refuse_existing
 from igos_pl.cli.options import FIRST
 from igos_pl.data.wording import counted, is_or_are
 from igos_pl.store import MaskFile, unfinished
 from igos_pl.store.files import publishing
+from igos_pl.store.selection import Numbers
 
 KINDS = ("pdf", "svg", "png")
+
+_HEADINGS = {
+    "best": "best: largest insertion - deletion",
+    "worst": "worst: smallest insertion - deletion",
+    "random": "random",
+}
 
 
 def print_figure(options: argparse.Namespace) -> None:
@@ -27,7 +37,8 @@ def print_figure(options: argparse.Namespace) -> None:
     refuse_existing(output, options.overwrite)
     with MaskFile(options.run) as masks:
         told = unfinished(options.run, "igos-pl figure", masks.published)
-        rows = chosen(options, masks)
+        groups = chosen_groups(options, masks)
+        rows = masks[np.concatenate(list(groups.values()))]
         everything = not (options.rows or options.where or options.best or options.worst or options.random)
         if everything:
             rows = rows[:FIRST]
@@ -38,7 +49,7 @@ def print_figure(options: argparse.Namespace) -> None:
         found = [moved(explanation, options.images) for explanation in rows]
         figure = draw(
             found, options.style, fraction=options.fraction, scale=options.scale, columns=options.columns,
-            width=options.width, height=options.height, dpi=options.dpi,
+            headings=_headings(groups), width=options.width, height=options.height, dpi=options.dpi,
         )  # fmt: skip
         whole = len(masks)
     with publishing(output) as temporary:
@@ -56,3 +67,15 @@ def print_figure(options: argparse.Namespace) -> None:
         f"{len(rows):,} of {counted(whole, 'explanation')} {is_or_are(len(rows))} in {output}"
         f" ({width:.1f} x {height:.1f} inches, {options.dpi:g} dpi)"
     )
+
+
+def _headings(groups: Mapping[str, Numbers]) -> dict[int, str]:
+    """The heading of each group by the place of its first explanation; none without best and worst ones."""
+    if not any(len(groups.get(name, ())) for name in ("best", "worst")):
+        return {}
+    starts = np.cumsum([0, *map(len, groups.values())])
+    return {
+        int(start): _HEADINGS[name]
+        for start, (name, members) in zip(starts, groups.items(), strict=False)
+        if len(members)
+    }

@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # looking into a result imports this module, and must not imp
 
 RESIZE_MODES = ("squash", "crop")
 
+# Masks with at most so many cells along a side are drawn as cells with sharp borders. The method search takes
+# at most so many single cells, too.
+_FEW_CELLS = 20
+
 # The usual ImageNet evaluation resizes the shorter side to 256 and crops 224 x 224.
 _CROP_FRACTION = 0.875
 
@@ -56,6 +60,14 @@ class Frame:
         left, top = (width - across) / 2, (height - down) / 2
         return cls(width, height, (left, top, left + across, top + down), input_size)
 
+    def scaled(self, width: int, height: int) -> Frame:
+        """The frame of the same image, scaled to ``width x height`` pixels."""
+        across, down = width / self.width, height / self.height
+        left, top, right, bottom = self.box
+        return Frame(
+            width, height, (left * across, top * down, right * across, bottom * down), self.input_size
+        )
+
     def boxes_to_original(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
         """Boxes ``(n, 4)`` of the network's input, in pixels of the original; NaN stays NaN.
 
@@ -82,8 +94,7 @@ class Frame:
         import torch
         import torch.nn.functional as F
 
-        left, top = round(self.box[0]), round(self.box[1])
-        right, bottom = max(left + 1, round(self.box[2])), max(top + 1, round(self.box[3]))
+        left, top, right, bottom = self._pixels()
         grid = upsample(torch.from_numpy(saliency)[None, None], self.input_size)
         # Pixels of the input and of the original cover the same area: their corners, not centres, agree.
         inside = F.interpolate(grid, (bottom - top, right - left), mode="bilinear", align_corners=False)
@@ -94,11 +105,53 @@ class Frame:
         whole[top : top + seen.shape[0], left : left + seen.shape[1]] = seen.numpy()
         return whole
 
+    def cells_on_original(self, cells: NDArray[Any], outside: Any = 0) -> NDArray[Any]:
+        """The cell of every pixel of the original: cells have sharp borders, and no values lie in between.
+
+        The centres of the outer cells lie on the outer pixels of the input (`upsample`), so that only half of
+        an outer cell is in the image.
+
+        Args:
+            cells: ``(s, s)``, a value for each cell.
+            outside: the value of pixels that the network does not see.
+
+        Returns:
+            ``(height, width)``.
+        """
+        left, top, right, bottom = self._pixels()
+        whole = np.full((self.height, self.width), outside, cells.dtype)
+        places = []
+        for start, end, pixels, length in (
+            (top, bottom, self.input_size[0], self.height),
+            (left, right, self.input_size[1], self.width),
+        ):
+            seen = np.arange(max(0, start), min(length, end))
+            place = ((seen + 0.5 - start) / (end - start) * pixels - 0.5).clip(0, pixels - 1)
+            places.append((seen, np.rint(place / max(1, pixels - 1) * (len(cells) - 1)).astype(np.int64)))
+        (rows, down), (columns, across) = places
+        whole[np.ix_(rows, columns)] = cells[np.ix_(down, across)]
+        return whole
+
+    def _pixels(self) -> tuple[int, int, int, int]:
+        """The box in whole pixels, at least one along each side."""
+        left, top = round(self.box[0]), round(self.box[1])
+        return left, top, max(left + 1, round(self.box[2])), max(top + 1, round(self.box[3]))
+
     def _affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
         """Corner and extent of the box, and the size of the input, each as x y x y."""
         box = np.array(self.box, np.float64)
         size = np.array(self.input_size[::-1], np.float32)
         return np.tile(box[:2], 2), np.tile(box[2:] - box[:2], 2), np.tile(size, 2)
+
+
+def has_few_cells(size: int) -> bool:
+    """Whether pictures show the cells of masks ``(size, size)`` with sharp borders.
+
+    The network was shown masks with smooth borders (`upsample`). If a picture of few, large cells showed them
+    like this, each cell would look like a star with a bright centre, and nobody could tell where a cell ends.
+    But a cell has one value, and a search and the curves take it as a whole.
+    """
+    return size <= _FEW_CELLS
 
 
 def upsample(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -21,6 +21,11 @@ def has_regions(settings: Mapping[str, Any]) -> bool:
     return str(settings.get("regions", "none")) != "none"
 
 
+def is_search(settings: Mapping[str, Any]) -> bool:
+    """Whether a search made a run's masks. Only its values tell the order in which the cells were taken."""
+    return bool(settings.get("method") == "search")
+
+
 def cells_in_words(settings: Mapping[str, Any]) -> str:
     """What a mask consists of: ``28 x 28 cells``, or ``regions (Slic), drawn in 112 x 112 cells``.
 

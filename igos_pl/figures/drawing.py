@@ -9,30 +9,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.wording import masks_in_words, preset_in_words
 from igos_pl.errors import IgosError
-from igos_pl.figures.layout import FOOTER, MARGIN, Place, fitted, flow, lined_up
-from igos_pl.figures.lettering import no_glyph_warnings, write
-from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, Look
-from igos_pl.figures.subjects import Picture, Subject, baseline_of
-
-# The panels of each style.
-STYLES = {
-    "curves": ("image", "overlay", "curves"),
-    "pair": ("image", "overlay"),
-    "overlay": ("overlay",),
-    "heatmap": ("heatmap",),
-    "contours": ("contours",),
-    "masked": ("masked",),
-}
-_WITHOUT_IMAGE = ("heatmap",)
-_WITHOUT_COLORS = ("masked",)
+from igos_pl.figures.canvas import Canvas
+from igos_pl.figures.footer import Footer
+from igos_pl.figures.layout import MARGIN, Place, Tile, arranged, fitted, flow
+from igos_pl.figures.lettering import SMALL, no_glyph_warnings, write
+from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
+from igos_pl.figures.subjects import Picture, Subject
 
 SCALES = ("shared", "each")
 
@@ -44,12 +31,7 @@ _WIDTHS, _HEIGHTS = (11.0, 7.2), (3.0, 1.3)
 _HEIGHTS_OF = {"pair": 1.1, "curves": 1.6}  # of several
 
 _MOST = 400  # explanations in one figure
-_BAR = (1.5, 0.09)  # width and height of the colour bar
-_LEAST_WIDTH = 3.2  # the colour bar and the text beside it
-
-_BASELINES = {
-    "blur": "blurred", "black": "black", "mean": "the image's mean colour", "noise": "noise",
-}  # fmt: skip
+_LEAST_WIDTH = 3.4  # the colour bar and the text beside it
 
 
 def draw(
@@ -59,6 +41,7 @@ def draw(
     *,
     fraction: float = 0.2,
     scale: str = "shared",
+    headings: Mapping[int, str] | None = None,
     columns: int | None = None,
     width: float | None = None,
     height: float | None = None,
@@ -73,15 +56,19 @@ def draw(
         explanations: the explanations, at most 400.
         style: ``curves`` (the image, its saliency over it, and the deletion and insertion curves), ``pair``
             (without the curves), ``overlay``, ``heatmap``, ``contours``, or ``masked`` (the most important
-            cells alone; the rest is replaced by the run's baseline).
+            cells or regions alone; the rest is replaced by the run's baseline). Masks of at most 20 x 20
+            cells are drawn as cells with sharp borders. Overlays of a search number the cells or regions that
+            it took first.
         images: the upright originals, RGB or grey: pictures, or arrays ``(height, width)`` or ``(height,
             width, 3)`` from 0 to 255. By default, and for each None, the image's file is read again.
-        fraction: of the cells that ``masked`` shows.
+        fraction: of the cells that ``masked`` shows; regions as a whole, as the curves do.
         scale: ``shared`` colours by the largest saliency of the whole figure, ``each`` by that of each
             explanation; the caption then gives it. If a mask reaches less than a fifth of the shared
             colours, its caption says so, see `faint`.
-        columns: explanations in a row, as many as fit by default. If no height is given, the pictures are as
-            high as this number of columns allows.
+        headings: texts above rows. The key is the number of the explanation, from 0, with which the row
+            begins.
+        columns: explanations in a row, which then line up; as many as fit by default. If no height is given,
+            the pictures are as high as this number of columns allows.
         width: of the figure in inches, at most. By default 11 for one explanation, and 7.2 for several.
         height: of a picture in inches. By default 3 for one explanation, and 1.1 to 1.6 for several.
         dpi: pixels in an inch.
@@ -101,6 +88,12 @@ def draw(
         raise IgosError(
             f"{len(explanations)} explanations cannot be drawn in one figure: choose 1 to {_MOST}"
         )
+    headings = headings or {}
+    if wrong := sorted(set(headings) - set(range(len(explanations)))):
+        raise IgosError(
+            f"headings has a text for explanation {wrong[0]}, but there are {len(explanations)}, counted"
+            " from 0"
+        )
     several = len(explanations) > 1
     room = (width or _WIDTHS[several]) - 2 * MARGIN
     panels, curves = STYLES[style], "curves" in STYLES[style]
@@ -109,19 +102,25 @@ def draw(
         height = _HEIGHTS_OF.get(style, _HEIGHTS[1]) if several else _HEIGHTS[0]
         if columns is not None:
             aspects = [one.frame.width / one.frame.height for one in explanations]
-            height = fitted(aspects, *shape, room, columns)
+            height = fitted(aspects, *shape, room, columns, headings)
 
     pixels = math.ceil(max(room, height) * dpi)
     subjects = [
-        Subject.of(one, picture, pixels, style not in _WITHOUT_IMAGE)
+        Subject.of(one, picture, pixels, style not in WITHOUT_IMAGE)
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
-    tiles, columns = lined_up([one.aspect for one in subjects], *shape, height, room, columns)
-    places, across, down = flow(tiles, room, columns)
+    tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
+    places, across, down = flow(tiles, rows, headings)
     across = max(across, _LEAST_WIDTH)
-    canvas = _Canvas((across + 2 * MARGIN, down + FOOTER + MARGIN), dpi)
-    largest = [0.0 if style in _WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
+    largest = [0.0 if style in WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
     hardly_seen = faint(explanations, style, scale)
+    shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
+    footer = Footer.of(
+        explanations[0].attributes, shared, style, scale, _under(tiles, places, across, curves)
+    )
+    canvas = Canvas((across + 2 * MARGIN, max(down, footer.place.y + footer.place.height) + 2 * MARGIN), dpi)
+    for number, heading in headings.items():
+        write(canvas.figure, MARGIN, places[number].y - 0.06, heading, across, 9.5, weight="bold")
     for subject, tile, place, most, is_faint in zip(
         subjects, tiles, places, largest, hardly_seen, strict=True
     ):
@@ -130,11 +129,11 @@ def draw(
         _caption(
             canvas.figure, subject.explanation, corner, most if scale == "each" or is_faint else None,
             place.width if several else across, "faint: " if is_faint else "",
+            subject.regions_in_words(fraction) if style == "masked" else "",
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
             PANELS[panel](canvas.axes(part.moved(corner.x, corner.y)), subject, look)
-    shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
-    _footer(canvas, explanations[0].attributes, shared, style, scale, down + MARGIN)
+    footer.draw(canvas)
     return canvas.figure
 
 
@@ -151,7 +150,7 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
     """
     largest = [float(one.saliency.max()) for one in explanations]
     top = float(np.nanmax([0.0, *largest]))
-    if style in _WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
+    if style in WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
         return [False] * len(largest)
     return [0 < most < FAINT * top for most in largest]
 
@@ -176,26 +175,14 @@ def save(
         figure.savefig(path, format=kind, dpi=figure.dpi, metadata={**dates, **(metadata or {})})
 
 
-class _Canvas:
-    """A figure on which places are given in inches from its upper left corner."""
-
-    def __init__(self, size: tuple[float, float], dpi: float) -> None:
-        self.size = size
-        self.figure = Figure(figsize=size, dpi=dpi)
-        FigureCanvasAgg(self.figure)
-
-    def axes(self, place: Place) -> Axes:
-        """Axes at a place."""
-        width, height = self.size
-        bottom = 1 - (place.y + place.height) / height
-        added: Axes = self.figure.add_axes(
-            (place.x / width, bottom, place.width / width, place.height / height)
-        )
-        return added
-
-
 def _caption(
-    figure: Figure, explanation: Explanation, tile: Place, largest: float | None, room: float, before: str
+    figure: Figure,
+    explanation: Explanation,
+    tile: Place,
+    largest: float | None,
+    room: float,
+    before: str,
+    shown: str,
 ) -> None:
     """Write the class with its score, the image's name, and insertion - deletion or the largest saliency.
 
@@ -206,36 +193,24 @@ def _caption(
         largest: the largest saliency, if it is to be written.
         room: width in inches.
         before: is written before the largest saliency.
+        shown: how much of the image is shown, if not all.
     """
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
-    write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, 6.5, start, color="dimgrey")
+    start += f", {shown}" if shown else ""
+    write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, SMALL, start, color="dimgrey")
     difference = round(float(explanation.insertion - explanation.deletion), 2) + 0.0  # no -0.00
     about = "" if np.isnan(difference) else f"insertion - deletion {difference:.2f}"
     if largest is not None:
         about = f"{before}saliency up to {largest:.2f}"
-    write(figure, tile.x, tile.y + 0.34, "", room, 6.5, about, color="dimgrey")
+    write(figure, tile.x, tile.y + 0.34, "", room, SMALL, about, color="dimgrey")
 
 
-def _footer(
-    canvas: _Canvas, settings: Mapping[str, Any], look: Look, style: str, scale: str, top: float
-) -> None:
-    """Draw the colour bar, and say how the masks were made."""
-    x, width = MARGIN, canvas.size[0] - 2 * MARGIN
-    if style in _WITHOUT_COLORS:
-        kind = _BASELINES[baseline_of(settings)]
-        about = f"the most important {look.fraction:.0%} of the cells; the rest is {kind}"
-    else:
-        bar = canvas.axes(Place(x + 0.07, top + 0.12, *_BAR))
-        canvas.figure.colorbar(look.colors, cax=bar, orientation="horizontal")
-        bar.tick_params(labelsize=6, length=2, pad=1)
-        bar.locator_params(nbins=4)
-        if style == "contours":
-            bar.vlines(look.levels, 0, 1, colors="white", linewidth=0.5)
-        x, width = x + _BAR[0] + 0.25, width - _BAR[0] - 0.25
-        about = "saliency" if scale == "shared" else "share of the largest saliency"
-    write(canvas.figure, x, top + 0.16, about, width, 6.5)
-    write(canvas.figure, x, top + 0.3, preset_in_words(settings), width, 6.5, color="dimgrey")
-    # Below the colour bar, so that narrow figures have room for it.
-    room = canvas.size[0] - 2 * MARGIN
-    write(canvas.figure, MARGIN, top + 0.5, masks_in_words(settings), room, 6.5, color="dimgrey")
+def _under(tiles: Sequence[Tile], places: Sequence[Place], across: float, curves: bool) -> Place:
+    """Where the footer goes: below all tiles, or below the pictures of a single one with higher curves."""
+    if curves and len(tiles) == 1:
+        pictures = tiles[0].places[:-1]
+        right = max(one.x + one.width for one in pictures)
+        if right >= _LEAST_WIDTH:
+            return Place(0.0, places[0].y + max(one.y + one.height for one in pictures), right, 0.0)
+    return Place(0.0, max(one.y + one.height for one in places), across, 0.0)

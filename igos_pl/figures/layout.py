@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 
 CAPTION = 0.42  # above the pictures of a tile
-FOOTER = 0.66  # below all tiles
+HEADING = 0.3  # above a row
 MARGIN = 0.08
 _GAP, _WITHIN = 0.14, 0.05  # between tiles, and between the pictures of one
+_STEP = 0.05  # in which heights and widths are tried
 _HIGHEST, _LOWEST = 3.0, 0.4  # of pictures whose height is not given
 _LOWEST_SLOT = 0.05
 _NARROWEST = 1.35  # a tile has room for its caption
@@ -85,12 +85,20 @@ def tiled(aspect: float, pictures: int, curves: bool, height: float, width: floa
     return Tile(places, max(_NARROWEST, taken + beside), bottom)
 
 
-def lined_up(
-    aspects: Sequence[float], pictures: int, curves: bool, height: float, width: float, columns: int | None
-) -> tuple[list[Tile], int | None]:
-    """The tiles of the explanations, and the largest number of tiles in a row.
+def arranged(
+    aspects: Sequence[float],
+    pictures: int,
+    curves: bool,
+    height: float,
+    width: float,
+    columns: int | None,
+    begins: Container[int] = (),
+) -> tuple[list[Tile], list[range]]:
+    """The tiles of the explanations, and the numbers of the tiles in each row.
 
-    With curves, each column is as wide as its widest tile, so that its curves line up.
+    If the number of columns is given, and with curves, each column is as wide as its widest tile, so that its
+    pictures and curves line up. Otherwise there are as few rows as possible, of about the same width, so that
+    the last row does not hold one tile that is left over.
 
     Args:
         aspects: width / height of the images.
@@ -99,65 +107,109 @@ def lined_up(
         height: see `tiled`.
         width: see `tiled`.
         columns: the most tiles in a row; as many as fit if None.
+        begins: numbers of tiles with which a new row begins.
     """
     tiles = [tiled(aspect, pictures, curves, height, width) for aspect in aspects]
-    if not curves:
-        return tiles, columns
+    if not curves and columns is None:
+        return tiles, _balanced([one.width for one in tiles], width, begins)
     fitting = int((width + _GAP) / (min(one.width for one in tiles) + _GAP))
-    for across in range(min(columns or len(tiles), len(tiles), fitting), 1, -1):
-        if _row_width(_column_widths(tiles, across)) <= width:
-            return _aligned(tiles, across), across
-    return _aligned(tiles, 1), 1
+    most = max(1, min(columns or len(tiles), len(tiles), fitting))
+    every = [_in_columns(len(tiles), across, begins) for across in range(1, most + 1)]
+    found = every[:1] + [rows for rows in every[1:] if _row_width(_column_widths(tiles, rows)) <= width]
+    rows = min(found, key=len) if columns is None else found[-1]
+    return _aligned(tiles, rows), rows
 
 
-def _column_widths(tiles: Sequence[Tile], columns: int) -> list[float]:
-    return [max(one.width for one in tiles[column::columns]) for column in range(columns)]
+def _in_columns(count: int, columns: int, begins: Container[int]) -> list[range]:
+    """Rows of so many tiles."""
+    return _filled([1.0] * count, columns + (columns - 1) * _GAP, begins)
 
 
-def _aligned(tiles: Sequence[Tile], columns: int) -> list[Tile]:
-    """Tiles in rows of ``columns``, changed so that the curves in each column line up."""
-    widths = _column_widths(tiles, columns)
-    lefts = [max(one.places[-1].x for one in tiles[column::columns]) for column in range(columns)]
-    return [
-        Tile([*one.places[:-1], replace(one.places[-1], x=lefts[place])], widths[place], one.height)
-        for one, place in zip(tiles, cycle(range(columns)), strict=False)
-    ]
+def _balanced(widths: Sequence[float], room: float, begins: Container[int]) -> list[range]:
+    """As few rows as fit into the room, the widest of which is as narrow as possible."""
+    fewest = _filled(widths, room, begins)
+    narrow = min(room, max(widths))
+    while len(found := _filled(widths, narrow, begins)) > len(fewest):
+        narrow = min(room, narrow + _STEP)
+    return found
+
+
+def _filled(widths: Sequence[float], room: float, begins: Container[int]) -> list[range]:
+    """Rows of as many tiles as fit, at least one."""
+    rows: list[range] = []
+    first, taken = 0, 0.0
+    for number, width in enumerate(widths):
+        if number > first and (number in begins or taken + width > room + 1e-6):
+            rows.append(range(first, number))
+            first, taken = number, 0.0
+        taken += width + _GAP
+    return [*rows, range(first, len(widths))]
+
+
+def _column_widths(tiles: Sequence[Tile], rows: Sequence[range]) -> list[float]:
+    return [max(tiles[one].width for one in column) for column in _columns(rows)]
+
+
+def _columns(rows: Sequence[range]) -> list[list[int]]:
+    """The numbers of the tiles in each column."""
+    return [[row[place] for row in rows if place < len(row)] for place in range(max(map(len, rows)))]
+
+
+def _aligned(tiles: Sequence[Tile], rows: Sequence[range]) -> list[Tile]:
+    """Tiles in rows, changed so that each column has one width, and its last parts line up."""
+    aligned = list(tiles)
+    for width, column in zip(_column_widths(tiles, rows), _columns(rows), strict=True):
+        left = max(tiles[number].places[-1].x for number in column)
+        for number in column:
+            *others, last = tiles[number].places
+            aligned[number] = Tile([*others, replace(last, x=left)], width, tiles[number].height)
+    return aligned
 
 
 def _row_width(widths: Sequence[float]) -> float:
     return sum(widths) + (len(widths) - 1) * _GAP
 
 
-def fitted(aspects: Sequence[float], pictures: int, curves: bool, width: float, columns: int) -> float:
+def fitted(
+    aspects: Sequence[float],
+    pictures: int,
+    curves: bool,
+    width: float,
+    columns: int,
+    begins: Container[int] = (),
+) -> float:
     """The largest height of pictures with which the given number of tiles fits into each row."""
     height = _HIGHEST
+    wanted = _in_columns(len(aspects), columns, begins)
     while height > _LOWEST:
-        tiles, across = lined_up(aspects, pictures, curves, height, width, columns)
-        widths = [one.width for one in tiles]
-        rows = [widths[first : first + columns] for first in range(0, len(tiles), columns)]
-        if across in (columns, len(tiles)) and all(_row_width(row) <= width for row in rows):
+        tiles, rows = arranged(aspects, pictures, curves, height, width, columns, begins)
+        if rows == wanted and _row_width(_column_widths(tiles, rows)) <= width:
             break
-        height -= 0.05
+        height -= _STEP
     return height
 
 
-def flow(tiles: Sequence[Tile], width: float, columns: int | None) -> tuple[list[Place], float, float]:
+def flow(
+    tiles: Sequence[Tile], rows: Sequence[range], headed: Container[int] = ()
+) -> tuple[list[Place], float, float]:
     """Place tiles in rows, left to right.
 
     Args:
         tiles: the tiles.
-        width: of the page.
-        columns: the most tiles in a row; as many as fit if None.
+        rows: the numbers of the tiles in each row.
+        headed: the numbers of tiles whose row has room for a heading above it.
 
     Returns:
         The place of each tile; the width that all tiles take; the height.
     """
     places: list[Place] = []
-    x, y, row, number, widest = 0.0, 0.0, 0.0, 0, 0.0
-    for one in tiles:
-        if number and (x + one.width > width + 1e-6 or number == columns):
-            x, y, row, number = 0.0, y + row + _GAP, 0.0, 0
-        places.append(Place(x, y, one.width, one.height))
-        widest = max(widest, x + one.width)
-        x, row, number = x + one.width + _GAP, max(row, one.height), number + 1
-    return places, widest, y + row
+    y, widest = 0.0, 0.0
+    for row in rows:
+        y += HEADING if row[0] in headed else 0.0
+        x = 0.0
+        for number in row:
+            places.append(Place(x, y, tiles[number].width, tiles[number].height))
+            x += tiles[number].width + _GAP
+        widest = max(widest, x - _GAP)
+        y += max(tiles[number].height for number in row) + _GAP
+    return places, widest, y - _GAP

@@ -9,10 +9,13 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, findSystemFonts, fontManager, get_font
 
 from igos_pl.data.text import printable, shortened
+
+SMALL = 6.5  # points: the letters of captions, footers, curves and numbers
 
 _FONT = "DejaVu Sans"  # comes with matplotlib, so a figure looks the same everywhere
 
@@ -59,6 +62,19 @@ def write(
     if too_long(len(whole)):
         longest = bisect_left(range(len(whole)), True, key=too_long) - 1
         line.set_text(shortened(whole, max(0, longest)) + fixed)
+
+
+def width_of(text: str, size: float) -> float:
+    """The width of a line of text in inches.
+
+    Args:
+        text: the text.
+        size: of the letters, in points.
+    """
+    figure = Figure()
+    line = figure.text(0, 0, text, fontsize=size, family=families(text), parse_math=False)
+    canvas: Any = FigureCanvasAgg(figure)
+    return float(line.get_window_extent(canvas.get_renderer()).width / figure.dpi)
 
 
 @contextmanager

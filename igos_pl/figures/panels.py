@@ -11,9 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from igos_pl.figures.lettering import SMALL
+from igos_pl.figures.order import first_taken
 from igos_pl.figures.subjects import Subject
+
+# The panels of each style.
+STYLES = {
+    "curves": ("image", "overlay", "curves"),
+    "pair": ("image", "overlay"),
+    "overlay": ("overlay",),
+    "heatmap": ("heatmap",),
+    "contours": ("contours",),
+    "masked": ("masked",),
+}
+WITHOUT_IMAGE = ("heatmap",)
+WITHOUT_COLORS = ("masked",)
 
 # Perceptually uniform, and dark where nothing matters.
 COLORS = colormaps["inferno"]
@@ -24,7 +39,7 @@ SMALLEST_RANGE = 0.1
 _OPACITY = 0.9  # of the most salient pixel
 _RISE = 0.75  # the opacity grows with this power of the saliency, so that weak saliency can be seen
 _GREYS = (0.12, 0.82)  # black and white of the image below the colours
-_LETTERS = 6.5  # points
+_LEAST_ROOM = 2.0  # points around the centre of a number; it may cover the border a little
 _LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the range of colours
 
 
@@ -79,6 +94,16 @@ def overlay_pixels(subject: Subject, look: Look) -> NDArray[np.float64]:
 
 def _overlay(axes: Axes, subject: Subject, look: Look) -> None:
     _show(axes, subject, overlay_pixels(subject, look))
+    # The order of a search is written where it belongs, on its first cells, if they have room for a number.
+    frame = subject.frame
+    longer = max(axes.bbox.size) / axes.figure.dpi * 72  # points
+    for mark in first_taken(subject.explanation, frame):
+        if mark.room * longer >= _LEAST_ROOM:
+            axes.text(
+                mark.x * frame.width - 0.5, mark.y * frame.height - 0.5, str(mark.number), color="white",
+                fontsize=SMALL, ha="center", va="center_baseline",
+                path_effects=[withStroke(linewidth=1.5, foreground="black")],
+            )  # fmt: skip
 
 
 def _heatmap(axes: Axes, subject: Subject, look: Look) -> None:
@@ -124,13 +149,13 @@ def _curves(axes: Axes, subject: Subject, look: Look) -> None:
         curve = getattr(explanation, f"{name}_curve")
         axes.plot(np.linspace(0, 1, len(curve)), curve, color=color)
         about = f"{name}: area {getattr(explanation, name):.2f} ({good} is good)"
-        axes.text(0, y, about, color=color, fontsize=_LETTERS, transform=axes.transAxes)
+        axes.text(0, y, about, color=color, fontsize=SMALL, transform=axes.transAxes)
     whole = "the whole image" if subject.box is None else "3 x the object's area"
     about = f"part deleted or inserted,\nmost important first (1 = {whole})"
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.set_xlabel(about, fontsize=_LETTERS)
-    axes.set_ylabel("score", fontsize=_LETTERS)
-    axes.tick_params(labelsize=_LETTERS)
+    axes.set_xlabel(about, fontsize=SMALL)
+    axes.set_ylabel("score", fontsize=SMALL)
+    axes.tick_params(labelsize=SMALL)
 
 
 PANELS: dict[str, Callable[[Axes, Subject, Look], None]] = {

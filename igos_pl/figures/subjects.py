@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.geometry import Frame
+from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import displayed, read_image
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
+from igos_pl.figures.order import region_places
 from igos_pl.solver.baselines import BASELINES
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -51,11 +53,7 @@ class Subject:
         whole = explanation.frame
         share = min(1, most / max(whole.width, whole.height))
         width, height = max(1, round(whole.width * share)), max(1, round(whole.height * share))
-        across, down = width / whole.width, height / whole.height
-        left, top, right, bottom = whole.box
-        frame = Frame(
-            width, height, (left * across, top * down, right * across, bottom * down), whole.input_size
-        )
+        frame = whole.scaled(width, height)
         if not needed:
             return cls(explanation, frame, None)
         image = _original(explanation, picture)
@@ -75,8 +73,11 @@ class Subject:
 
     @cached_property
     def saliency(self) -> NDArray[np.float32]:
-        """The saliency of every pixel, ``(height, width)`` in [0, 1]."""
-        return self.frame.saliency_on_original(self.explanation.saliency)
+        """The saliency of every pixel, ``(height, width)`` in [0, 1]; few cells have sharp borders."""
+        cells = self.explanation.saliency
+        if has_few_cells(len(cells)):
+            return self.frame.cells_on_original(cells)
+        return self.frame.saliency_on_original(cells)
 
     @property
     def box(self) -> NDArray[np.float64] | None:
@@ -97,19 +98,39 @@ class Subject:
         part = self.picture.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
         return part.resize(size[::-1], Image.Resampling.BILINEAR)
 
-    def revealed(self, fraction: float) -> NDArray[np.float64]:
-        """The image with its most important cells alone, ``(height, width, 3)`` in [0, 1].
-
-        The insertion curve shows the network such images: the other cells are replaced by the baseline.
+    def most_important(self, fraction: float) -> NDArray[np.bool_]:
+        """The most important cells, ``(s, s)``, as the curves take them: regions as a whole.
 
         Args:
             fraction: of the cells.
         """
         mask = self.explanation.mask
-        shown = np.zeros(mask.size, np.float32)
-        shown[np.argsort(mask, axis=None, kind="stable")[: round(fraction * mask.size)]] = 1
-        weights = self.frame.saliency_on_original(shown.reshape(mask.shape))[..., None]
+        if "regions" in self.explanation.values:
+            place = region_places(mask[None], np.asarray(self.explanation.regions)[None])[0]
+        else:
+            place = np.argsort(np.argsort(mask, axis=None, kind="stable")).reshape(mask.shape)
+        return np.asarray(place < round(fraction * mask.size))
+
+    def revealed(self, fraction: float) -> NDArray[np.float64]:
+        """The image with its most important cells or regions alone, ``(height, width, 3)`` in [0, 1].
+
+        The insertion curve shows the network such images: the rest is replaced by the baseline, and the
+        borders are smooth.
+
+        Args:
+            fraction: of the cells.
+        """
+        shown = self.most_important(fraction).astype(np.float32)
+        weights = self.frame.saliency_on_original(shown)[..., None]
         return weights * self.pixels + (1 - weights) * self._baseline()
+
+    def regions_in_words(self, fraction: float) -> str:
+        """``9 of 47 regions``: how many `revealed` shows; empty for masks of single cells."""
+        if "regions" not in self.explanation.values:
+            return ""
+        labels = np.asarray(self.explanation.regions)
+        shown = np.unique(labels[self.most_important(fraction)])
+        return f"{len(shown)} of {counted(len(np.unique(labels)), 'region')}"
 
     def _baseline(self) -> NDArray[np.float64]:
         """The run's baseline for the image. It is made at the resolution of the network's input."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from igos_pl.data.geometry import Frame
+from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.text import printable
 from igos_pl.report.choice import Choice
 from igos_pl.report.curves import read_curves
@@ -34,6 +34,7 @@ from igos_pl.report.pictures import (
     picture_path,
     thumbnail_path,
 )
+from igos_pl.report.regions import RegionOrder, region_orders
 from igos_pl.store import MaskFile
 
 _SMALLEST_TOP = 0.1  # the colours span at least this range, so that masks without content look empty
@@ -76,11 +77,19 @@ class Where:
 
 @dataclass(frozen=True)
 class _Block:
-    """Explanations that are drawn together: whole images."""
+    """Explanations that are drawn together: whole images.
+
+    Attributes:
+        subjects: the images with their explanations.
+        salient: for each explanation, the share of the cells that hold half of its saliency.
+        curves: of the explanations.
+        orders: of the regions of each explanation; None for masks of single cells.
+    """
 
     subjects: list[Subject]
-    masks: NDArray[np.float32]
+    salient: list[float]
     curves: dict[str, NDArray[np.float64]]
+    orders: list[RegionOrder] | None
 
 
 class Gallery:
@@ -148,13 +157,13 @@ class Gallery:
             kind,
             {size: blur_parameters(size) for size in sizes} if kind == "blur" else {},
         )
-        script = _Scripts(folder, self.per_file, self.cells)
+        script = _Scripts(folder, self.per_file, self.cells, self.mask_size)
         done = 0
         for block, made in _drawn(self._blocks(folder.digests), style):
             self.pictures += made
             names = [drawing.name for subject in block.subjects for drawing in subject.drawings]
             self._thumbnails += names
-            self._salient += _salient_shares(block.masks).tolist()
+            self._salient += block.salient
             for name in names:
                 folder.keep(thumbnail_path(folder.path, name))
             for picture in made:
@@ -173,14 +182,18 @@ class Gallery:
             if place + 1 < len(ends) and ends[place + 1] - start <= _BLOCK:
                 continue
             rows = self.rows[start:end]
-            masks = 1 - np.asarray(self._masks.read("masks", rows), np.float32)
-            masks = np.nan_to_num(masks).clip(0, 1)
+            masks = np.nan_to_num(np.asarray(self._masks.read("masks", rows), np.float32), nan=1).clip(0, 1)
+            orders = None
+            if "regions" in self._masks.table.schema:
+                orders = region_orders(masks, self._masks.read("regions", rows))
+            saliency = 1 - masks
             groups = self._image_of[start:end]
             subjects = []
             for image in range(int(groups[0]), int(groups[-1]) + 1):
                 members = np.flatnonzero(groups == image)
-                subjects.append(self._subject(image, rows[members], masks[members], digests))
-            yield _Block(subjects, masks, read_curves(self._masks, rows))
+                subjects.append(self._subject(image, rows[members], saliency[members], digests))
+            salient = [one.salient_share for one in orders] if orders else _salient_shares(saliency).tolist()
+            yield _Block(subjects, salient, read_curves(self._masks, rows), orders)
             start = end
 
     def _subject(
@@ -239,6 +252,7 @@ class Gallery:
             "perFile": self.per_file,
             "cells": self.cells,
             "maskSize": self.mask_size,
+            "sharp": has_few_cells(self.mask_size),
             "top": round(self.top, 4),
             "total": len(numbers),
         }
@@ -272,13 +286,14 @@ def _salient_shares(masks: NDArray[np.float32]) -> NDArray[np.float64]:
 class _Scripts:
     """Writes what only the large view needs, as scripts of a fixed number of explanations."""
 
-    def __init__(self, folder: ReportFolder, rows: int, cells: int) -> None:
-        self._folder, self._rows, self._cells = folder, rows, cells
+    def __init__(self, folder: ReportFolder, rows: int, cells: int, size: int) -> None:
+        self._folder, self._rows, self._cells, self._size = folder, rows, cells, size
         self._waiting: list[dict[str, Any]] = []
         self._number = 0
 
     def add(self, block: _Block, pictures: list[Picture]) -> None:
         curves = zip(*(block.curves[kind] for kind in ("deletion", "insertion")), strict=True)
+        orders = iter(block.orders or ())
         for subject, picture in zip(block.subjects, pictures, strict=True):
             frame = subject.frame
             image = {
@@ -293,23 +308,37 @@ class _Scripts:
                 known = bool(np.isfinite(deletion).all() and np.isfinite(insertion).all())
                 own = {
                     "mask": self._text(drawing.saliency),
+                    "regions": self._regions(next(orders, None)),
                     "deletion": compact_floats(deletion) if known else [],
                     "insertion": compact_floats(insertion) if known else [],
                     "box": _shares(drawing.box, frame) if np.isfinite(drawing.box).all() else None,
-                    "whole": self._removed(drawing.box, frame),
+                    "whole": self._removed(drawing.box, frame, block.orders is not None),
                 }
                 self._waiting.append(image | own)
                 if len(self._waiting) == self._rows:
                     self.close()
 
-    def _removed(self, box: tuple[float, float, float, float], frame: Frame) -> int:
-        """How many cells of the mask, as the page shows it, the whole curve removes.
+    def _regions(self, order: RegionOrder | None) -> dict[str, Any] | None:
+        """The order of the regions; the cells are those that the page shows."""
+        if order is None:
+            return None
+        nearest = (np.arange(self._cells) + 0.5) * len(order.rank) // self._cells
+        rank = order.rank[np.ix_(nearest.astype(np.int64), nearest.astype(np.int64))]
+        return {
+            "rank": base64.b64encode(rank.astype("<u2").tobytes()).decode(),
+            "places": order.places.tolist(),
+            "sizes": order.sizes.tolist(),
+            "half": order.half,
+        }
+
+    def _removed(self, box: tuple[float, float, float, float], frame: Frame, whole_mask: bool) -> int:
+        """How many cells the whole curve removes: of the mask, or of the mask as the page shows it.
 
         For a detection: three times the box's area; see
         `igos_pl.evaluation.deletion_insertion.curve_cells`. That takes the instance mask if there is one. A
         result does not hold it, and fewer cells were removed then.
         """
-        every = self._cells**2
+        every = (self._size if whole_mask else self._cells) ** 2
         if not np.isfinite(box).all():
             return every
         x1, y1, x2, y2 = frame.box

@@ -16,7 +16,7 @@ from PIL import Image
 
 from igos_pl import __version__
 from igos_pl.data.text import printable
-from igos_pl.data.wording import has_regions
+from igos_pl.data.wording import has_regions, is_search
 from igos_pl.report.colors import OPACITY, colored, palette_text
 from igos_pl.report.curves import AXIS, mean_curves
 from igos_pl.report.facts import Facts
@@ -116,6 +116,7 @@ def render(
             localised={name: LOCALISATION[name] for name in localised},
             localised_rows=int(np.isfinite(numbers.columns["energy_box"].astype(float)).sum()),
             uninformative=UNINFORMATIVE,
+            searched=is_search(masks.attributes),
             computed=bool(np.isfinite(numbers.difference).any()),
             summary=summary,
             seen=seen,

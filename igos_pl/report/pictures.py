@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from igos_pl.data.geometry import Frame
+from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import decode_image, file_content
 from igos_pl.errors import IgosError
 from igos_pl.report.colors import OPACITY, colored
@@ -215,7 +215,8 @@ def saliency_on_picture(
 ) -> NDArray[np.float32]:
     """The saliency of every pixel of a picture of the whole image; 0 outside of the frame.
 
-    It is bilinear, and the corners of the mask and of the frame agree, as in the optimisation.
+    It is bilinear, and the corners of the mask and of the frame agree, as in the optimisation. Few cells have
+    sharp borders, see `igos_pl.data.geometry.has_few_cells`.
 
     Args:
         saliency: ``(s, s)``.
@@ -230,6 +231,8 @@ def saliency_on_picture(
     across, down = right - left, bottom - top
     if 0 < across <= _FARTHEST * size[0] and 0 < down <= _FARTHEST * size[1]:
         s = len(saliency)
+        if has_few_cells(s):
+            return Frame(*size, (left, top, right, bottom), frame.input_size).cells_on_original(saliency)
         ends = (0.5, 0.5, s - 0.5, s - 0.5) if s > 1 else (0.0, 0.0, 1.0, 1.0)
         extent = (max(1, round(across)), max(1, round(down)))
         inside = Image.fromarray(saliency).resize(extent, Image.Resampling.BILINEAR, ends)

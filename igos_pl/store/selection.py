@@ -51,7 +51,7 @@ def where(rows: Rows, conditions: Sequence[str]) -> Numbers:
     return np.flatnonzero(chosen)
 
 
-def select(
+def groups(
     rows: Rows,
     numbers: Sequence[int] | None = None,
     conditions: Sequence[str] = (),
@@ -59,8 +59,8 @@ def select(
     worst: int = 0,
     at_random: int = 0,
     seed: int = 0,
-) -> Numbers:
-    """The places of some rows, each once: the best, the worst, random ones; of those that fulfil conditions.
+) -> dict[str, Numbers]:
+    """The places of the best rows, the worst, and random ones, each once; of those that fulfil conditions.
 
     Args:
         rows: the explanations.
@@ -72,7 +72,8 @@ def select(
         seed: of the random choice.
 
     Returns:
-        The places. If neither best, worst nor random ones are asked for, all that fulfil the conditions.
+        The places of the rows that are ``best``, ``worst`` and ``random``. A row is in the first group to
+        which it belongs. If none of them is asked for, ``all`` that fulfil the conditions.
 
     Raises:
         IgosError: if a row does not exist, a condition is wrong, or deletion and insertion were not computed.
@@ -82,8 +83,8 @@ def select(
     found = np.arange(len(rows)) if numbers is None else _existing(rows, numbers)
     found = found[where(rows[found], conditions)]
     if not best and not worst and not at_random:
-        return found
-    parts = []
+        return {"all": found}
+    places = dict.fromkeys(("best", "worst"), np.arange(0))
     if best or worst:
         quality = _difference(rows[found])
         known = np.flatnonzero(~np.isnan(quality))
@@ -92,9 +93,14 @@ def select(
                 "The best and the worst explanations are not known: deletion and insertion were not computed"
             )
         order = known[np.argsort(-quality[known], kind="stable")]
-        parts += [order[:best], order[::-1][:worst]]
-    parts.append(random_order(rows[found].column("sample_id").tolist(), seed)[:at_random])
-    return found[list(dict.fromkeys(np.concatenate(parts).tolist()))]
+        places = {"best": order[:best], "worst": order[::-1][:worst]}
+    places["random"] = random_order(rows[found].column("sample_id").tolist(), seed)[:at_random]
+    taken: set[int] = set()
+    chosen = {}
+    for name, members in places.items():
+        chosen[name] = found[[place for place in members.tolist() if place not in taken]]
+        taken.update(members.tolist())
+    return chosen
 
 
 def random_order(ids: Sequence[str], seed: int) -> Numbers:

@@ -35,6 +35,7 @@
     const bytes = igos.bytes(row.mask);
     const cells = new Uint16Array(bytes.buffer);
     const saliency = Float32Array.from(cells, (value) => value / 65535);
+    const regions = row.regions && { ...row.regions, rank: new Uint16Array(igos.bytes(row.regions.rank).buffer) };
     const order = [...saliency.keys()].sort((a, b) => saliency[b] - saliency[a] || a - b);
     const name = g.images.picture[g.image[at]];
     const [picture, baseline] = await Promise.all([
@@ -44,7 +45,7 @@
     const [width, height] = row.size;
     const factor = SIDE / Math.max(1, width, height);
     return {
-      ...row, saliency, order, picture, baseline,
+      ...row, saliency, order, regions, picture, baseline,
       peak: saliency.reduce((a, b) => Math.max(a, b), 0),
       width: picture ? picture.naturalWidth : Math.max(1, Math.round(width * factor)),
       height: picture ? picture.naturalHeight : Math.max(1, Math.round(height * factor)),
@@ -59,7 +60,8 @@
   };
   const top = () => ($("own").checked ? Math.max(0.1, shown.peak) : g.top);
 
-  // Saliency is bilinear between the cells; the corners of the mask and of the frame agree.
+  // Saliency is bilinear between the cells, and few cells have sharp borders. The corners of the mask and of the
+  // frame agree.
   const drawSaliency = (target) => {
     const { width, height, saliency } = shown;
     const context = target.getContext("2d");
@@ -73,7 +75,7 @@
         let value = 0;
         if (u >= 0 && v >= 0 && u <= n - 1 && v <= n - 1) {
           const i = Math.min(n - 2, Math.floor(u)), j = Math.min(n - 2, Math.floor(v));
-          if (n === 1) value = saliency[0];
+          if (g.sharp) value = saliency[Math.round(v) * n + Math.round(u)];
           else {
             const a = u - i, b = v - j, at = j * n + i;
             value = (saliency[at] * (1 - a) + saliency[at + 1] * a) * (1 - b) + (saliency[at + n] * (1 - a) + saliency[at + n + 1] * a) * b;
@@ -86,13 +88,29 @@
     context.putImageData(pixels, 0, 0);
   };
 
+  const share = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
+  const inRegions = (count) => {
+    const { sizes } = shown.regions;
+    const cells = sizes.slice(0, count).reduce((sum, size) => sum + size, 0);
+    return `${count} of ${sizes.length} region${sizes.length === 1 ? "" : "s"} (${share(cells / g.maskSize ** 2)} of the input)`;
+  };
+  const inCells = (count, whole) => (g.sharp ? `${count} of ${g.cells ** 2} cells` : `${share(count / g.cells ** 2)} of the ${whole}`);
+  // The cells that a part of the curve takes, and their amount in words. Regions are taken as a whole.
+  const taken = (part) => {
+    const count = Math.round(part * shown.whole);
+    if (!shown.regions) return { cells: shown.order.slice(0, count), words: inCells(count, "input") };
+    const { rank, places } = shown.regions;
+    const regions = places.filter((place) => place < count).length;
+    return { cells: [...rank.keys()].filter((i) => rank[i] < regions), words: inRegions(regions) };
+  };
+
   // The first or the second source, by whether a cell is among the most important ones.
-  const drawPart = (target, part, inserted) => {
-    const { width, height, picture, baseline, order } = shown;
-    const n = g.cells, count = Math.round(part * shown.whole);
+  const drawPart = (target, important, inserted) => {
+    const { width, height, picture, baseline } = shown;
+    const n = g.cells;
     const cells = canvas(n, n);
     const pixels = cells.getContext("2d").createImageData(n, n);
-    for (let i = 0; i < count; i++) pixels.data[order[i] * 4 + 3] = 255;
+    for (const i of important) pixels.data[i * 4 + 3] = 255;
     cells.getContext("2d").putImageData(pixels, 0, 0);
     const [left, up, across, down] = frameOf(width, height);
     const clip = (context) => {
@@ -167,11 +185,9 @@
   const drawAt = () => {
     const at = number("at", 0.1);
     $("at").value = at;
-    const cells = Math.round(at * shown.whole);
     $("at-value").textContent = percent(at);
-    parts.forEach(([target, inserted]) => drawPart(target, at, inserted));
-    const share = (cells / g.cells ** 2) * 100;
-    const words = `${share < 10 ? share.toFixed(1) : share.toFixed(0)} % of the input`;
+    const { cells, words } = taken(at);
+    parts.forEach(([target, inserted]) => drawPart(target, cells, inserted));
     const score = (curve) => {
       if (!curve.length) return null;
       const x = at * (curve.length - 1), i = Math.min(curve.length - 2, Math.floor(x));
@@ -247,7 +263,7 @@
       ["score", fixed(g.score[place])], ["insertion − deletion", fixed(g.difference[place])],
       ["deletion", fixed(g.deletion[place])], ["insertion", fixed(g.insertion[place])],
       ["largest saliency", fixed(shown.peak)],
-      ["half of the saliency is in", g.salient[place] === null ? null : `${(100 * g.salient[place]).toFixed(1)} % of the cells`],
+      ["half of the saliency is in", g.salient[place] === null ? null : shown.regions ? inRegions(shown.regions.half) : inCells(Math.round(g.salient[place] * g.cells ** 2), "cells")],
       ["object's share of the image", g.size && g.size[place] !== null ? `${(100 * g.size[place]).toFixed(1)} %` : null],
       ...["energy_box", "energy_mask"].map((name, k) => [["saliency in the box", "saliency in the instance mask"][k], g[name] && g[name][place] !== null ? fixed(g[name][place]) : null]),
       ["status", g.statuses[g.status[place]]],
@@ -259,7 +275,8 @@
       make("div", {}, make("dt", { textContent: name }), make("dd", { dir: "auto", textContent: value }))));
     $("view-class").textContent = g.classes[g.class[place]];
     $("view-image").textContent = g.images.name[i];
-    const reduced = g.cells === g.maskSize ? "" : ` The mask has ${g.maskSize} × ${g.maskSize} cells; it is shown with ${g.cells} × ${g.cells}.`;
+    const coarser = shown.regions ? " The borders of the regions are therefore coarser here." : "";
+    const reduced = g.cells === g.maskSize ? "" : ` The mask has ${g.maskSize} × ${g.maskSize} cells; it is shown with ${g.cells} × ${g.cells}.${coarser}`;
     const note = shown.note ? `No current picture: ${shown.note}.` : "";
     $("view-note").hidden = !(note || reduced);
     $("view-note").textContent = `${note}${reduced}`.trim();
