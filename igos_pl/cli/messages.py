@@ -34,8 +34,8 @@ _NOISE = (
 
 # The types of settings, in words.
 _TYPES = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
-    "dict": "a mapping",
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
+    "list": "a list in square brackets", "dict": "a mapping",
 }  # fmt: skip
 
 _CLASSES = {
