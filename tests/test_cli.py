@@ -184,6 +184,32 @@ def test_jobs_of_an_array_save_the_same_configuration(photos: Path) -> None:
     assert list(masks_by_id(Path("again/masks.h5"))) == list(before) == NAMES
 
 
+def test_targets_by_class_name(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = "--model.network.class_names=[ant,bee,cat,dog,eel]"
+    assert "did you mean dog?" in refused(words(photos, named, "--model.network.targets=[dgo]"), capsys)
+    bare = refused(words(photos, named, "--model.network.targets=dog"), capsys)
+    assert "one of predicted, ground_truth, both or a list in square brackets" in bare
+    assert main(words(photos, named, "--model.network.targets=[dog, 1]")) == 0
+    with MaskFile(Path("run/masks.h5")) as masks:
+        assert masks.column("label_name").tolist() == ["dog", "bee"] * len(NAMES)
+    assert main(words(photos, named, "--model.network.targets=[3, bee]")) == 0, "the same run"
+
+
+def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
+    for command in ("predict", "sanity"):
+        code = (
+            "import sys; from igos_pl.cli.main import main;"
+            f" print(main(['{command}', '--preset', 'fats']), 'torch' in sys.modules)"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout == "2 False\n"
+        assert "did you mean fast?" in found.stderr
+
+
+def test_a_misspelt_option_of_the_preset(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean --preset?" in refused(words(photos, "--presett=fast"), capsys)
+
+
 def test_dry_run_into_results_of_another_configuration(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

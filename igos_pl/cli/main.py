@@ -1,6 +1,7 @@
 """The command line of ``igos-pl``.
 
-Torch and Lightning are imported only by the commands that need them, so the others are quick.
+Torch and Lightning are imported only by the commands that need them, so the others are quick. The preset and
+the settings files are checked before that.
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ def _long_running(command: str, words: list[str]) -> int:
     if "-h" in words or "--help" in words:
         print(_HELP[command], end="")
         return 0
+    from igos_pl.cli.presets import WITH_PRESET, with_preset
     from igos_pl.run.signals import StopSignals, die_with_parent
 
+    if command in WITH_PRESET:
+        words = with_preset(words)  # before the slow imports, so that a typo is told at once
     die_with_parent()
     if not {"--print_config", "--help_all", "help"} & set(words):
         _say_starting()  # importing torch and Lightning takes seconds

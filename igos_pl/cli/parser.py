@@ -16,6 +16,7 @@ import igos_pl.datamodules  # noqa: F401  so that the parser knows its classes b
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
+from igos_pl.cli.presets import WITH_PRESET
 from igos_pl.data.regions import LabelMaps, Slic  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -64,6 +65,7 @@ class ExplainerCLI(LightningCLI, ABC):
             options = [
                 option for action in parser._actions for option in action.option_strings if option[-1] != "+"
             ]
+            options += ["--preset"] * (self.command in WITH_PRESET)
             raise IgosError(explained(str(error), self.command, options)) from error
 
     def instantiate_classes(self) -> None:

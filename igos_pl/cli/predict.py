@@ -8,7 +8,6 @@ from pathlib import Path
 
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
 from igos_pl.cli.parser import PredictCLI, parsed
-from igos_pl.cli.presets import with_preset
 from igos_pl.cli.summary import means, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
 from igos_pl.data.run_files import OVERLAYS
@@ -25,14 +24,14 @@ def predict(words: list[str]) -> int:
     """Explain a data set as the command line says.
 
     Args:
-        words: the arguments after ``predict``.
+        words: the arguments after ``predict``, as `with_preset` returns them.
 
     Returns:
         The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
     """
     quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
-    return go_through(parsed(with_preset(words), PredictCLI))
+    return go_through(parsed(words, PredictCLI))
 
 
 def go_through(cli: PredictCLI) -> int:

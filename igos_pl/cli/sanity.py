@@ -15,7 +15,6 @@ from igos_pl.callbacks import MaskProgressBar, RunCallback
 from igos_pl.checks import check_at_least
 from igos_pl.cli.messages import quieten_lightning, shortages_explained
 from igos_pl.cli.parser import ExplainerCLI, parsed
-from igos_pl.cli.presets import with_preset
 from igos_pl.data.text import printable
 from igos_pl.data.wording import counted, method_in_words
 from igos_pl.datamodules.base import SampleDataModule
@@ -74,7 +73,7 @@ def sanity(words: list[str]) -> int:
     """Check the masks of some images as the command line says.
 
     Args:
-        words: the arguments after ``sanity``.
+        words: the arguments after ``sanity``, as `with_preset` returns them.
 
     Returns:
         The exit code: 0; 1 if no image could be read; 75 if a signal stopped the run.
@@ -85,7 +84,7 @@ def sanity(words: list[str]) -> int:
     quieten_lightning()
     check_installed()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
-    cli = parsed(with_preset(words), SanityCLI)
+    cli = parsed(words, SanityCLI)
     folder = Path(cli.trainer.default_root_dir)
     if any(folder.glob("sanity.*")):
         raise IgosError(f"{folder} has the results of sanity checks already: set --output to another folder")
