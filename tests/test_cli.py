@@ -6,9 +6,10 @@ import csv
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,49 @@ def test_signal_stops_a_dry_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Coordinator, "stop_requested", lambda self: True)
     assert main(words(photos, "--dry_run=true")) == 75
     assert not Path("run").exists()
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Reading the image with this number is interrupted, as by Ctrl-C."""
+    read, handler = ImageDataset.__getitem__, signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int) -> None:
+        def interrupted(self: ImageDataset, numbers: Sequence[int]) -> ImageBatch:
+            if number in numbers:
+                raise KeyboardInterrupt
+            return read(self, numbers)
+
+        monkeypatch.setattr(ImageDataset, "__getitem__", interrupted)
+
+    yield interrupt
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "more", "told"),
+    [
+        (0, (), "No image was finished yet, so nothing is kept. The same command starts again"),
+        (2, (), "The results of 2 of 4 images are kept in run; .* the same command again .* the other 2$"),
+        (0, ("--dry_run",), "Nothing was written"),
+    ],
+)
+def test_an_interrupt_says_what_is_kept(
+    photos: Path,
+    number: int,
+    more: Sequence[str],
+    told: str,
+    interrupt_at: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    interrupt_at(number)
+    assert main(words(photos, *more)) == 130
+    assert re.search(f"igos-pl: interrupted. {told}", capsys.readouterr().err, re.MULTILINE)
+    done = RunFolder("run").done()
+    assert len(done) == number
+    interrupt_at(-1)
+    assert main(words(photos)) == 0
+    assert RunFolder("run").done() >= done
 
 
 def test_failed_write_is_not_tried_again(

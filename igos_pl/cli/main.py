@@ -36,14 +36,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 141
-    except KeyboardInterrupt:
-        return _interrupted(words)
-    except SystemExit as end:
-        if isinstance(
-            end.__context__, KeyboardInterrupt
-        ):  # Lightning turns a KeyboardInterrupt into a SystemExit
-            return _interrupted(words)
-        raise
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(words, str(interrupt))
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
@@ -51,12 +45,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _interrupted(words: list[str]) -> int:
+def _interrupted(words: list[str], kept: str) -> int:
+    """Say that a command was interrupted, and what it has kept if that is known; returns the exit code."""
     from igos_pl.run.signals import GO_ON, INTERRUPTED, is_first_of_node
 
     if not is_first_of_node():
         return 0  # the first rank reports: the launcher kills it if another rank exits with an error
-    print(GO_ON if words[:1] and words[0] in _HELP else "igos-pl: interrupted", file=sys.stderr)
+    told = GO_ON if words[:1] and words[0] in _HELP else "igos-pl: interrupted"
+    print(f"igos-pl: interrupted. {kept}" if kept else told, file=sys.stderr)
     return INTERRUPTED
 
 

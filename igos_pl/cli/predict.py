@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from igos_pl.cli.messages import quieten_lightning, shortages_explained
+from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import PredictCLI, parsed
 from igos_pl.cli.summary import means, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
@@ -36,7 +36,7 @@ def predict(words: list[str]) -> int:
 
 def go_through(cli: PredictCLI) -> int:
     """Go through the data as the command line says, and print a summary; returns the exit code."""
-    with shortages_explained():
+    with interrupts_explained(lambda: _kept(cli)), shortages_explained():
         cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
     if not cli.trainer.is_global_zero:
         return 0  # only the first rank reports: the launcher kills it if another rank exits with an error
@@ -49,6 +49,23 @@ def go_through(cli: PredictCLI) -> int:
     if run.assigned and not run.pending:
         print("There is nothing to do: all images of this run have results")
     return 0 if cli.dry_run else _report(run)
+
+
+def _kept(cli: PredictCLI) -> str:
+    """What an interrupted run has kept, and how to go on."""
+    run = Run.find(cli.trainer)
+    if cli.dry_run or run is None:
+        return "Nothing was written"
+    total, left = len(run.assigned), len(run.missing())
+    if left == total:
+        return (
+            "No image was finished yet, so nothing is kept. The same command starts again; a smaller"
+            " --data.batch_size finishes the first images sooner"
+        )
+    return (
+        f"The results of {total - left:,} of {total:,} images are kept in {run.folder.path}; unfinished"
+        f" images are not. Run the same command again to go on with the other {left:,}"
+    )
 
 
 def _differences(run: Run, statuses: Collection[str]) -> str:

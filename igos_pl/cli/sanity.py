@@ -13,7 +13,7 @@ from rich.console import Console
 
 from igos_pl.callbacks import MaskProgressBar, RunCallback
 from igos_pl.checks import check_at_least
-from igos_pl.cli.messages import quieten_lightning, shortages_explained
+from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import ExplainerCLI, parsed
 from igos_pl.data.text import printable
 from igos_pl.data.wording import counted, method_in_words
@@ -27,6 +27,7 @@ from igos_pl.sanity.report import summaries, table, write
 from igos_pl.sanity.similarity import check_installed
 
 _SHOWN = 5  # the number of images whose problems are listed
+_NOTHING_KEPT = "Nothing is kept: run the same command again"
 
 
 class Subset(RunCallback):
@@ -89,10 +90,10 @@ def sanity(words: list[str]) -> int:
     if any(folder.glob("sanity.*")):
         raise IgosError(f"{folder} has the results of sanity checks already: set --output to another folder")
     checks = SanityChecks(cli.model, cli.config["steps"])
-    with shortages_explained():
+    with interrupts_explained(lambda: _NOTHING_KEPT), shortages_explained():
         cli.trainer.predict(checks, cli.datamodule, return_predictions=False)
     if Run.of(cli.trainer).ending is Ending.STOPPED:
-        print("Stopped by a signal: nothing is kept. Run the same command again")
+        print(f"Stopped by a signal. {_NOTHING_KEPT}")
         return STOPPED
     for record in checks.failures[:_SHOWN]:
         print(printable(f"left out {record.sample_id}: {record.status}: {record.message}"))
