@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import find_images, picture_endings
+from igos_pl.data.images import find_images, picture_endings, without_results
 from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules.base import SampleDataModule, absolute
 from igos_pl.datamodules.label_files import read_labels
@@ -70,10 +70,13 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
             bases.append(root.parent)
             found.add(root)
         elif glob.has_magic(str(root)) and not root.exists():
-            matches = _matches(root)
+            base = _fixed_part(root)
+            matches = _matches(root, base)
             if not matches:
-                raise IgosError(f"No image matches {root}: correct --data.root")
-            bases.append(_fixed_part(root))
+                raise IgosError(
+                    f"No image matches {root}: correct --data.root (the results of runs are not searched)"
+                )
+            bases.append(base)
             found |= matches
         else:
             bases.append(root)
@@ -81,10 +84,15 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
     return Path(os.path.commonpath(bases)), found
 
 
-def _matches(pattern: Path) -> set[Path]:
-    """The pictures that match a pattern, and those in the folders that match it."""
+def _matches(pattern: Path, base: Path) -> set[Path]:
+    """The pictures that match a pattern, and those in the folders that match it.
+
+    Args:
+        pattern: absolute.
+        base: the folder in front of its first wildcard.
+    """
     endings = picture_endings()
-    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]
+    matches = without_results([Path(match) for match in glob.glob(str(pattern), recursive=True)], base)
     found = {path for path in matches if path.suffix.lower() in endings and path.is_file()}
     for folder in matches if "**" not in pattern.parts else ():
         if folder.is_dir():

@@ -120,8 +120,7 @@ class PredictCLI(ExplainerCLI):
         """The callbacks of a real run, or of a dry run."""
         if self.dry_run:
             trainer_settings["limit_predict_batches"] = 1
-            trainer_settings["enable_progress_bar"] = False
-            return [DryRun()]
+            return [DryRun(), MaskProgressBar()]
         return self.run_callbacks()
 
     def run_callbacks(self) -> list[Callback]:

@@ -8,7 +8,7 @@ import re
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -55,9 +55,7 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
             f"No image in {root} or the folders below it: there {is_or_are(len(files))} {found}"
             f" (supported: PNG, JPEG, TIFF, ...){skipped}"
         )
-    runs = [path for path in results if path.parent != root or path.name not in RESULT_FOLDERS]
-    if runs:
-        logging.getLogger(__name__).warning("Left out the output folders of runs: %s", _names(runs))
+    _warn_of_runs(results, root)
     left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
     if left_out:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
@@ -65,6 +63,54 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
             "%s: left out files of kinds that cannot be read here: %s", root, counts
         )
     return sorted((path.relative_to(root) for path in images), key=lambda path: path.as_posix())
+
+
+def without_results(paths: Collection[Path], root: Path) -> list[Path]:
+    """The files and folders that do not lie in the results of runs, as `find_images` leaves these out.
+
+    Args:
+        paths: below the root.
+        root: where they were searched.
+    """
+    folders = {
+        folder
+        for below in {path.parent for path in paths}
+        for folder in (below, *below.parents)
+        if folder.is_relative_to(root)
+    } | {path for path in paths if path.is_dir()}
+    results: set[Path] = set()
+    for folder in folders:
+        _, inner, files = next(os.walk(folder), ("", [], []))
+        results.update(_results_in(folder, root, inner, files))
+    lost = {path for path in paths if not results.isdisjoint((path, *path.parents))}
+    _warn_of_runs(sorted(results), root)
+    return [path for path in paths if path not in lost]
+
+
+def _results_in(folder: Path, root: Path, folders: Collection[str], files: Collection[str]) -> list[Path]:
+    """The results of a run that a search below a root leaves out when it comes to a folder.
+
+    They are the folder itself, if it is the output folder of a run, and the root's folders of results, if the
+    root is one.
+
+    Args:
+        folder: the folder.
+        root: where the search began.
+        folders: the names of the folders in it.
+        files: the names of the files in it.
+    """
+    if not holds_run(folders, files):
+        return []
+    if folder != root:
+        return [folder]
+    return [root / name for name in sorted(RESULT_FOLDERS.intersection(folders))]
+
+
+def _warn_of_runs(results: Sequence[Path], root: Path) -> None:
+    """Warn of whole output folders of runs that were left out; a root's own results are no surprise."""
+    runs = [path for path in results if path.parent != root or path.name not in RESULT_FOLDERS]
+    if runs:
+        logging.getLogger(__name__).warning("Left out the output folders of runs: %s", _names(runs))
 
 
 # Endings of pictures that are not read here.
@@ -112,13 +158,12 @@ def _files(root: Path, results: list[Path]) -> Iterator[Path]:
             folders.clear()  # a link leads back to it
             continue
         seen.add(key)
-        if holds_run(folders, files):
-            if Path(name) != root:
-                results.append(Path(name))
-                folders.clear()
-                continue
-            results.extend(root / folder for folder in sorted(RESULT_FOLDERS.intersection(folders)))
-            folders[:] = [folder for folder in folders if folder not in RESULT_FOLDERS]
+        found = _results_in(Path(name), root, folders, files)
+        results.extend(found)
+        if Path(name) in found:
+            folders.clear()
+            continue
+        folders[:] = [folder for folder in folders if Path(name) / folder not in found]
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in files:
             path = Path(name) / file
