@@ -220,7 +220,9 @@ def test_dry_run_into_results_of_another_configuration(
     assert main(words(photos, "--dry_run=true", "--model.l1=0.5")) == 2
     assert "l1: there 10.0, now 0.5" in capsys.readouterr().err
     assert main(words(photos, "--dry_run")) == 0
-    assert "4 images, 3 not done" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "4 images, 3 not done" in told.out
+    assert "3 of 4 images to explain" in told.err, "before the batch is done"
     assert contents(Path("run")) == before
 
 

@@ -59,7 +59,13 @@ def test_a_run_among_its_images_does_not_explain_its_overlays(tmp_path: Path) ->
         callbacks = [MaskWriter(), OverlayWriter(count=2)]
         assert run(tmp_path, tmp_path, callbacks=callbacks)[1] == batches
         assert len(list((tmp_path / "overlays").glob("*.png"))) == 2
-        assert samples_of(tmp_path) == {"a.png": -1, "b/c.png": -1}
+        for root in (tmp_path, tmp_path / "**", tmp_path / "**" / "*.png", tmp_path / "*"):
+            assert samples_of(root) == {"a.png": -1, "b/c.png": -1}, root
+    assert set(samples_of(tmp_path / "overlays" / "a*.png")) == {"a.png"}, "named by the user"
+    run(tmp_path / "b", tmp_path / "b" / "run", callbacks=[MaskWriter(), OverlayWriter(count=1)])
+    assert samples_of(tmp_path / "b" / "*") == {"c.png": -1}
+    with pytest.raises(IgosError, match="No image matches .*results of runs are not searched"):
+        samples_of(tmp_path / "b" / "*" / "overlays" / "*.png")
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
