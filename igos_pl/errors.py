@@ -18,7 +18,16 @@ class UnreadError(IgosError):
 
 
 class TargetError(IgosError):
-    """The targets of some images cannot be explained: a label is missing, or outside of the classes."""
+    """The targets of some images cannot be explained: a label is missing, or outside of the classes.
+
+    Attributes:
+        image: the place in the batch of the image that is to blame; None if the message names it, or if there
+            is no such image.
+    """
+
+    def __init__(self, message: str, image: int | None = None) -> None:
+        super().__init__(message)
+        self.image = image
 
 
 class RunError(IgosError):

@@ -38,7 +38,8 @@ from igos_pl.solver.methods import Method, method_named
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Objective, ObjectiveSettings, Problem
 from igos_pl.solver.optimize import Solution, optimize
-from igos_pl.solver.presets import OptimizerFactory, optimizer_facts, preset_settings
+from igos_pl.solver.optimizers import OptimizerFactory
+from igos_pl.solver.presets import optimizer_facts, preset_settings
 from igos_pl.solver.regions import Regions
 from igos_pl.solver.search import SEARCH_PASSES, SearchSettings, SubsetImages, search
 from igos_pl.solver.starts import Start
@@ -220,8 +221,7 @@ class Explainer(BatchPredictor):
         names = [record.sample_id for record in batch.records]
         made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
         baselines = self.network.normalize(made)
-        # A clone, because some networks change their input.
-        proposed = self.network.propose(images.clone(), batch.truth_in_input())
+        proposed = self.proposed(images, batch)
         targets = self.start.expand(proposed.targets)
         labels: Tensor | None = None
         notes: Sequence[str] = proposed.notes

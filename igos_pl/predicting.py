@@ -11,12 +11,13 @@ from typing import ClassVar
 
 import torch
 from pytorch_lightning import Callback, LightningModule
+from torch import Tensor
 
 from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.checks import check_at_least, check_choice
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns, ImageRecord
-from igos_pl.data.targets import Targets
+from igos_pl.data.targets import ProposedTargets, Targets
 from igos_pl.errors import IgosError, NetworkError, TargetError
 from igos_pl.evaluation.columns import joined_results, unrepeatable_scores
 from igos_pl.models.base import ExplainableNetwork
@@ -160,6 +161,24 @@ class BatchPredictor(Configurable, LightningModule, ABC):
                 results.append(BatchResult([_failed(part.records[0], own)]))
         self._failures.note_without_target(len(batch.records), error)
         return joined_results(results) if results else BatchResult([_failed(batch.records[0], error)])
+
+    def proposed(self, images: Tensor, batch: ImageBatch) -> ProposedTargets:
+        """What the network proposes to explain in a batch.
+
+        Args:
+            images: ``(B, C, H, W)`` of the batch, normalised. They are not changed.
+            batch: the images with their records.
+
+        Raises:
+            TargetError: if targets cannot be explained. The message names the image that is to blame.
+        """
+        try:
+            # A clone, because some networks change their input.
+            return self.network.propose(images.clone(), batch.truth_in_input())
+        except TargetError as error:
+            if error.image is None:
+                raise
+            raise TargetError(f"{batch.records[error.image].sample_id}: {error}") from error
 
     def result_of(
         self, batch: ImageBatch, targets: Targets, notes: Sequence[str], columns: Columns

@@ -330,7 +330,9 @@ WRONG = [
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
     ({"targets": [1, 2]}, "There are 2 targets for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
-    ({"targets": -1}, "labels begin at 0"),
+    ({"targets": [0, 4, 5], "batch_size": 2}, r"image 2: Label 5 is outside of the 5 .* \(0 to 4\)"),
+    ({"targets": [0, -1, 0]}, "The target of image 1 is -1, but labels begin at 0"),
+    ({"top_k": 6}, "top_k is 6, but must be at most 5, the number of classes of TinyNet"),
     (
         {"targets": "cat"},
         "'cat' is not a class of the network, whose class names are unknown: set class",
@@ -339,7 +341,7 @@ WRONG = [
         {"targets": "cta", "class_names": ["cat", "dog"]},
         r"'cta' is not a class of the network \(did you mean cat",
     ),
-    ({"targets": 1.5}, "A target is 1.5, but must be a label"),
+    ({"targets": 1.5}, "The target of image 0 is 1.5, but must be a label"),
     (
         {"targets": lambda output: output},
         r"must return one number.*returned \(5,\)",
@@ -362,6 +364,25 @@ WRONG = [
     ({"preset": "quick"}, "preset is 'quick', but must be one of: draft, fast"),
     ({"batch_size": 0}, "batch_size is 0"),
 ]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_an_image_that_is_not_finite_is_named(
+    net: tiny.TinyNet, images: Tensor, value: float, adapted: bool
+) -> None:
+    x = normalized(images)
+    x[1, 2, 3, 4] = value
+    network = Classifier(net, input_size=tiny.SIZE, mean=MEAN, std=STD) if adapted else net
+    with pytest.raises(IgosError, match=r"image 1: .* not finite \(NaN or infinity\)"):
+        explain(network, x, normalized=adapted, **QUICK)
+
+
+def test_eight_bits_are_not_normalized(net: tiny.TinyNet, images: Tensor) -> None:
+    adapter = Classifier(net, input_size=tiny.SIZE)
+    for given in (images, images.permute(0, 2, 3, 1).numpy(), [Image.new("RGB", (9, 9))]):
+        with pytest.raises(IgosError, match="image 0: .* 8-bit values, .* leave normalized=True .* out, or"):
+            explain(adapter, given, normalized=True, **QUICK)
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG)

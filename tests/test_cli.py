@@ -6,9 +6,10 @@ import csv
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,32 @@ def test_jobs_of_an_array_save_the_same_configuration(photos: Path) -> None:
     assert list(masks_by_id(Path("again/masks.h5"))) == list(before) == NAMES
 
 
+def test_targets_by_class_name(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = "--model.network.class_names=[ant,bee,cat,dog,eel]"
+    assert "did you mean dog?" in refused(words(photos, named, "--model.network.targets=[dgo]"), capsys)
+    bare = refused(words(photos, named, "--model.network.targets=dog"), capsys)
+    assert "one of predicted, ground_truth, both or a list in square brackets" in bare
+    assert main(words(photos, named, "--model.network.targets=[dog, 1]")) == 0
+    with MaskFile(Path("run/masks.h5")) as masks:
+        assert masks.column("label_name").tolist() == ["dog", "bee"] * len(NAMES)
+    assert main(words(photos, named, "--model.network.targets=[3, bee]")) == 0, "the same run"
+
+
+def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
+    for command in ("predict", "sanity"):
+        code = (
+            "import sys; from igos_pl.cli.main import main;"
+            f" print(main(['{command}', '--preset', 'fats']), 'torch' in sys.modules)"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout == "2 False\n"
+        assert "did you mean fast?" in found.stderr
+
+
+def test_a_misspelt_option_of_the_preset(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean --preset?" in refused(words(photos, "--presett=fast"), capsys)
+
+
 def test_dry_run_into_results_of_another_configuration(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +220,9 @@ def test_dry_run_into_results_of_another_configuration(
     assert main(words(photos, "--dry_run=true", "--model.l1=0.5")) == 2
     assert "l1: there 10.0, now 0.5" in capsys.readouterr().err
     assert main(words(photos, "--dry_run")) == 0
-    assert "4 images, 3 not done" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "4 images, 3 not done" in told.out
+    assert "3 of 4 images to explain" in told.err, "before the batch is done"
     assert contents(Path("run")) == before
 
 
@@ -201,6 +230,49 @@ def test_signal_stops_a_dry_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Coordinator, "stop_requested", lambda self: True)
     assert main(words(photos, "--dry_run=true")) == 75
     assert not Path("run").exists()
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Reading the image with this number is interrupted, as by Ctrl-C."""
+    read, handler = ImageDataset.__getitem__, signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int) -> None:
+        def interrupted(self: ImageDataset, numbers: Sequence[int]) -> ImageBatch:
+            if number in numbers:
+                raise KeyboardInterrupt
+            return read(self, numbers)
+
+        monkeypatch.setattr(ImageDataset, "__getitem__", interrupted)
+
+    yield interrupt
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "more", "told"),
+    [
+        (0, (), "No image was finished yet, so nothing is kept. The same command starts again"),
+        (2, (), "The results of 2 of 4 images are kept in run; .* the same command again .* the other 2$"),
+        (0, ("--dry_run",), "Nothing was written"),
+    ],
+)
+def test_an_interrupt_says_what_is_kept(
+    photos: Path,
+    number: int,
+    more: Sequence[str],
+    told: str,
+    interrupt_at: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    interrupt_at(number)
+    assert main(words(photos, *more)) == 130
+    assert re.search(f"igos-pl: interrupted. {told}", capsys.readouterr().err, re.MULTILINE)
+    done = RunFolder("run").done()
+    assert len(done) == number
+    interrupt_at(-1)
+    assert main(words(photos)) == 0
+    assert RunFolder("run").done() >= done
 
 
 def test_failed_write_is_not_tried_again(

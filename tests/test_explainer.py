@@ -319,8 +319,18 @@ def test_predicted_targets_top_k() -> None:
     np.testing.assert_allclose(columns["insertion_curve"][:, 0], columns["baseline_score"], atol=1e-6)
     assert [record.targets for record in rows.images] == [2, 2, 2]
     assert np.abs(columns["masks"][0] - columns["masks"][1]).max() > 1e-2
-    everything = tiny_classifier(top_k=100)
+    everything = tiny_classifier(top_k=CLASSES)
     assert len(explainer_of(everything).predict_step(batch_of(images[:1])).explanations["label"]) == CLASSES
+
+
+@pytest.mark.parametrize("targets", ["predicted", "both"])
+def test_more_predicted_classes_than_there_are(targets: Any) -> None:
+    network = tiny_classifier(targets=targets, top_k=CLASSES + 1)
+    message = f"top_k is 6, but must be at most {CLASSES}, the number of classes of TinyNet"
+    with pytest.raises(IgosError, match=message):
+        explainer_of(network).predict_step(batch_of(pictures(1), label=0))
+    with pytest.raises(IgosError, match=message):
+        network.check([GroundTruth(0)])
 
 
 def test_given_labels_and_ground_truth() -> None:
@@ -333,8 +343,20 @@ def test_given_labels_and_ground_truth() -> None:
     assert known.explanations["label"].tolist() == [1, 1]
     with pytest.raises(IgosError, match="'ground_truth', but 2 of 2 images have no labels.*--data.labels"):
         explainer_of(tiny_classifier(targets="ground_truth")).predict_step(batch_of(images))
-    with pytest.raises(IgosError, match=r"Label 5 is outside of the 5 classes of TinyNet \(0 to 4\)"):
+    with pytest.raises(IgosError, match=r"^Label 5 is outside of the 5 classes of TinyNet \(0 to 4\)"):
         explainer_of(tiny_classifier(targets=[0, 5])).predict_step(batch_of(images))
+
+
+def test_classes_by_name() -> None:
+    names = ["ant", "honey_bee", "tabby, tabby cat", "dog", "eel"]
+    network = tiny_classifier(targets=["Tabby cat", 0, "honey bee"], class_names=names)
+    given = explainer_of(network).predict_step(batch_of(pictures(1)))
+    assert given.explanations["label"].tolist() == [2, 0, 1]
+    assert network.describe() == tiny_classifier(targets=[2, 0, 1], class_names=names).describe()
+    with pytest.raises(IgosError, match=r"targets: 'antt' is not a class of the network \(did you mean ant"):
+        tiny_classifier(targets=["antt"], class_names=names)
+    with pytest.raises(IgosError, match="targets: 'ant' is not a class of the network, whose .* unknown"):
+        tiny_classifier(targets=["ant"])
 
 
 def test_predicted_and_annotated_class() -> None:

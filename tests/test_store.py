@@ -375,6 +375,14 @@ def test_other_peoples_hdf5_is_refused(tmp_path: Path) -> None:
         MaskFile(tmp_path / "other.h5")
 
 
+def test_a_search_of_an_older_version_is_told(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.prepare()
+    run.claim({"method": "search", "search": "0123456789abcdef"})
+    with pytest.raises(IgosError, match=r"\(the settings of the search: an older version .* their digest\)"):
+        run.check_configuration({"method": "search", "search.weight": 1.5, "search.check": 3})
+
+
 @pytest.mark.parametrize("merged", [False, True])
 def test_another_configuration_names_the_keys(tmp_path: Path, merged: bool) -> None:
     run = RunFolder(tmp_path)

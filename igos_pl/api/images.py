@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from igos_pl.data.geometry import Frame
 from igos_pl.data.images import displayed, read_image
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import image_of
@@ -129,7 +130,8 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
         normalized: whether tensors are already normalised by the network's mean and std.
 
     Raises:
-        IgosError: if the channels do not fit, or values lie outside of [0, 1] and are not normalised.
+        IgosError: if the channels do not fit, or values lie outside of [0, 1] and are not normalised, or are
+            not finite, or have 8 bits although they are normalised.
     """
     size = network.input_size
     if isinstance(images, Tensor):
@@ -145,15 +147,22 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
     given: list[Any] = (
         list(images.cpu()) if isinstance(images, Tensor) else [picture.image for picture in images]
     )
-    scaled = [to_input(image) for image in given]
-    pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
     paths = [picture.path if isinstance(picture, Picture) else "" for picture in images]
+    names = [path or f"image {number}" for number, path in enumerate(paths)]
+    scaled = [_scaled(to_input, image, name) for image, name in zip(given, names, strict=True)]
+    pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]
     originals = [
         displayed(pixels.numpy()) if isinstance(image, Tensor) else np.asarray(image)
         for image, (pixels, _) in zip(given, scaled, strict=True)
     ]
-    names = [path or f"image {number}" for number, path in enumerate(paths)]
     if len(set(names)) < len(names):  # the same path was given twice
         names = [f"{number} {name}" for number, name in enumerate(names)]
     records = [ImageRecord(name, path, frame) for name, path, frame in zip(names, paths, frames, strict=True)]
     return Inputs(pixels, records, originals)
+
+
+def _scaled(to_input: NetworkInput, image: Image.Image | Tensor, name: str) -> tuple[Tensor, Frame]:
+    try:
+        return to_input(image)
+    except IgosError as error:
+        raise IgosError(f"{name}: {error}") from error

@@ -47,7 +47,7 @@ def with_targets(
             " its output"
         )
     classes = ClassLabels(network.class_names)
-    return _asked(network), [GroundTruth(_label(classes, one)) for one in each]
+    return _asked(network), [GroundTruth(_label(classes, one, place)) for place, one in enumerate(each)]
 
 
 def _asked(network: Classifier | Detector) -> ExplainableNetwork:
@@ -70,15 +70,17 @@ def _for_each(targets: Any, count: int) -> list[Any]:
     return [targets] * count
 
 
-def _label(classes: ClassLabels, target: Any) -> int:
+def _label(classes: ClassLabels, target: Any, place: int) -> int:
+    """The label that is the target of the image at a place."""
     if isinstance(target, str):
         return classes.of(target)
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
         raise IgosError(
-            f"A target is {target!r}, but must be a label, a class name, or a function of the output"
+            f"The target of image {place} is {target!r}, but must be a label, a class name, or a function of"
+            " the output"
         )
     if target < 0:
-        raise IgosError(f"A target is {target}, but labels begin at 0")
+        raise IgosError(f"The target of image {place} is {target}, but labels begin at 0")
     return int(target)
 
 

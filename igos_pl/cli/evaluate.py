@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from igos_pl.cli.console import say
-from igos_pl.cli.messages import quieten_lightning, shortages_explained
+from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import EvaluateCLI, parsed
 from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
@@ -26,6 +26,8 @@ from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
+
+_GO_ON = "The figures of finished images are kept: run the same command again to go on"
 
 
 def evaluate(words: list[str]) -> int:
@@ -68,13 +70,13 @@ def evaluate(words: list[str]) -> int:
     if not isinstance(cli.datamodule, SampleDataModule):
         raise IgosError(f"evaluate needs a data module of igos_pl, not {type(cli.datamodule).__name__}")
     explainer = cli.model if isinstance(cli.model, Explainer) else None
-    with shortages_explained():
+    with interrupts_explained(lambda: _GO_ON), shortages_explained():
         ending = evaluate_run(path, asked, cli.model.network, cli.datamodule, trainer_in, explainer)
     if not trainers[-1].is_global_zero:
         return 0  # only the first rank reports
     failures = _report(path, asked, options.csv, trainers)
     if ending is Ending.STOPPED:
-        print("Stopped by a signal: run the same command again to go on")
+        print(f"Stopped by a signal. {_GO_ON}")
         return STOPPED
     return 1 if failures else 0
 

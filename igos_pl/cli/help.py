@@ -43,7 +43,7 @@ network
   --model.network.weights W     a file (.pth, .ckpt, .safetensors), or a weights
                                 enum of torchvision (IMAGENET1K_V1)
   --model.network.targets T     [predicted], ground_truth, both, or a list of
-                                labels in square brackets
+                                labels and class names in square brackets
   --model.network.top_k N       how many predicted classes [1]
 
   for your own module: Classifier

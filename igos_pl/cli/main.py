@@ -1,6 +1,7 @@
 """The command line of ``igos-pl``.
 
-Torch and Lightning are imported only by the commands that need them, so the others are quick.
+Torch and Lightning are imported only by the commands that need them, so the others are quick. The preset and
+the settings files are checked before that.
 """
 
 from __future__ import annotations
@@ -35,14 +36,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 141
-    except KeyboardInterrupt:
-        return _interrupted(words)
-    except SystemExit as end:
-        if isinstance(
-            end.__context__, KeyboardInterrupt
-        ):  # Lightning turns a KeyboardInterrupt into a SystemExit
-            return _interrupted(words)
-        raise
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(words, str(interrupt))
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
@@ -50,12 +45,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _interrupted(words: list[str]) -> int:
+def _interrupted(words: list[str], kept: str) -> int:
+    """Say that a command was interrupted, and what it has kept if that is known; returns the exit code."""
     from igos_pl.run.signals import GO_ON, INTERRUPTED, is_first_of_node
 
     if not is_first_of_node():
         return 0  # the first rank reports: the launcher kills it if another rank exits with an error
-    print(GO_ON if words[:1] and words[0] in _HELP else "igos-pl: interrupted", file=sys.stderr)
+    told = GO_ON if words[:1] and words[0] in _HELP else "igos-pl: interrupted"
+    print(f"igos-pl: interrupted. {kept}" if kept else told, file=sys.stderr)
     return INTERRUPTED
 
 
@@ -67,8 +64,11 @@ def _long_running(command: str, words: list[str]) -> int:
     if "-h" in words or "--help" in words:
         print(_HELP[command], end="")
         return 0
+    from igos_pl.cli.presets import WITH_PRESET, with_preset
     from igos_pl.run.signals import StopSignals, die_with_parent
 
+    if command in WITH_PRESET:
+        words = with_preset(words)  # before the slow imports, so that a typo is told at once
     die_with_parent()
     if not {"--print_config", "--help_all", "help"} & set(words):
         _say_starting()  # importing torch and Lightning takes seconds

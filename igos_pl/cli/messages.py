@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ _NOISE = (
 
 # The types of settings, in words.
 _TYPES = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
-    "dict": "a mapping",
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
+    "list": "a list in square brackets", "dict": "a mapping",
 }  # fmt: skip
 
 _CLASSES = {
@@ -83,6 +83,24 @@ def shortages_explained() -> Iterator[None]:
             " little memory: lower --data.num_workers or --data.batch_size, or request more memory. All"
             " finished images are safe: run the same command again to go on"
         ) from error
+
+
+@contextmanager
+def interrupts_explained(kept: Callable[[], str]) -> Iterator[None]:
+    """Let an interrupt (Ctrl-C), which Lightning turns into a ``SystemExit``, say what the command has kept.
+
+    Args:
+        kept: says what is kept, and how to go on; called when all processes have ended their part.
+
+    Raises:
+        KeyboardInterrupt: with these words.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt(kept()) from end
 
 
 def own_error(error: BaseException | None) -> IgosError | None:

@@ -16,6 +16,7 @@ import igos_pl.datamodules  # noqa: F401  so that the parser knows its classes b
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
+from igos_pl.cli.presets import WITH_PRESET
 from igos_pl.data.regions import LabelMaps, Slic  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -64,6 +65,7 @@ class ExplainerCLI(LightningCLI, ABC):
             options = [
                 option for action in parser._actions for option in action.option_strings if option[-1] != "+"
             ]
+            options += ["--preset"] * (self.command in WITH_PRESET)
             raise IgosError(explained(str(error), self.command, options)) from error
 
     def instantiate_classes(self) -> None:
@@ -118,8 +120,7 @@ class PredictCLI(ExplainerCLI):
         """The callbacks of a real run, or of a dry run."""
         if self.dry_run:
             trainer_settings["limit_predict_batches"] = 1
-            trainer_settings["enable_progress_bar"] = False
-            return [DryRun()]
+            return [DryRun(), MaskProgressBar()]
         return self.run_callbacks()
 
     def run_callbacks(self) -> list[Callback]:

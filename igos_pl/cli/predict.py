@@ -6,9 +6,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from igos_pl.cli.messages import quieten_lightning, shortages_explained
+from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import PredictCLI, parsed
-from igos_pl.cli.presets import with_preset
 from igos_pl.cli.summary import means, remarks, statuses_in_words
 from igos_pl.data.records import FAILED
 from igos_pl.data.run_files import OVERLAYS
@@ -25,19 +24,19 @@ def predict(words: list[str]) -> int:
     """Explain a data set as the command line says.
 
     Args:
-        words: the arguments after ``predict``.
+        words: the arguments after ``predict``, as `with_preset` returns them.
 
     Returns:
         The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
     """
     quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
-    return go_through(parsed(with_preset(words), PredictCLI))
+    return go_through(parsed(words, PredictCLI))
 
 
 def go_through(cli: PredictCLI) -> int:
     """Go through the data as the command line says, and print a summary; returns the exit code."""
-    with shortages_explained():
+    with interrupts_explained(lambda: _kept(cli)), shortages_explained():
         cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
     if not cli.trainer.is_global_zero:
         return 0  # only the first rank reports: the launcher kills it if another rank exits with an error
@@ -50,6 +49,23 @@ def go_through(cli: PredictCLI) -> int:
     if run.assigned and not run.pending:
         print("There is nothing to do: all images of this run have results")
     return 0 if cli.dry_run else _report(run)
+
+
+def _kept(cli: PredictCLI) -> str:
+    """What an interrupted run has kept, and how to go on."""
+    run = Run.find(cli.trainer)
+    if cli.dry_run or run is None:
+        return "Nothing was written"
+    total, left = len(run.assigned), len(run.missing())
+    if left == total:
+        return (
+            "No image was finished yet, so nothing is kept. The same command starts again; a smaller"
+            " --data.batch_size finishes the first images sooner"
+        )
+    return (
+        f"The results of {total - left:,} of {total:,} images are kept in {run.folder.path}; unfinished"
+        f" images are not. Run the same command again to go on with the other {left:,}"
+    )
 
 
 def _differences(run: Run, statuses: Collection[str]) -> str:

@@ -10,6 +10,9 @@ import yaml
 from igos_pl.errors import IgosError
 from igos_pl.solver.presets import preset_file, preset_names
 
+# The commands that take --preset.
+WITH_PRESET = ("predict", "sanity")
+
 
 def with_preset(words: list[str]) -> list[str]:
     """The arguments in ascending order of precedence: the YAML files, the preset's file, all others.

@@ -13,9 +13,8 @@ from rich.console import Console
 
 from igos_pl.callbacks import MaskProgressBar, RunCallback
 from igos_pl.checks import check_at_least
-from igos_pl.cli.messages import quieten_lightning, shortages_explained
+from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import ExplainerCLI, parsed
-from igos_pl.cli.presets import with_preset
 from igos_pl.data.text import printable
 from igos_pl.data.wording import counted, method_in_words
 from igos_pl.datamodules.base import SampleDataModule
@@ -28,6 +27,7 @@ from igos_pl.sanity.report import summaries, table, write
 from igos_pl.sanity.similarity import check_installed
 
 _SHOWN = 5  # the number of images whose problems are listed
+_NOTHING_KEPT = "Nothing is kept: run the same command again"
 
 
 class Subset(RunCallback):
@@ -74,7 +74,7 @@ def sanity(words: list[str]) -> int:
     """Check the masks of some images as the command line says.
 
     Args:
-        words: the arguments after ``sanity``.
+        words: the arguments after ``sanity``, as `with_preset` returns them.
 
     Returns:
         The exit code: 0; 1 if no image could be read; 75 if a signal stopped the run.
@@ -85,15 +85,15 @@ def sanity(words: list[str]) -> int:
     quieten_lightning()
     check_installed()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
-    cli = parsed(with_preset(words), SanityCLI)
+    cli = parsed(words, SanityCLI)
     folder = Path(cli.trainer.default_root_dir)
     if any(folder.glob("sanity.*")):
         raise IgosError(f"{folder} has the results of sanity checks already: set --output to another folder")
     checks = SanityChecks(cli.model, cli.config["steps"])
-    with shortages_explained():
+    with interrupts_explained(lambda: _NOTHING_KEPT), shortages_explained():
         cli.trainer.predict(checks, cli.datamodule, return_predictions=False)
     if Run.of(cli.trainer).ending is Ending.STOPPED:
-        print("Stopped by a signal: nothing is kept. Run the same command again")
+        print(f"Stopped by a signal. {_NOTHING_KEPT}")
         return STOPPED
     for record in checks.failures[:_SHOWN]:
         print(printable(f"left out {record.sample_id}: {record.status}: {record.message}"))

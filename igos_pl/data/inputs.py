@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +27,8 @@ class NetworkInput:
         input_size: height and width of the network's input.
         mean: of the network's normalisation, for each channel.
         std: of the network's normalisation, for each channel.
-        normalized: whether float tensors are already normalised by this mean and std. The normalisation is
-            undone, since baselines and perturbed images are made of pixel values.
+        normalized: whether images are float tensors that are already normalised by this mean and std. The
+            normalisation is undone, since baselines and perturbed images are made of pixel values.
         bounded: whether float values far outside of [0, 1] are refused.
     """
 
@@ -57,8 +58,14 @@ class NetworkInput:
             ``(C, H, W)``, either uint8 or float32 in which 1 stands for 255; and its frame.
 
         Raises:
-            IgosError: if the tensor has another shape or type, or values far outside of [0, 1].
+            IgosError: if the tensor has another shape or type, or values far outside of [0, 1], or values
+                that are not finite; or if it has 8-bit values although images are normalised.
         """
+        if self.normalized and (isinstance(image, Image.Image) or image.dtype == torch.uint8):
+            raise IgosError(
+                "the image has 8-bit values, which are not normalised, but normalized is set: leave"
+                " normalized=True (--data.normalized true) out, or give normalised float tensors"
+            )
         if isinstance(image, Image.Image):
             return self.preprocessing(image)
         wanted = (len(self.mean), *self.input_size)
@@ -85,7 +92,9 @@ class NetworkInput:
         if self.normalized:
             image = image * self.std + self.mean
         low, high = image.min().item(), image.max().item()
-        if not self.bounded or (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # false for NaN
+        if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the smallest value for torch
+            raise IgosError("the image has values that are not finite (NaN or infinity): correct them")
+        if not self.bounded or (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
             return image
         found = f"the image has values from {low:.3g} to {high:.3g}"
         if self.normalized:

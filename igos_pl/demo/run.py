@@ -66,11 +66,12 @@ def run_demo(
     """
     from igos_pl.cli.info import print_explanations
     from igos_pl.cli.predict import predict
+    from igos_pl.cli.presets import with_preset
     from igos_pl.store import MaskFile, RunFolder
 
     what = _detector_settings(output, pictures, seed) if detector else _classifier_settings(output)
     small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
-    predict([*what, *small, *how, "--output", str(output)])
+    predict(with_preset([*what, *small, *how, "--output", str(output)]))
     with MaskFile(RunFolder(output).merged) as masks:
         print_explanations(masks, len(masks), Console())
 

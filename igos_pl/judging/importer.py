@@ -152,7 +152,7 @@ class Importer(BatchPredictor):
         images = self.network.normalize(batch.images.clone())
         names = [record.sample_id for record in batch.records]
         made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
-        proposed = self.network.propose(images.clone(), batch.truth_in_input())
+        proposed = self.proposed(images, batch)
         targets = self._targets(images, proposed, maps)
         cells = [
             self._cells(each, batch.records[place].seen().input_size, batch, place)

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from igos_pl.checks import check_at_least, check_choice, check_shape
 from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.labels import ClassLabels
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
 
 _CHOICES = ("predicted", "ground_truth", "both")
+_PREDICTED = ("predicted", "both")  # the choices that take the top_k best classes
 _LABELLED = ("ground_truth", "both")  # the choices that need the labels of the data
 
 
@@ -31,9 +33,9 @@ class Classifier(ExplainableNetwork):
         output: whether scores are the softmax or the sigmoid of the logits. A network with one output needs
             the sigmoid.
         targets: ``predicted`` (the ``top_k`` best classes), ``ground_truth``, ``both`` (the predicted
-            classes, and the annotated class if it is none of them), or a list of labels that are explained
-            for every image.
-        top_k: how many predicted classes are explained for each image.
+            classes, and the annotated class if it is none of them), or a list of labels and class names that
+            are explained for every image.
+        top_k: how many predicted classes are explained for each image; at most the number of classes.
         **network: see `ExplainableNetwork`.
     """
 
@@ -42,7 +44,7 @@ class Classifier(ExplainableNetwork):
         module: nn.Module,
         class_names: list[str] | Literal["imagenet"] | None = None,
         output: Literal["softmax", "sigmoid"] = "softmax",
-        targets: Literal["predicted", "ground_truth", "both"] | list[int] = "predicted",
+        targets: Literal["predicted", "ground_truth", "both"] | list[int | str] = "predicted",
         top_k: int = 1,
         **network: Any,
     ) -> None:
@@ -55,8 +57,16 @@ class Classifier(ExplainableNetwork):
         elif not targets:
             raise IgosError("targets is an empty list: name at least one label")
         self.output = output
-        self.targets = targets
+        self.targets = targets if isinstance(targets, str) else self._labels(targets)
         self.top_k = top_k
+
+    def _labels(self, targets: Sequence[int | str]) -> list[int]:
+        """Labels, from labels and class names. So a run is the same however its targets are given."""
+        classes = ClassLabels(self.class_names)
+        try:
+            return [classes.of(target) if isinstance(target, str) else target for target in targets]
+        except IgosError as error:
+            raise IgosError(f"targets: {error}") from error
 
     def probabilities(self, images: Tensor) -> Tensor:
         """The scores of all classes ``(B, classes)``, in float32 or more precise."""
@@ -97,22 +107,25 @@ class Classifier(ExplainableNetwork):
         """For each image, the predicted classes, the annotated class, or the given labels."""
         check_shape("images", images, ("B", self.channels, "H", "W"))
         probabilities = self.probabilities(images)
+        classes = probabilities.shape[1]
+        self._check_classes(classes)
         image, label = self._choose(probabilities, [known.label for known in truth])
-        self._check_classes(probabilities.shape[1], sorted(set(label.tolist())))
+        self._check_labels(classes, label.tolist(), image.tolist() if self.targets in _LABELLED else None)
         return ProposedTargets(class_targets(image, label, probabilities[image, label]), [""] * len(images))
 
     def check(self, truth: Sequence[GroundTruth]) -> None:
-        """Raise if needed labels are missing, or if labels or class names do not fit the logits.
+        """Raise if needed labels are missing, or if labels, class names or top_k do not fit the logits.
 
         If the number of classes matters, a forward pass of a blank image finds it.
         """
         labels = [known.label for known in truth] if self.targets in _LABELLED else []
         self._check_labelled(labels)
         wanted = labels or ([] if isinstance(self.targets, str) else self.targets)
-        if wanted or self.class_names:
+        if wanted or self.class_names or self.top_k > 1:
             classes = self._count_classes()
             if classes is not None:
-                self._check_classes(classes, sorted(set(wanted)))
+                self._check_classes(classes)
+                self._check_labels(classes, wanted)
 
     def _count_classes(self) -> int | None:
         """The number of logits; None if the network fails on a blank image; the first batch reports it."""
@@ -125,18 +138,32 @@ class Classifier(ExplainableNetwork):
         except Exception:
             return None
 
-    def _check_classes(self, classes: int, labels: Sequence[int]) -> None:
-        """Raise unless ascending labels and the class names fit a number of classes."""
+    def _check_classes(self, classes: int) -> None:
+        """Raise unless the class names and top_k fit a number of classes."""
         if self.class_names and len(self.class_names) != classes:
             raise IgosError(
                 f"class_names has {len(self.class_names)} names, but {self.name} has {classes} classes: name"
                 " each class, in the order of the labels"
             )
-        outside = [label for label in labels if not 0 <= label < classes]
-        if outside:
-            raise TargetError(
-                f"Label {outside[0]} is outside of the {classes} classes of {self.name} (0 to {classes - 1})"
+        if self.targets in _PREDICTED and self.top_k > classes:
+            raise IgosError(
+                f"top_k is {self.top_k}, but must be at most {classes}, the number of classes of {self.name}"
             )
+
+    def _check_labels(self, classes: int, labels: Sequence[int], images: Sequence[int] | None = None) -> None:
+        """Raise unless labels fit a number of classes.
+
+        Args:
+            classes: the number.
+            labels: the labels.
+            images: the place in the batch of the image of each label; None for labels of no certain image.
+        """
+        for place, label in enumerate(labels):
+            if not 0 <= label < classes:
+                raise TargetError(
+                    f"Label {label} is outside of the {classes} classes of {self.name} (0 to {classes - 1})",
+                    None if images is None else images[place],
+                )
 
     def _choose(self, probabilities: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The labels to explain, ``(R,)``, and the images that they belong to, ascending."""
@@ -146,7 +173,7 @@ class Classifier(ExplainableNetwork):
         elif self.targets == "ground_truth":
             chosen = self._annotated(probabilities, labels)
         else:
-            chosen = probabilities.topk(min(self.top_k, probabilities.shape[1])).indices
+            chosen = probabilities.topk(self.top_k).indices
         wanted = torch.ones_like(chosen, dtype=torch.bool)
         if self.targets == "both":
             annotated = self._annotated(probabilities, labels)

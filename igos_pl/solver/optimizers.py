@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from igos_pl.errors import IgosError
 
 Closure = Callable[..., Tensor]
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 
 # Smaller than any relevant gradient; a row whose gradient is zero does not move, instead of dividing 0 by 0.
 _TINY = 1e-30
@@ -127,7 +128,7 @@ class LineSearch(MaskOptimizer):
         return losses
 
 
-def tried_optimizer(factory: Callable[[Iterable[Tensor]], Optimizer]) -> Optimizer:
+def tried_optimizer(factory: OptimizerFactory) -> Optimizer:
     """Make an optimiser, and check that it moves each of two masks as if that were alone.
 
     Returns:

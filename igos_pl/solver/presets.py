@@ -1,23 +1,24 @@
-"""Presets: named settings in the YAML files of ``configs/presets/``."""
+"""Presets: named settings in the YAML files of ``configs/presets/``.
+
+Importing this does not import torch, so that the command line can check a preset's name at once.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from torch import Tensor
-from torch.optim import Optimizer
 
 from igos_pl.checks import check_choice
 from igos_pl.settings import Attributes, nested, plain
 from igos_pl.solver.methods import method_named
-from igos_pl.solver.optimizers import tried_optimizer
 
-OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+if TYPE_CHECKING:
+    from igos_pl.solver.optimizers import OptimizerFactory
 
 # If more settings than this differ, no preset is named.
 _MOST_CHANGES = 4
@@ -83,6 +84,8 @@ def optimizer_facts(factory: OptimizerFactory) -> Attributes:
     Raises:
         IgosError: if it does not work with masks.
     """
+    from igos_pl.solver.optimizers import tried_optimizer
+
     optimizer = tried_optimizer(factory)
     settings = {key: plain(value) for key, value in optimizer.defaults.items() if value is not None}
     return {"optimizer": type(optimizer).__name__, **nested("optimizer", settings)}

@@ -32,6 +32,9 @@ from igos_pl.store.segments import writable_segment
 # The digests of a data set in a configuration: of the ids, and of the first and the last image.
 _IDS, _ITEMS = "data.ids", "data.items"
 
+# The digest of a search's settings in runs of older versions; today's runs have each setting as search.NAME.
+_SEARCH = "search"
+
 _STALE_SECONDS = 24 * 3600
 _BLOCK_BYTES = 1 << 22  # how much of the list of images is read at once
 _CLAIM_SECONDS, _POLL_SECONDS = 2.0, 0.1
@@ -283,8 +286,11 @@ class RunFolder:
             if key == _IDS and names
             else "the first or the last image has another content"
             if key == _ITEMS
+            else "the settings of the search: an older version made that run and recorded only their digest"
+            if key == _SEARCH
             else f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
             for key in differing_keys(stored, configuration)
+            if not (_SEARCH in stored and key.startswith(f"{_SEARCH}."))
         ]
         if not differing:
             return

@@ -59,10 +59,13 @@ def test_a_run_among_its_images_does_not_explain_its_overlays(tmp_path: Path) ->
         callbacks = [MaskWriter(), OverlayWriter(count=2)]
         assert run(tmp_path, tmp_path, callbacks=callbacks)[1] == batches
         assert len(list((tmp_path / "overlays").glob("*.png"))) == 2
-        for pattern in ("", "*", "**/*.png"):
-            assert list(samples_of(tmp_path / pattern)) == ["a.png", "b/c.png"], pattern
-        assert list(samples_of(tmp_path / "*" / "*.png")) == ["b/c.png"]
-        assert len(samples_of(tmp_path / "overlays" / "*.png")) == 2  # what a user asks for
+        for root in (tmp_path, tmp_path / "**", tmp_path / "**" / "*.png", tmp_path / "*"):
+            assert samples_of(root) == {"a.png": -1, "b/c.png": -1}, root
+    assert set(samples_of(tmp_path / "overlays" / "a*.png")) == {"a.png"}, "named by the user"
+    run(tmp_path / "b", tmp_path / "b" / "run", callbacks=[MaskWriter(), OverlayWriter(count=1)])
+    assert samples_of(tmp_path / "b" / "*") == {"c.png": -1}
+    with pytest.raises(IgosError, match="No image matches .*pictures that igos-pl wrote are left out"):
+        samples_of(tmp_path / "b" / "*" / "overlays" / "*.png")
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
