@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.run_files import OVERLAYS
@@ -48,7 +48,7 @@ class OverlayWriter(Callback):
     def __init__(
         self, count: int = 16, label_names: list[str] | None = None, seed: int | None = None
     ) -> None:
-        check_at_least("count", count, 0)
+        check_count("count", count, 0)
         self.count = count
         self.label_names = label_names
         self.seed = seed

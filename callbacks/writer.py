@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
 
 from igos_pl.callbacks.lifecycle import RunCallback
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_at_least, check_count
 from igos_pl.run.coordination import on_first_rank
 from igos_pl.run.provenance import provenance
 from igos_pl.run.publisher import Publisher
@@ -36,7 +36,7 @@ class MaskWriter(RunCallback):
 
     def __init__(self, images_per_segment: int = 1024, seconds_per_segment: float = 60.0) -> None:
         super().__init__()
-        check_at_least("images_per_segment", images_per_segment, 1)
+        check_count("images_per_segment", images_per_segment, 1)
         check_at_least("seconds_per_segment", seconds_per_segment, 0)
         self.images_per_segment = images_per_segment
         self.seconds_per_segment = seconds_per_segment

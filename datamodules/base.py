@@ -15,7 +15,7 @@ from PIL import Image
 from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from igos_pl.checks import check_at_least, check_choice
+from igos_pl.checks import check_choice, check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import RESIZE_MODES
 from igos_pl.data.inputs import NetworkInput
@@ -64,10 +64,10 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         check_choice("resize", resize, ("network", *RESIZE_MODES))
-        check_at_least("batch_size", batch_size, 1)
-        check_at_least("num_workers", num_workers, 0)
+        check_count("batch_size", batch_size, 1)
+        check_count("num_workers", num_workers, 0)
         if limit is not None:
-            check_at_least("limit", limit, 1)
+            check_count("limit", limit, 1)
         self.resize = resize
         self.batch_size = batch_size
         self.num_workers = num_workers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from igos_pl.errors import IgosError
@@ -47,8 +47,8 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     Raises:
         IgosError: the message names the value and the choices.
     """
-    if value not in choices:
-        close = closest(value, choices)
+    if not isinstance(value, str) or value not in choices:
+        close = closest(value, choices) if isinstance(value, str) else []
         meant = f"; did you mean {close[0]}?" if close else ""
         raise IgosError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}{meant}")
 
@@ -113,6 +113,26 @@ def check_number(name: str, value: object) -> None:
         raise IgosError(f"{name} is {value!r} (a {type(value).__name__}), but must be a number")
 
 
+def check_whole(name: str, value: object) -> None:
+    """Raise unless ``value`` is a whole number.
+
+    Raises:
+        IgosError: the message names the value and its type.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise IgosError(f"{name} is {value!r} (a {type(value).__name__}), but must be a whole number")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise unless ``value`` is true or false.
+
+    Raises:
+        IgosError: the message names the value and its type.
+    """
+    if not isinstance(value, bool):
+        raise IgosError(f"{name} is {value!r} (a {type(value).__name__}), but must be true or false")
+
+
 def check_share(name: str, value: float) -> None:
     """Raise unless ``value`` is a number from 0 to 1.
 
@@ -135,3 +155,13 @@ def check_at_least(name: str, value: float, lowest: float) -> None:
         raise IgosError(f"{name} is {value}, but must be at least {lowest}")
     if value == math.inf:
         raise IgosError(f"{name} is {value}, but must be a finite number")
+
+
+def check_count(name: str, value: float, lowest: int) -> None:
+    """Raise unless ``value`` is a whole number of at least ``lowest``.
+
+    Raises:
+        IgosError: the message names the value and the bound.
+    """
+    check_whole(name, value)
+    check_at_least(name, value, lowest)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from igos_pl.checks import check_arguments, check_at_least, check_choice
+from igos_pl.checks import check_arguments, check_choice, check_count, check_flag, check_whole
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.regions import RegionSource
@@ -124,7 +124,7 @@ class Explainer(BatchPredictor):
         self._method = method_named(method)
         self.method = self._method.name
         self.optimizer = optimizer
-        check_at_least("mask_size", mask_size, 2)
+        check_count("mask_size", mask_size, 2)
         if mask_size > min(network.input_size):
             height, width = network.input_size
             raise IgosError(
@@ -148,8 +148,11 @@ class Explainer(BatchPredictor):
                 " start.init_val out, or choose another method"
             )
         start.check_distinct()
-        check_at_least("iterations", iterations, 1)
-        check_at_least("levels", levels, 0)
+        check_count("iterations", iterations, 1)
+        check_count("levels", levels, 0)
+        check_whole("seed", seed)
+        check_flag("average", average)
+        check_flag("metrics", metrics)
         check_choice("baseline", baseline, BASELINES)
         check_choice("curves", curves, CURVE_KINDS)
         self._objective_settings = ObjectiveSettings(l1, l2, path_steps, noise, path)

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule
 from torch import Tensor
 
 from igos_pl.callbacks import MaskWriter, RunCallback
-from igos_pl.checks import check_at_least, check_choice
+from igos_pl.checks import check_choice, check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.data.targets import ProposedTargets, Targets
@@ -65,7 +65,7 @@ class BatchPredictor(Configurable, LightningModule, ABC):
                 " igos_pl.Classifier(network), or use igos_pl.explain(network, images)"
             )
         if micro_batch_size is not None:
-            check_at_least("micro_batch_size", micro_batch_size, 1)
+            check_count("micro_batch_size", micro_batch_size, 1)
         self.network = network
         self.micro_batch_size = micro_batch_size
         self.on_progress: Callable[[BatchProgress], None] | None = None

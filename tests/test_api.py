@@ -174,9 +174,14 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
     ("settings", "message"),
     [
         ({"start": {"k": 2}}, r"start is \{'k': 2\} \(a dict\), but must be a Start, .*igos_pl\.Start\(k=2"),
-        ({"mask_size": "14"}, r"mask_size is '14' \(a str\), but must be a number"),
-        ({"top_k": "2"}, r"top_k is '2' \(a str\), but must be a number"),
-        ({"optimizer": "NAG"}, r"optimizer is 'NAG' .*from igos_pl\.solver\.optimizers import NAG"),
+        ({"mask_size": "14"}, r"mask_size is '14' \(a str\), but must be a whole number"),
+        ({"mask_size": 7.5}, r"mask_size is 7.5 \(a float\), but must be a whole number"),
+        ({"top_k": True}, r"top_k is True \(a bool\), but must be a whole number"),
+        ({"seed": "x"}, r"seed is 'x' \(a str\), but must be a whole number"),
+        ({"metrics": "no"}, r"metrics is 'no' \(a str\), but must be true or false"),
+        ({"average": 1}, r"average is 1 \(a int\), but must be true or false"),
+        ({"curves": 3}, "curves is 3, but must be one of: adaptive, full"),
+        ({"optimizer": "NAG"}, r"optimizer is a str, .*from igos_pl\.solver\.optimizers import NAG"),
     ],
 )
 def test_settings_of_a_wrong_type_are_named(
@@ -191,6 +196,8 @@ def test_rows_and_folders_that_there_are_not(net: tiny.TinyNet, images: Tensor, 
     for row in (2, -3):
         with pytest.raises(IgosError, match=f"row is {row}, but there are 2 explanations: 0 to 1"):
             result.plot(row)
+    with pytest.raises(IgosError, match=r"row is '0' \(a str\), but must be a whole number"):
+        result.plot("0")  # type: ignore[arg-type]
     with pytest.raises(IgosError, match="There is no folder .*nowhere: create it"):
         result.save(tmp_path / "nowhere" / "x.h5")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -333,6 +334,41 @@ def test_an_export_that_cannot_be_replaced_is_kept(
             (folder / "file").write_text("new")
     assert (path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_earlier_export_that_cannot_be_removed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    with publishing_folder(path) as folder:
+        (folder / "file").write_text("old")
+    real = shutil.rmtree
+
+    def refused(folder: Path, *arguments: Any, **options: Any) -> None:
+        if folder.suffix == ".old":
+            raise PermissionError(13, "Permission denied")
+        real(folder, *arguments, **options)
+
+    raised = pytest.raises(
+        IgosError, match=r"complete in .*out, but the earlier one cannot be removed: .*\.old"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", refused)
+        with raised, publishing_folder(path) as folder:
+            (folder / "file").write_text("new")
+    assert (path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("mark", ["", "[1]", '{"own": 1}'])
+def test_an_export_with_a_damaged_list_is_kept(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / ".igos-pl-export").write_text(mark)
+    (path / "own").touch()
+    refused = pytest.raises(IgosError, match="out is an export whose list of files cannot be read")
+    with refused, publishing_folder(path):
+        pass
+    assert (path / "own").exists()
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_incomplete_runs_are_not_merged(tmp_path: Path) -> None:
     run = run_of(tmp_path, ["a"], ["b"])
     run.expect(["a", "b", "c"])
     assert run.missing() == ["c"]
-    with pytest.raises(IgosError, match=r"1 images are not explained yet \(c, ...\).*--partial"):
+    with pytest.raises(IgosError, match=r"1 image is not explained yet \(c\).*--partial"):
         merge(run)
     assert not run.merged.exists()
     run.expect(["a", "b"])

@@ -95,7 +95,7 @@ class _Phases:
         ranked = _ranked(found)
         self.pruned += [region for region in ranked if found[region] < bad]
         candidates = {region: found[region] for region in ranked if found[region] >= good}
-        middle = [region for region in ranked if region not in candidates and not found[region] < bad]
+        middle = [region for region in ranked if bad <= found[region] < good]
         return self._windows(candidates, good, growth) + middle
 
     def take_pruned(self) -> None:

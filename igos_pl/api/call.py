@@ -18,7 +18,7 @@ from igos_pl.api.networks import Normalization, adapter_of, device_of
 from igos_pl.api.regions import as_regions
 from igos_pl.api.result import Explanations
 from igos_pl.api.targets import with_targets
-from igos_pl.checks import check_arguments, check_at_least
+from igos_pl.checks import check_arguments, check_count
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
 from igos_pl.errors import IgosError
@@ -127,7 +127,7 @@ def question(
     Raises:
         IgosError: if they do not fit together. The message says what to do.
     """
-    check_at_least("batch_size", batch_size, 1)
+    check_count("batch_size", batch_size, 1)
     found = gathered(images)
     adapter = adapter_of(network, found, mean, std, **bare)
     inputs, device = as_inputs(found, adapter, normalized), device_of(adapter)

@@ -11,6 +11,7 @@ from torch import Tensor
 from igos_pl.checks import closest
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.regions import GivenLabelMaps, RegionSource, Slic
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError
 
 
@@ -53,7 +54,8 @@ def has_map_of_each(regions: Any, images: int) -> bool:
         return False
     if len(regions) != images:
         raise IgosError(
-            f"There are {len(regions)} label maps for {images} images: give one for each, or one for all"
+            f"There {is_or_are(len(regions))} {counted(len(regions), 'label map')} for"
+            f" {counted(images, 'image')}: give one for each, or one for all"
         )
     return True
 

@@ -10,8 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from igos_pl.checks import check_whole
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.records import BatchResult, Columns, ImageRecord
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.columns import joined
 from igos_pl.figures import draw
@@ -74,7 +76,7 @@ class Explanations(Sequence[Explanation]):
         return f"nothing was explained in the {len(self.images)} images (see the message of each of .images)"
 
     def __repr__(self) -> str:
-        return f"<{len(self)} explanations of {len(self.images)} images>"
+        return f"<{counted(len(self), 'explanation')} of {counted(len(self.images), 'image')}>"
 
     @property
     def saliency(self) -> NDArray[np.float32]:
@@ -107,8 +109,10 @@ class Explanations(Sequence[Explanation]):
         """
         if not self:
             raise IgosError(f"{self._empty()}, so there is nothing to draw")
+        check_whole("row", row)
         if not -len(self) <= row < len(self):
-            raise IgosError(f"row is {row}, but there are {len(self)} explanations: 0 to {len(self) - 1}")
+            there_are = f"there {is_or_are(len(self))} {counted(len(self), 'explanation')}"
+            raise IgosError(f"row is {row}, but {there_are}: 0 to {len(self) - 1}")
         return draw([self[row]], style, [self.originals[int(self.image_index[row])]], **options)
 
     def save(self, path: str | Path) -> Path:

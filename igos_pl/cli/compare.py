@@ -26,7 +26,7 @@ from igos_pl.compare.words import (
     unknown_agreements,
 )
 from igos_pl.data.text import printable
-from igos_pl.data.wording import counted
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
@@ -103,7 +103,8 @@ def _print(found: Comparison, console: Console) -> None:
     console.print(_table(["agreement of the masks", *AGREEMENTS], agreement_rows(found)))
     say("(in brackets: the overlap of two random masks)")
     if unknown := unknown_agreements(found):
-        say(f"{unknown:,} explanations are left out there: a mask has the same value everywhere")
+        left_out = f"{counted(unknown, 'explanation')} {is_or_are(unknown)} left out there"
+        say(f"{left_out}: a mask has the same value everywhere")
     if found.settings or found.only_in:
         say()
         say("settings that differ")

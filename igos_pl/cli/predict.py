@@ -43,8 +43,8 @@ def go_through(cli: PredictCLI) -> int:
     run = Run.of(cli.trainer)
     if run.ending is Ending.STOPPED:
         if not cli.dry_run:
-            left = len(run.folder.missing())
-            print(f"Stopped by a signal with {left} images left: run the same command again to go on")
+            left = counted(len(run.folder.missing()), "image")
+            print(f"Stopped by a signal with {left} left: run the same command again to go on")
         return STOPPED
     if run.assigned and not run.pending:
         print("There is nothing to do: all images of this run have results")

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_count
 from igos_pl.cli.choosing import check_images
 from igos_pl.data.run_files import REPORT
 from igos_pl.data.wording import counted
@@ -34,7 +34,7 @@ def print_report(path: Path, output: Path | None, images: Path | None, count: in
         IgosError: if the report cannot be made.
     """
     if count is not None:
-        check_at_least("count", count, 1)
+        check_count("count", count, 1)
     check_images(images)
     output = output or (path if path.is_dir() else path.absolute().parent) / REPORT
     console = Console(stderr=True)

@@ -12,7 +12,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
 
 from igos_pl.callbacks import MaskProgressBar, RunCallback
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_count
 from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import ExplainerCLI, parsed
 from igos_pl.data.text import printable
@@ -39,7 +39,7 @@ class Subset(RunCallback):
 
     def __init__(self, images: int) -> None:
         super().__init__()
-        check_at_least("images", images, 1)
+        check_count("images", images, 1)
         self.images = images
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from igos_pl.compare.agreement import TOP
 from igos_pl.compare.comparison import AGREEMENTS, METRICS, Comparison
 from igos_pl.data.text import first_few, printable, shortened
+from igos_pl.data.wording import counted, is_or_are
 
 _NAMES = {
     "difference": "insertion - deletion", "energy_box": "saliency in its box",
@@ -25,13 +26,13 @@ Quote = Callable[[str], str]
 def counts(found: Comparison, quote: Quote = printable) -> list[str]:
     """Lines that say what is shared and what is not."""
     images = len(set(found.images.tolist()))
-    lines = [f"{len(found.images):,} shared explanations of {images:,} images"]
+    lines = [f"{counted(len(found.images), 'shared explanation')} of {counted(images, 'image')}"]
     for name, alone, ids in zip(found.names, found.pairing.alone, found.pairing.images_alone, strict=True):
         if not alone and not ids:
             continue
         shown = first_few([quote(name) for name in ids[: _SHOWN + 1]], _SHOWN)
-        images_alone = f"; {len(ids):,} images are not in all results: {shown}" if ids else ""
-        lines.append(f"only in {quote(name)}: {alone:,} explanations{images_alone}")
+        missing = f"{counted(len(ids), 'image')} {is_or_are(len(ids))} not in all results: {shown}"
+        lines.append(f"only in {quote(name)}: {counted(alone, 'explanation')}{f'; {missing}' if ids else ''}")
     return lines
 
 

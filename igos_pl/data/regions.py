@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import ImageRecord
@@ -95,7 +95,7 @@ class Slic(RegionSource):
     """
 
     def __init__(self, count: int = 50, compactness: float = 10.0) -> None:
-        check_at_least("regions.count", count, 2)
+        check_count("regions.count", count, 2)
         if not compactness > 0:
             raise IgosError(f"regions.compactness is {compactness}, but must be above 0")
         self.count = count

@@ -59,7 +59,13 @@ def _replace(new: Path, path: Path) -> None:
     except BaseException:
         old.rename(path)
         raise
-    shutil.rmtree(old)
+    try:
+        shutil.rmtree(old)
+    except OSError as error:
+        raise IgosError(
+            f"The export is complete in {path}, but the earlier one cannot be removed: {error.strerror}."
+            f" Remove {old}"
+        ) from error
 
 
 def _check_replaceable(found: Path, path: Path) -> None:
@@ -71,10 +77,7 @@ def _check_replaceable(found: Path, path: Path) -> None:
     """
     if not found.is_dir():
         raise IgosError(f"{path} is a file, but this format is a folder: choose another name")
-    try:
-        names = {EXPORT_MARK, *json.loads((found / EXPORT_MARK).read_bytes())}
-    except (FileNotFoundError, ValueError, TypeError):
-        names = set()
+    names = {EXPORT_MARK, *_listed(found, path)}
     for file in _files_in(found):
         name = file.relative_to(found).as_posix()
         if name not in names:
@@ -82,6 +85,22 @@ def _check_replaceable(found: Path, path: Path) -> None:
                 f"{path} contains {name}, which was not written by igos-pl export, so the folder is not"
                 " replaced: choose another name, or move this file away"
             )
+
+
+def _listed(found: Path, path: Path) -> list[str]:
+    """The files that an export wrote into a folder; none if it is no export. The arguments are as above."""
+    try:
+        names = json.loads((found / EXPORT_MARK).read_bytes())
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise IgosError(
+            f"{path} is an export whose list of files cannot be read, so it is not replaced: remove it"
+            " yourself, or choose another name"
+        )
+    return names
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

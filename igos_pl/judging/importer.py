@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from igos_pl.checks import check_at_least, check_choice
+from igos_pl.checks import check_choice, check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.records import BatchResult
@@ -81,7 +81,7 @@ class Importer(BatchPredictor):
         super().__init__(network, micro_batch_size)
         if not method:
             raise IgosError("method is empty: name the method that made the saliency maps, as in grad-cam")
-        check_at_least("mask_size", mask_size, 2)
+        check_count("mask_size", mask_size, 2)
         check_choice("negative", negative, NEGATIVE)
         check_choice("covers", covers, COVERS)
         check_choice("baseline", baseline, BASELINES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from igos_pl.checks import check_at_least, closest
+from igos_pl.checks import check_count, closest
 from igos_pl.errors import IgosError
 from igos_pl.judging import maps, reexplaining, removal, sampling
 from igos_pl.judging.removal import INPAINT
@@ -191,9 +191,9 @@ def asked_for(
     if not words:
         raise IgosError(f"No metric is named: choose some of {', '.join(METRICS)}")
     if cells is not None:
-        check_at_least("cells", cells, 2)
+        check_count("cells", cells, 2)
     if samples is not None:
-        check_at_least("samples", samples, 2)
+        check_count("samples", samples, 2)
     found = {}
     for word in words:
         one = _one(word, cells, samples)

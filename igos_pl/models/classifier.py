@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_at_least, check_choice, check_shape
+from igos_pl.checks import check_choice, check_count, check_shape
 from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
@@ -51,7 +51,7 @@ class Classifier(ExplainableNetwork):
         names = imagenet.class_names() if class_names == "imagenet" else class_names
         super().__init__(module, class_names=names, **network)
         check_choice("output", output, ("softmax", "sigmoid"))
-        check_at_least("top_k", top_k, 1)
+        check_count("top_k", top_k, 1)
         if isinstance(targets, str):
             check_choice("targets", targets, _CHOICES)
         elif not targets:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_at_least, check_choice, check_shape, check_share, suggestion
+from igos_pl.checks import check_choice, check_count, check_shape, check_share, suggestion
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.matching import match_objects
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
@@ -78,7 +78,7 @@ class Detector(ExplainableNetwork, ABC):
         super().__init__(module, class_names=class_names, mean=(0.0,) * 3, std=(1.0,) * 3, **network)
         check_choice("targets", targets, ("detected", "ground_truth"))
         check_share("score_threshold", score_threshold)
-        check_at_least("max_per_image", max_per_image, 1)
+        check_count("max_per_image", max_per_image, 1)
         self.targets = targets
         self.score_threshold = score_threshold
         self.categories = None if categories is None else tuple(categories)

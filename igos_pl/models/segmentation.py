@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes
 
-from igos_pl.checks import check_at_least, check_shape, check_share
+from igos_pl.checks import check_count, check_shape, check_share
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.errors import IgosError
@@ -59,7 +59,7 @@ class Segmenter(ExplainableNetwork):
     ) -> None:
         super().__init__(module, class_names=class_names, **network)
         check_share("min_area", min_area)
-        check_at_least("max_per_image", max_per_image, 1)
+        check_count("max_per_image", max_per_image, 1)
         self.categories = None if categories is None else tuple(categories)
         check_categories(self.categories, self.class_names, self.name)
         self.min_area = min_area

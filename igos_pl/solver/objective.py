@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from igos_pl.checks import check_at_least, check_choice
+from igos_pl.checks import check_at_least, check_choice, check_count
 from igos_pl.data.geometry import upsample
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
@@ -79,7 +79,7 @@ class ObjectiveSettings:
     def __post_init__(self) -> None:
         check_at_least("l1", self.l1, 0)
         check_at_least("l2", self.l2, 0)
-        check_at_least("path_steps", self.path_steps, 1)
+        check_count("path_steps", self.path_steps, 1)
         check_at_least("noise", self.noise, 0)
         check_choice("path", self.path, PATHS)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_count
 from igos_pl.solver.objective import Objective
 from igos_pl.solver.regions import Regions
 
@@ -58,7 +58,7 @@ def optimize(
             Differences as small as the rounding errors of two devices would otherwise double with nearly
             every iteration. A step that is too small in all cells of a row is kept as it is.
     """
-    check_at_least("iterations", iterations, 1)
+    check_count("iterations", iterations, 1)
     failed = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
     losses = torch.full((len(masks),), torch.nan, device=masks.device)
     product = _cells(masks.detach(), regions).prod(1)

@@ -139,7 +139,7 @@ def tried_optimizer(factory: OptimizerFactory) -> Optimizer:
     """
     if not callable(factory):
         raise IgosError(
-            f"The optimizer is {factory!r} (a {type(factory).__name__}), but must be a class or a function,"
+            f"The optimizer is a {type(factory).__name__}, but must be a class or a function that makes one,"
             f" as in: from igos_pl.solver.optimizers import NAG. {_USABLE}"
         )
     gradient = torch.tensor([1.0, -0.5, 0.25, 3.0, 9.0, -7.0, 0.5, 2.0]).reshape(2, 1, 2, 2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_count, check_share
 from igos_pl.data.geometry import upsample
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
@@ -31,9 +31,8 @@ class Start:
     init_val: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least("start.k", self.k, 1)
-        if not 0 <= self.init_val <= 1:
-            raise IgosError(f"start.init_val is {self.init_val}, but must be from 0 to 1")
+        check_count("start.k", self.k, 1)
+        check_share("start.init_val", self.init_val)
         outside = [cell for cell in self.cells or () if not 0 <= cell < self.k**2]
         if outside:
             raise IgosError(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import h5py
 
+from igos_pl.data.text import first_few
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError, RunError
 from igos_pl.store.files import open_result, publishing
 from igos_pl.store.folder import RunFolder
@@ -48,8 +50,8 @@ def merge(
     missing = [] if partial else run.missing(published)
     if missing:
         raise IgosError(
-            f"{len(missing)} images are not explained yet ({missing[0]}, ...): run igos-pl predict again"
-            " to explain them, or merge without them by adding --partial"
+            f"{counted(len(missing), 'image')} {is_or_are(len(missing))} not explained yet"
+            f" ({first_few(missing, 1)}): run igos-pl predict again, or add --partial to merge what there is"
         )
     if not published.paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")

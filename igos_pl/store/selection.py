@@ -39,8 +39,7 @@ def where(rows: Rows, conditions: Sequence[str]) -> Numbers:
         conditions: such as ``label_name=cat``, ``insertion>0.8`` or ``label!=ground_truth``: a column; ``=``,
             ``!=``, ``<``, ``<=``, ``>`` or ``>=``; and a value, or another column. The column ``difference``
             is insertion - deletion. A number that is not known fulfils no condition: NaN, the ground truth of
-            an image without a label, or the label of an explanation of no class. So conditions cannot choose
-            these rows.
+            an image without a label, or the label of an explanation of no class.
 
     Raises:
         IgosError: if a condition cannot be understood, or there is no such column or class.

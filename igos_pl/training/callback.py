@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from igos_pl.api import Explanations, explain
 from igos_pl.api.networks import Normalization, adapter_of
 from igos_pl.api.regions import has_map_of_each
-from igos_pl.checks import check_at_least, check_choice
+from igos_pl.checks import check_choice, check_count
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -101,7 +101,7 @@ class ExplainCallback(Callback):
         preset: str = "fast",
         **settings: Any,
     ) -> None:
-        check_at_least("every_n_epochs", every_n_epochs, 1)
+        check_count("every_n_epochs", every_n_epochs, 1)
         if isinstance(targets, str):
             check_choice("targets", targets, _OWN)
         if (mean is None) != (std is None):
@@ -116,7 +116,7 @@ class ExplainCallback(Callback):
         self.settings = settings
         self._given: Samples | None = None
         if isinstance(samples, int):
-            check_at_least("samples", samples, 1)
+            check_count("samples", samples, 1)
             self._count = samples
         else:
             self._given = _given(samples)
