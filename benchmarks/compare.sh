@@ -52,7 +52,8 @@ igospp,grad-cam,layer-cam,ig@10,ig@100,gradient-shap@100,occlusion@7"
     detections)
         echo "# Detections"
         evaluate --network shapes --limit "$shapes" --judges "own,own/mean,own/black,28,16" \
-            --methods "$ours,igospp,odam,ig@100,gradient-shap@100,d-rise@2000,greedy@7,phasewin@7,vx-code@7"
+            --methods "$ours,draft,igospp,odam,ig@100,gradient-shap@100,d-rise@2000,\
+greedy@7,search@7,phasewin@7,vx-code@7"
         ;;
     figure)
         echo "# Quality against passes"
