@@ -51,12 +51,12 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "draft": ("--preset", "draft"),
     "fast": ("--preset", "fast"),
 }
-# Objects are smaller than photos, so finer cells are compared for detections.
 SIZE = 28  # cells along the side in which all masks are judged
+# Objects are smaller than photos, so finer cells are compared for detections.
 FINE = {"fast, 56 x 56 cells": ("--preset", "fast", "--model.mask_size", "56")}
 
-# The localisation figures are also shown for objects whose box is below this share of the picture, and for
-# objects in pictures with at least so many detections.
+# The localisation figures are also shown for objects whose detected box is below this share of the picture,
+# and for objects in pictures with at least so many detections.
 SMALL, CROWDED = 0.05, 5
 LOCALIZATION = ("pointing_box", "pointing_mask", "energy_box", "energy_mask")
 
@@ -157,7 +157,9 @@ def print_localization(masks: MaskFile) -> None:
     print(f"{matched.sum()} of {len(matched)} detections match an annotated object; of these:")
     print(f"  {'':24}{'objects':>8}" + "".join(f"{name:>{len(name) + 2}}" for name in figures))
     for group, chosen in groups.items():
-        means = (f"{column[chosen].mean():{len(name) + 2}.3f}" for name, column in figures.items())
+        if not chosen.any():
+            continue
+        means = (f"{np.nanmean(column[chosen]):{len(name) + 2}.3f}" for name, column in figures.items())
         print(f"  {group:24}{chosen.sum():8}" + "".join(means))
 
 
@@ -190,12 +192,12 @@ def main() -> None:
                 if options.detector:
                     print(f"\n{name}:")
                     print_localization(file)
-        size, targets = SIZE, problem.targets
+        targets = problem.targets
         if options.detector:
-            rows["filled box"] = filled_box(targets, size, network.input_size)
+            rows["filled box"] = filled_box(targets, SIZE, network.input_size)
         else:
-            rows["centred Gaussian blob"] = gaussian_blob(targets, size)
-        rows["random cells"] = random_cells(targets, size)
+            rows["centred Gaussian blob"] = gaussian_blob(targets, SIZE)
+        rows["random cells"] = random_cells(targets, SIZE)
         print(f"\ninsertion - deletion, mean over {len(targets)} explanations:")
         for name, masks in rows.items():
             pooled = adaptive_avg_pool2d(masks, SIZE)

@@ -190,6 +190,8 @@ def test_targets_by_class_name(photos: Path, capsys: pytest.CaptureFixture[str])
     assert "did you mean dog?" in refused(words(photos, named, "--model.network.targets=[dgo]"), capsys)
     bare = refused(words(photos, named, "--model.network.targets=dog"), capsys)
     assert "one of predicted, ground_truth, both or a list in square brackets" in bare
+    twice = refused(words(photos, named, "--model.network.targets=[dog, 3]"), capsys)
+    assert "targets names the class 3 twice (label 3)" in twice
     assert main(words(photos, named, "--model.network.targets=[dog, 1]")) == 0
     with MaskFile(Path("run/masks.h5")) as masks:
         assert masks.column("label_name").tolist() == ["dog", "bee"] * len(NAMES)

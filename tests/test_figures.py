@@ -114,16 +114,27 @@ def test_the_pictures_of_columns_line_up() -> None:
     assert lefts[0] == lefts[2] == lefts[4] < lefts[1] == lefts[3]
 
 
-@pytest.mark.parametrize("style", ["overlay", "curves"])
-@pytest.mark.parametrize("count", [4, 5, 7, 8, 9])
-def test_nothing_is_left_over_in_the_last_row(style: str, count: int) -> None:
-    figure = drawn(*[explanation()] * count, style=style, width=9 if style == "overlay" else 31)
+@pytest.mark.parametrize(
+    ("style", "width", "fitting"), [("overlay", 9, 4), ("overlay", 7.2, 3), ("curves", 31, 4)]
+)
+@pytest.mark.parametrize("count", [4, 5, 7, 8, 9, 10, 13])
+def test_rows_have_equally_many_pictures(style: str, width: float, fitting: int, count: int) -> None:
+    figure = drawn(*[explanation()] * count, style=style, width=width)
     panels = len(STYLES[style])
     bottoms = [round(place[1], 3) for place in inches(figure)[: panels * count : panels]]
     rows = [bottoms.count(bottom) for bottom in dict.fromkeys(bottoms)]
-    assert len(rows) == -(-count // 4)  # so many fit
+    assert len(rows) == -(-count // fitting)
     assert rows == sorted(rows, reverse=True)
-    assert rows[-1] > 1
+    if style == "overlay":
+        assert max(rows) - min(rows) <= 1
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_wide_picture_among_columns_stays_on_the_page(columns: int) -> None:
+    shapes = [(60, 60), (60, 60), (600, 100), (60, 60)]
+    figure = drawn(*(explanation(*shape) for shape in shapes), style="pair", columns=columns)
+    width = figure.get_size_inches()[0]
+    assert all(place[0] >= 0 and place[0] + place[2] <= width for place in inches(figure))
 
 
 def test_headings_stand_above_new_rows() -> None:
@@ -347,8 +358,9 @@ def test_masked_images_show_whole_regions_and_count_them() -> None:
     one = explanation(80, 80, masks=mask, regions=labels)
     one.attributes.update({"baseline": "black", "regions": "Slic"})
     subject = Subject.of(one, picture(80, 80, 255), 80, True)
-    # A curve takes a region with half of its cells: region 5 with 2 of 4, region 7 with 4 more of 8.
-    for cells, wanted in ((1, []), (2, [5]), (7, [5]), (8, [5, 7]), (16, [3, 5, 7])):
+    # A curve takes a region with half of its cells: region 5 with 2 of 4, region 7 with 4 more of 8. The first
+    # region is always shown.
+    for cells, wanted in ((1, [5]), (2, [5]), (7, [5]), (8, [5, 7]), (16, [3, 5, 7])):
         assert np.unique(labels[subject.most_important(cells / 16)]).tolist() == wanted
         assert subject.regions_in_words(cells / 16) == f"{len(wanted)} of 3 regions"
     shown = texts(drawn(one, style="masked", fraction=0.5))
@@ -409,7 +421,7 @@ def test_the_overlay_of_a_search_numbers_its_first_cells() -> None:
     for text, place in places.items():
         assert found[text] == pytest.approx(place, abs=0.03)
     assert numbers(drawn(searched(masks)), 1).keys() == places.keys()
-    assert "saliency; 1, 2, 3: order of the search" in texts(drawn(searched(masks)))
+    assert "saliency; numbers: order of the search" in texts(drawn(searched(masks)))
     many = searched(np.linspace(0, 0.8, 16).reshape(4, 4))
     assert list(numbers(drawn(many, style="overlay"))) == ["1", "2", "3", "4", "5"]
     assert not numbers(drawn(many, style="overlay", height=0.2))  # no room
@@ -430,7 +442,7 @@ def test_numbers_lie_inside_their_regions() -> None:
     for text, (x, y) in numbers(figure).items():
         found[text] = labels[int(y * 40), int(x * 40)]
     assert found == {"1": 9, "2": 4, "3": 1}
-    assert "1, 2, 3: order of the search" in texts(figure)
+    assert "numbers: order of the search" in texts(figure)
 
 
 def test_contours_enclose_the_saliency() -> None:

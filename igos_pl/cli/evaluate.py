@@ -27,7 +27,7 @@ from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile
 from igos_pl.store.files import publishing
 
-_GO_ON = "The figures of finished images are kept: run the same command again to go on"
+_GO_ON = "The values of finished images are kept: run the same command again to go on"
 
 
 def evaluate(words: list[str]) -> int:

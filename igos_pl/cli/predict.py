@@ -55,12 +55,14 @@ def _kept(cli: PredictCLI) -> str:
     """What an interrupted run has kept, and how to go on."""
     run = Run.find(cli.trainer)
     if cli.dry_run or run is None:
-        return "Nothing was written"
+        return "This command wrote nothing"
     total, left = len(run.assigned), len(run.missing())
+    if not left:
+        return f"All {total:,} images are explained: run the same command again to merge the results"
     if left == total:
         return (
-            "No image was finished yet, so nothing is kept. The same command starts again; a smaller"
-            " --data.batch_size finishes the first images sooner"
+            "No image was finished yet, so nothing is kept. Run the same command again to start over; a"
+            " smaller --data.batch_size finishes the first images sooner"
         )
     return (
         f"The results of {total - left:,} of {total:,} images are kept in {run.folder.path}; unfinished"

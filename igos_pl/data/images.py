@@ -73,11 +73,19 @@ def without_results(paths: Sequence[Path], root: Path) -> list[Path]:
         paths: below the root.
         root: the folder that was searched.
     """
-    above = {place for path in paths for place in (path, *path.parents) if root in place.parents}
-    results = {place for place in above if holds_written_pictures(place)}
-    if results:
-        _warn_of(sorted(results))
-    return [path for path in paths if results.isdisjoint((path, *path.parents))]
+    found: dict[Path, Path | None] = {root: None}
+
+    def results_around(folder: Path) -> Path | None:
+        """The folder of results that a folder is, or lies in."""
+        if folder not in found:
+            around = results_around(folder.parent)
+            found[folder] = around or (folder if holds_written_pictures(folder) else None)
+        return found[folder]
+
+    kept = [path for path in paths if not results_around(path if path.is_dir() else path.parent)]
+    if results := sorted({folder for folder in found.values() if folder}):
+        _warn_of(results)
+    return kept
 
 
 def _warn_of(results: Sequence[Path]) -> None:

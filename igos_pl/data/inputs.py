@@ -92,7 +92,7 @@ class NetworkInput:
         if self.normalized:
             image = image * self.std + self.mean
         low, high = image.min().item(), image.max().item()
-        if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the smallest value for torch
+        if not (math.isfinite(low) and math.isfinite(high)):  # those of values with NaN are NaN
             raise IgosError("the image has values that are not finite (NaN or infinity): correct them")
         if not self.bounded or (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
             return image

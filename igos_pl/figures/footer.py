@@ -56,12 +56,12 @@ class Footer:
             share = f"{look.fraction:.0%}"
             about = f"the most important {share} of the cells"
             if has_regions(settings):
-                about = f"the most important regions, about {share} of the image"
+                about = "the most important regions"
             note = f"the rest is {_BASELINES[baseline_of(settings)]}"
         else:
             about = "saliency" if scale == "shared" else "share of the largest saliency"
             if "overlay" in STYLES[style] and is_search(settings):
-                note = "1, 2, 3: order of the search"
+                note = "numbers: order of the search"
         beside = place.width - (0 if style in WITHOUT_COLORS else _BESIDE)
         rooms = (beside, beside, place.width)
         made = preset_in_words(settings), masks_in_words(settings)

@@ -97,8 +97,7 @@ def arranged(
     """The tiles of the explanations, and the numbers of the tiles in each row.
 
     If the number of columns is given, and with curves, each column is as wide as its widest tile, so that its
-    pictures and curves line up. Otherwise there are as few rows as possible, of about the same width, so that
-    the last row does not hold one tile that is left over.
+    pictures and curves line up. Otherwise there are as few rows as possible, of about the same width.
 
     Args:
         aspects: width / height of the images.
@@ -126,11 +125,24 @@ def _in_columns(count: int, columns: int, begins: Container[int]) -> list[range]
 
 
 def _balanced(widths: Sequence[float], room: float, begins: Container[int]) -> list[range]:
-    """As few rows as fit into the room, the widest of which is as narrow as possible."""
-    fewest = _filled(widths, room, begins)
-    narrow = min(room, max(widths))
-    while len(found := _filled(widths, narrow, begins)) > len(fewest):
-        narrow = min(room, narrow + _STEP)
+    """As few rows as fit into the room, with widths as equal as possible, the fuller rows first."""
+    count = len(widths)
+    # For the tiles from each number on: their rows, the sum of squared widths, the second row's first tile.
+    best = [(0, 0.0, count)] * (count + 1)
+    for first in reversed(range(count)):
+        choices = []
+        taken = -_GAP
+        for last in range(first, count):
+            taken += _GAP + widths[last]
+            if last > first and (last in begins or taken > room + 1e-6):
+                break
+            rows, cost, _ = best[last + 1]
+            choices.append((rows + 1, cost + taken**2, last + 1))
+        best[first] = min(choices, key=lambda one: (one[0], round(one[1], 6), -one[2]))
+    found, first = [], 0
+    while first < count:
+        found.append(range(first, best[first][2]))
+        first = best[first][2]
     return found
 
 
@@ -162,7 +174,9 @@ def _aligned(tiles: Sequence[Tile], rows: Sequence[range]) -> list[Tile]:
         left = max(tiles[number].places[-1].x for number in column)
         for number in column:
             *others, last = tiles[number].places
-            aligned[number] = Tile([*others, replace(last, x=left)], width, tiles[number].height)
+            if last.x:  # below the others, it stays where it is
+                last = replace(last, x=left)
+            aligned[number] = Tile([*others, last], width, tiles[number].height)
     return aligned
 
 

@@ -13,9 +13,9 @@ from igos_pl.data.wording import is_search
 
 FIRST = 5  # numbers in a picture; more would hide it
 
-# Cells with less saliency than this have no number: the score had reached all of its rise before them. In the
-# saliency of a search, the place in the order alone decides at most this much.
-_LEAST = 0.1
+# A cell has no number if the score had reached all of its rise before it. Its saliency then tells only its
+# place in the order (see `igos_pl.solver.search.SearchSettings.place`), and is at most this much above that.
+_LEAST = 0.005
 
 _SIDE = 256  # pixels of the longer side of the picture in which the places are found
 
@@ -74,9 +74,11 @@ def first_taken(explanation: Explanation, frame: Frame) -> list[Mark]:
     small = frame.scaled(max(1, round(frame.width * share)), max(1, round(frame.height * share)))
     drawn = small.cells_on_original(cells, outside=-1)
     marks = []
+    weight = float(explanation.attributes.get("search.place", 0.1))  # older runs do not say it
     for number, place in enumerate(order.tolist(), start=1):
         inside = drawn == found[place]
-        if values[place] > _LEAST and inside.any():
+        of_place = weight * (1 - (number - 1) / max(1, len(found) - 1))
+        if values[place] > of_place + _LEAST and inside.any():
             x, y, room = _middle(inside)
             marks.append(Mark(number, x / small.width, y / small.height, room / max(drawn.shape)))
     return marks

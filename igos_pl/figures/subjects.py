@@ -109,7 +109,7 @@ class Subject:
             place = region_places(mask[None], np.asarray(self.explanation.regions)[None])[0]
         else:
             place = np.argsort(np.argsort(mask, axis=None, kind="stable")).reshape(mask.shape)
-        return np.asarray(place < round(fraction * mask.size))
+        return np.asarray(place < max(round(fraction * mask.size), place.min() + 1))  # the first one at least
 
     def revealed(self, fraction: float) -> NDArray[np.float64]:
         """The image with its most important cells or regions alone, ``(height, width, 3)`` in [0, 1].

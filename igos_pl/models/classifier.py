@@ -64,9 +64,15 @@ class Classifier(ExplainableNetwork):
         """Labels, from labels and class names. So a run is the same however its targets are given."""
         classes = ClassLabels(self.class_names)
         try:
-            return [classes.of(target) if isinstance(target, str) else target for target in targets]
+            labels = [classes.of(target) if isinstance(target, str) else target for target in targets]
         except IgosError as error:
             raise IgosError(f"targets: {error}") from error
+        for place, label in enumerate(labels):
+            if label in labels[:place]:
+                raise IgosError(
+                    f"targets names the class {targets[place]} twice (label {label}): name it once"
+                )
+        return labels
 
     def probabilities(self, images: Tensor) -> Tensor:
         """The scores of all classes ``(B, classes)``, in float32 or more precise."""

@@ -53,7 +53,9 @@ def test_ids_are_paths_below_the_root(tmp_path: Path) -> None:
     assert samples_of(tmp_path) == {"a/b.png": -1, "a/c/b.png": -1, "b.png": -1, "z.jpg": -1}
 
 
-def test_a_run_among_its_images_does_not_explain_its_overlays(tmp_path: Path) -> None:
+def test_a_run_among_its_images_does_not_explain_its_overlays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_pictures(tmp_path, ["a.png", "b/c.png"])
     for batches in (1, 0):
         callbacks = [MaskWriter(), OverlayWriter(count=2)]
@@ -64,6 +66,7 @@ def test_a_run_among_its_images_does_not_explain_its_overlays(tmp_path: Path) ->
     assert set(samples_of(tmp_path / "overlays" / "a*.png")) == {"a.png"}, "named by the user"
     run(tmp_path / "b", tmp_path / "b" / "run", callbacks=[MaskWriter(), OverlayWriter(count=1)])
     assert samples_of(tmp_path / "b" / "*") == {"c.png": -1}
+    assert f"Left out pictures that igos-pl wrote: {tmp_path / 'b' / 'run' / 'overlays'}" in caplog.text
     with pytest.raises(IgosError, match="No image matches .*pictures that igos-pl wrote are left out"):
         samples_of(tmp_path / "b" / "*" / "overlays" / "*.png")
 
