@@ -358,8 +358,8 @@ def test_masked_images_show_whole_regions_and_count_them() -> None:
     one = explanation(80, 80, masks=mask, regions=labels)
     one.attributes.update({"baseline": "black", "regions": "Slic"})
     subject = Subject.of(one, picture(80, 80, 255), 80, True)
-    # A curve takes a region with half of its cells: region 5 with 2 of 4, region 7 with 4 more of 8. The first
-    # region is always shown.
+    # A curve takes a region with half of its cells: region 5 with 2 of 4, region 7 with 4 more of 8.
+    # The first region is always shown.
     for cells, wanted in ((1, [5]), (2, [5]), (7, [5]), (8, [5, 7]), (16, [3, 5, 7])):
         assert np.unique(labels[subject.most_important(cells / 16)]).tolist() == wanted
         assert subject.regions_in_words(cells / 16) == f"{len(wanted)} of 3 regions"
