@@ -254,9 +254,9 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], No
 @pytest.mark.parametrize(
     ("number", "more", "told"),
     [
-        (0, (), "No image was finished yet, so nothing is kept. The same command starts again"),
+        (0, (), "No image was finished yet, so nothing is kept. Run the same command again"),
         (2, (), "The results of 2 of 4 images are kept in run; .* the same command again .* the other 2$"),
-        (0, ("--dry_run",), "Nothing was written"),
+        (0, ("--dry_run",), "This command wrote nothing"),
     ],
 )
 def test_an_interrupt_says_what_is_kept(

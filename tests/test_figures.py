@@ -365,7 +365,7 @@ def test_masked_images_show_whole_regions_and_count_them() -> None:
         assert subject.regions_in_words(cells / 16) == f"{len(wanted)} of 3 regions"
     shown = texts(drawn(one, style="masked", fraction=0.5))
     assert "b/cat.jpg, 2 of 3 regions" in shown
-    assert "the most important regions, about 50% of the image; the rest is black" in " ".join(shown)
+    assert "the most important regions; the rest is black" in " ".join(shown)
 
 
 def test_few_cells_have_sharp_borders_and_many_do_not() -> None:
