@@ -191,6 +191,18 @@ def test_settings_of_a_wrong_type_are_named(
         explain(net, normalized(images), **{**QUICK, **settings})
 
 
+def test_probabilities_instead_of_logits_are_refused(net: tiny.TinyNet, images: Tensor) -> None:
+    softmaxed = nn.Sequential(net, nn.Softmax(1))
+    with pytest.raises(
+        IgosError, match="Sequential returns probabilities .* must return logits: leave"
+    ):
+        explain(softmaxed, normalized(images), **QUICK)
+    # The logarithm is as good as the logits.
+    found = explain(nn.Sequential(net, nn.LogSoftmax(1)), normalized(images), metrics=False, **QUICK)
+    expected = explain(net, normalized(images), metrics=False, **QUICK)
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-6)
+
+
 def test_rows_and_folders_that_there_are_not(net: tiny.TinyNet, images: Tensor, tmp_path: Path) -> None:
     result = explain(net, normalized(images[:2]), metrics=False, **QUICK)
     for row in (2, -3):

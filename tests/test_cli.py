@@ -387,6 +387,16 @@ def test_info_as_csv(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "run", "--csv", "table.csv"]) == 0
     assert capsys.readouterr().out == "4 explanations are in table.csv\n"
     assert Path("table.csv").read_text() == output
+    again = ["info", "run", "--csv", "table.csv"]
+    Path("table.csv").write_text("of the user")
+    assert "table.csv exists already" in refused(again, capsys, 2, path="table.csv")
+    assert Path("table.csv").read_text() == "of the user"
+    assert main([*again, "--overwrite"]) == 0
+    assert Path("table.csv").read_text() == output
+    os.mkfifo("pipe")
+    words_of = ["info", "run", "--csv", "pipe", "--overwrite"]
+    assert "pipe is a device or a pipe" in refused(words_of, capsys, 2, path="pipe")
+    assert Path("pipe").is_fifo()
     assert "Cannot write nowhere/table.csv" in refused(
         ["info", "run", "--csv", "nowhere/table.csv"], capsys, 2, path="nowhere"
     )

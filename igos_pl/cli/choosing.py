@@ -66,6 +66,8 @@ def refuse_existing(path: Path, overwrite: bool, folder: bool = False) -> None:
     """
     if path.is_dir() and not folder:
         raise IgosError(f"{path} is a folder: give the name of a file")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise IgosError(f"{path} is a device or a pipe, which cannot be replaced: give the name of a file")
     if (path.exists() or path.is_symlink()) and not overwrite:
         raise IgosError(f"{path} exists already: choose another name, or add --overwrite")
     parent = path.absolute().parent

@@ -66,7 +66,7 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
                 say(f"  {key:<{width}}  {printable(str(value))}")
 
 
-def write_csv(path: Path, target: Path | None) -> None:
+def write_csv(path: Path, target: Path | None, overwrite: bool = False) -> None:
     """Write all explanations of a result as CSV: a row for each, with all columns but masks and curves.
 
     If the run is unfinished, this is printed, too. It goes to standard error when the CSV goes to standard
@@ -75,10 +75,13 @@ def write_csv(path: Path, target: Path | None) -> None:
     Args:
         path: a merged file, a segment, or a run's folder.
         target: the file; standard output if it is None.
+        overwrite: whether it may replace a file.
 
     Raises:
-        IgosError: if the result cannot be read, or the file cannot be written.
+        IgosError: if the result cannot be read, or the file exists or cannot be written.
     """
+    if target is not None:
+        refuse_existing(target, overwrite)
     with MaskFile(path) as masks:
         told = unfinished(path, "igos-pl info", masks.published)
         if target is None:
@@ -86,7 +89,6 @@ def write_csv(path: Path, target: Path | None) -> None:
             if told:
                 print(told, file=sys.stderr)
             return
-        refuse_existing(target, overwrite=True)
         with publishing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             _write_rows(masks, file)
     if told:

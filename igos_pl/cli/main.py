@@ -114,7 +114,7 @@ def _dispatch(words: list[str]) -> int:
         from igos_pl.cli.info import print_info, write_csv
 
         if options.csv:
-            write_csv(options.file, None if options.csv == "-" else Path(options.csv))
+            write_csv(options.file, None if options.csv == "-" else Path(options.csv), options.overwrite)
         else:
             print_info(options.file, options.rows, options.settings)
     elif options.command == "findings":
@@ -174,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--rows", type=int, default=20, metavar="N", help="explanations to list [20]")
     info.add_argument("--settings", action="store_true", help="list all settings of the run, too")
     info.add_argument("--csv", metavar="FILE", help="write all explanations as CSV instead (- for stdout)")
+    info.add_argument("--overwrite", action="store_true", help="replace a CSV file that exists")
     findings = add(
         "findings",
         "show what the network looks at over the whole set",

@@ -20,6 +20,9 @@ _CHOICES = ("predicted", "ground_truth", "both")
 _PREDICTED = ("predicted", "both")  # the choices that take the top_k best classes
 _LABELLED = ("ground_truth", "both")  # the choices that need the labels of the data
 
+# How far from 1 the sum of an image's probabilities may be, which may have been computed in half precision.
+_SUM_ERROR = 0.01
+
 
 class Classifier(ExplainableNetwork):
     """Any module that maps images ``(B, C, H, W)`` to logits ``(B, classes)``.
@@ -76,6 +79,10 @@ class Classifier(ExplainableNetwork):
 
     def probabilities(self, images: Tensor) -> Tensor:
         """The scores of all classes ``(B, classes)``, in float32 or more precise."""
+        return self._probabilities_of(self._logits(images))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """The module's logits ``(B, classes)``, in float32 or more precise."""
         output = self.module(images)
         logits: Tensor = _logits_of(output)
         self._check_logits(logits, output, images)
@@ -84,8 +91,19 @@ class Classifier(ExplainableNetwork):
                 f"{self.name} has one output, and the softmax of one output is always 1. Set output="
                 '"sigmoid" (--model.network.output sigmoid) to take it as the probability of one class'
             )
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _probabilities_of(self, logits: Tensor) -> Tensor:
         return logits.softmax(1) if self.output == "softmax" else logits.sigmoid()
+
+    def _check_not_probabilities(self, logits: Tensor) -> None:
+        """Raise if the module has taken the softmax already: taken twice, it makes all scores alike."""
+        sums = logits.sum(1)
+        if self.output == "softmax" and bool((logits >= 0).all() and (sums - 1).abs().max() < _SUM_ERROR):
+            raise IgosError(
+                f"{self.name} returns probabilities (the outputs for each image sum to 1), but must return"
+                " logits: leave its last softmax out, or let it return the logarithm of the probabilities"
+            )
 
     def _check_logits(self, logits: object, output: object, images: Tensor) -> None:
         """Raise unless the module returned logits. The check does not wait for the device."""
@@ -112,7 +130,9 @@ class Classifier(ExplainableNetwork):
     def propose(self, images: Tensor, truth: Sequence[GroundTruth]) -> ProposedTargets:
         """For each image, the predicted classes, the annotated class, or the given labels."""
         check_shape("images", images, ("B", self.channels, "H", "W"))
-        probabilities = self.probabilities(images)
+        logits = self._logits(images)
+        self._check_not_probabilities(logits)
+        probabilities = self._probabilities_of(logits)
         classes = probabilities.shape[1]
         self._check_classes(classes)
         image, label = self._choose(probabilities, [known.label for known in truth])
