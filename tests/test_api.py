@@ -193,9 +193,7 @@ def test_settings_of_a_wrong_type_are_named(
 
 def test_probabilities_instead_of_logits_are_refused(net: tiny.TinyNet, images: Tensor) -> None:
     softmaxed = nn.Sequential(net, nn.Softmax(1))
-    with pytest.raises(
-        IgosError, match="Sequential returns probabilities .* must return logits: leave"
-    ):
+    with pytest.raises(IgosError, match="Sequential returns probabilities .* must return logits: leave"):
         explain(softmaxed, normalized(images), **QUICK)
     # The logarithm is as good as the logits.
     found = explain(nn.Sequential(net, nn.LogSoftmax(1)), normalized(images), metrics=False, **QUICK)
