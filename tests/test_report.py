@@ -363,7 +363,8 @@ def test_every_command_says_that_a_run_is_unfinished(tmp_path: Path, command: st
     assert main([name, str(run.path), *options]) == 0
     assert capsys.readouterr().out.count(f"{told}{name}.") == 1
     run.expect([f"folder/{n:05}.jpg" for n in range(5)])
-    assert main([name, str(run.path), *options, *(["--overwrite"] if "--output" in options else [])]) == 0
+    writes = any(option in options for option in ("--output", "--csv"))
+    assert main([name, str(run.path), *options, *(["--overwrite"] if writes else [])]) == 0
     assert "not finished" not in capsys.readouterr().out
 
 
