@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluations import GRAD_CAM_LAYER
-from peers import grad_cam
+from peers.activations import grad_cam
+from peers.registry import GRAD_CAM_LAYER
 from photos import read_table, squashed
 from quality import demo_network, filled_box, random_cells
 from torch import Tensor

@@ -44,6 +44,12 @@ def figures(insertion: float, deletion: float = 0.0) -> Any:
     return Figures(deletion, insertion, evaluations=30, forwards=6, seconds=1.0)
 
 
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
+def test_every_script_can_be_imported(script: str) -> None:
+    """Names that moved between the modules of the benchmarks would be noticed months later."""
+    importlib.import_module(script)
+
+
 def test_paired_difference() -> None:
     from comparison.tables import paired_difference
 
