@@ -81,7 +81,8 @@ def masks_of(
         columns = explainer.predict_step(batch).explanations
         yield preset, torch.from_numpy(np.asarray(columns["masks"], np.float32))
     if isinstance(network, Classifier):
-        yield "smooth", grad_cam(network, problem, GRAD_CAM_LAYER).masks
+        mask = grad_cam(network, problem, GRAD_CAM_LAYER).mask
+        yield "smooth", mask.reshape(1, _CELLS, _CELLS)
     else:
         yield "smooth", filled_box(problem.targets, _CELLS, network.input_size)
     yield "random", random_cells(problem.targets, _CELLS)
@@ -106,7 +107,7 @@ def record(network: ExplainableNetwork, path: Path, target: Path) -> None:
             found[f"mask_{name}"] = masks.numpy()
     part = target.with_suffix(".part")  # whole or not at all
     with part.open("wb") as file:
-        np.savez_compressed(file, **found)
+        np.savez_compressed(file, allow_pickle=False, **found)
     part.replace(target)
 
 

@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
+from igos_pl.settings import Attributes
 from igos_pl.store import MaskFile, RunFolder
 from igos_pl.store.schema import EXPLANATIONS
 from igos_pl.store.tables import compressed
 
 CURVE = 51
-ATTRIBUTES = {"method": "iGOS+", "network": "Synthetic", "seed": 63}
+ATTRIBUTES: Attributes = {"method": "iGOS+", "network": "Synthetic", "seed": 63}
 
 
 # Synthetic results

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def noisy(batches: Sequence[ImageBatch], sd: float) -> list[ImageBatch]:
     cpu = torch.device("cpu")
 
     def noise(batch: ImageBatch) -> Tensor:
-        generators = [generator_of(cpu, "noise", sd, record.sample_id) for record in batch.records]
+        generators = [generator_of(cpu, "noise", str(sd), record.sample_id) for record in batch.records]
         return torch.stack([torch.randn(batch.images.shape[1:], generator=each) for each in generators])
 
     return [replace(batch, images=(batch.images + noise(batch) * sd / 255).clamp(0, 1)) for batch in batches]
@@ -168,6 +169,9 @@ def runs(
         with threads(_OTHER_THREADS):
             return run()
 
+    def run_with_noise(sd: float) -> Found:
+        return run(on=noisy(batches, sd))
+
     rounding: dict[str, Callable[[], Found]] = {
         f"{_OTHER_THREADS} threads, not {_THREADS}": other_threads,
         f"micro-batches of {_OTHER_MICRO_BATCH}, not {_MICRO_BATCH}": lambda: run(
@@ -183,8 +187,8 @@ def runs(
         rounding["on the GPU, not the CPU"] = lambda: on_gpu(network, batches, run)
     return {
         "rounding": rounding,
-        "seed": {f"seed {seed}, not {_SEED}": lambda seed=seed: run(seed=seed) for seed in _OTHER_SEEDS},
-        "noise": {f"noise of {sd:g}/255": lambda sd=sd: run(on=noisy(batches, sd)) for sd in _NOISES},
+        "seed": {f"seed {seed}, not {_SEED}": partial(run, seed=seed) for seed in _OTHER_SEEDS},
+        "noise": {f"noise of {sd:g}/255": partial(run_with_noise, sd) for sd in _NOISES},
     }
 
 

