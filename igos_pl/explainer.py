@@ -87,7 +87,7 @@ class Explainer(BatchPredictor):
             `igos_pl.data.regions`.
         metrics: whether deletion and insertion curves are computed.
         curves: ``adaptive`` measures a curve's 51 points where it bends, and draws straight lines between
-            them: about 35 forward passes for both curves; see `igos_pl.evaluation.adaptive_curves`. ``full``
+            them: about 28 forward passes for both curves; see `igos_pl.evaluation.adaptive_curves`. ``full``
             measures all points (102 passes).
         seed: the random seed.
         micro_batch_size: perturbed images per forward pass; by default chosen for the device.
