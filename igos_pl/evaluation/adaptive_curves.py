@@ -23,7 +23,7 @@ _FIRST = (0, 4, 9, 16, 25, 36, 50)
 
 # A curve is measured until its area's expected error (a standard deviation) is below this.
 # `benchmarks/curves.py` shows the errors that remain and the passes that it takes.
-_TOLERANCE = 0.0055
+_TOLERANCE = 0.005
 
 # A round takes the intervals with the largest expected errors, and leaves this share of the allowed variance.
 _LEFT = 0.9
