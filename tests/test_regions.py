@@ -21,9 +21,9 @@ from igos_pl.data.geometry import Frame
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.regions import GivenLabelMaps, LabelMaps, RegionSource, Slic, segments_label_map
 from igos_pl.errors import IgosError, TargetError
-from igos_pl.evaluation.deletion_insertion import ranks
 from igos_pl.explainer import Explainer
 from igos_pl.solver.optimize import optimize
+from igos_pl.solver.order import ranks
 from igos_pl.solver.regions import Regions
 
 LABELS = torch.tensor([[[7, 7, 2], [7, 7, 2], [9, 9, 2]], [[0, 0, 0], [0, 0, 0], [1, 1, 1]]])
