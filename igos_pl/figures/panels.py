@@ -142,14 +142,16 @@ def _curves(axes: Axes, subject: Subject, look: Look) -> None:
     if np.isnan(explanation.deletion):
         axes.set_axis_off()
         return
-    for name, good, color, y in (
-        ("insertion", "high", COLORS(0.75), 1.12),
-        ("deletion", "low", COLORS(0.35), 1.02),
+    for name, good, color, above in (
+        ("insertion", "high", COLORS(0.75), 12),
+        ("deletion", "low", COLORS(0.35), 3),
     ):
         curve = getattr(explanation, f"{name}_curve")
         axes.plot(np.linspace(0, 1, len(curve)), curve, color=color)
         about = f"{name}: area {getattr(explanation, name):.2f} ({good} is good)"
-        axes.text(0, y, about, color=color, fontsize=SMALL, transform=axes.transAxes)
+        axes.annotate(
+            about, (0, 1), (0, above), "axes fraction", "offset points", color=color, fontsize=SMALL
+        )
     whole = "the whole image" if subject.box is None else "3 x the object's area"
     about = f"part deleted or inserted,\nmost important first (1 = {whole})"
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
