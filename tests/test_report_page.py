@@ -172,8 +172,13 @@ def test_large_view(read: Any) -> None:
     assert page.inner_text("#at-scores").startswith("At 75 %")
     page.fill("#opacity", "0")
     clear = pixels("stage-overlay")
+    assert page.locator("#stage-overlay .grey").count() == 0
     page.fill("#opacity", "1")
     assert pixels("stage-overlay") != clear
+    assert page.locator("#stage-overlay .grey").count() == 1
+    own = pixels("stage-saliency")
+    page.uncheck("#own")
+    assert pixels("stage-saliency") != own
     assert page.locator("#stage-overlay .box").count() == 1
     titles = page.locator("#view-starts h3").all_inner_texts()
     assert titles == ["Starts of this target", "Other targets of this image"]

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from igos_pl.data.overlay import overlaid
 from igos_pl.figures.lettering import SMALL
 from igos_pl.figures.order import first_taken
 from igos_pl.figures.subjects import Subject
@@ -36,9 +37,6 @@ COLORS = colormaps["inferno"]
 # The colours span at least this range of saliency, so that a mask without content looks empty.
 SMALLEST_RANGE = 0.1
 
-_OPACITY = 0.9  # of the most salient pixel
-_RISE = 0.75  # the opacity grows with this power of the saliency, so that weak saliency can be seen
-_GREYS = (0.12, 0.82)  # black and white of the image below the colours
 _LEAST_ROOM = 2.0  # points around the centre of a number; it may cover the border a little
 _LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the range of colours
 
@@ -82,14 +80,9 @@ def _image(axes: Axes, subject: Subject, look: Look) -> None:
 
 
 def overlay_pixels(subject: Subject, look: Look) -> NDArray[np.float64]:
-    """The saliency in colour over the image in grey, ``(height, width, 3)`` in [0, 1].
-
-    All colour is saliency.
-    """
-    black, white = _GREYS
-    grey = black + (white - black) * subject.pixels.mean(-1, keepdims=True)
-    opacity = _OPACITY * look.share(subject.saliency)[..., None] ** _RISE
-    return np.asarray((1 - opacity) * grey + opacity * look.rgb(subject.saliency))
+    """The saliency in colour over the image in grey, ``(height, width, 3)`` in [0, 1]."""
+    saliency = subject.saliency
+    return np.asarray(overlaid(subject.pixels, look.rgb(saliency), look.share(saliency)), np.float64)
 
 
 def _overlay(axes: Axes, subject: Subject, look: Look) -> None:
