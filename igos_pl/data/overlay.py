@@ -28,4 +28,4 @@ def overlaid(
     black, white = _GREYS
     grey = black + (white - black) * pixels.mean(-1, keepdims=True)
     opacity = OPACITY * share[..., None] ** RISE
-    return (1 - opacity) * grey + opacity * colors
+    return np.asarray((1 - opacity) * grey + opacity * colors)

@@ -251,7 +251,7 @@ def _thumbnail(large: Image.Image | None, frame: Frame, drawing: Drawing, top: f
     else:
         picture = _scaled(large, THUMBNAIL)
         saliency = saliency_on_picture(drawing.saliency, frame, picture.size)
-        pixels, colors = (np.float32(part) / 255 for part in (picture, colored(saliency, top)))
+        pixels, colors = (np.asarray(part, np.float32) / 255 for part in (picture, colored(saliency, top)))
         share = (saliency / np.float32(top)).clip(0, 1)
         drawn = (overlaid(pixels, colors, share) * 255).round().astype(np.uint8)
     blended = Image.fromarray(drawn)
