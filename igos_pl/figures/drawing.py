@@ -115,9 +115,12 @@ def draw(
     ]
     tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
     largest = [0.0 if style in WITHOUT_COLORS else float(one.saliency.max()) for one in explanations]
-    hardly_seen = faint(explanations, style, scale)
-    written = [(scale == "each" and style not in WITHOUT_COLORS) or is_faint for is_faint in hardly_seen]
-    if any(written):
+    own = scale == "each" and style not in WITHOUT_COLORS
+    abouts = [
+        f"{'faint: ' if is_faint else ''}saliency up to {most:.2f}" if own or is_faint else ""
+        for most, is_faint in zip(largest, faint(explanations, style, scale), strict=True)
+    ]
+    if any(abouts):
         tiles = [tile.lowered(LINE) for tile in tiles]
     places, across, down = flow(tiles, rows, headings)
     across = max(across, min(room, _USUAL_WIDTH))
@@ -128,14 +131,11 @@ def draw(
     canvas = Canvas((across + 2 * MARGIN, max(down, footer.place.y + footer.place.height) + 2 * MARGIN), dpi)
     for number, heading in headings.items():
         write(canvas.figure, MARGIN, places[number].y - 0.06, heading, across, 9.5, weight="bold")
-    for subject, tile, place, most, is_written, is_faint in zip(
-        subjects, tiles, places, largest, written, hardly_seen, strict=True
-    ):
+    for subject, tile, place, most, about in zip(subjects, tiles, places, largest, abouts, strict=True):
         look = Look.of(most if scale == "each" else max(largest), fraction)
         corner = place.moved(MARGIN, MARGIN)
         _caption(
-            canvas.figure, subject.explanation, corner, place.width if several else across,
-            f"{'faint: ' if is_faint else ''}saliency up to {most:.2f}" if is_written else "",
+            canvas.figure, subject.explanation, corner, place.width if several else across, about,
             subject.regions_in_words(fraction) if style == "masked" else "",
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
