@@ -36,7 +36,6 @@ from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
     curve_cells,
     deletion_insertion_curves,
-    ranks,
     removal_counts,
 )
 from igos_pl.explainer import Explainer
@@ -44,6 +43,7 @@ from igos_pl.models import Classifier, ExplainableNetwork
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
+from igos_pl.solver.order import ranks
 
 METHODS = ("fast", "igospp", "smooth", "random")
 _CELLS, _SEED, _MICRO_BATCH = 28, 63, 5

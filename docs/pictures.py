@@ -33,13 +33,13 @@ from igos_pl.demo.shapes_detectors import CATEGORIES, shapes_mask_rcnn
 from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
     deletion_insertion_curves,
-    ranks,
     removal_counts,
 )
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.integration_paths import scaled, threshold
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
+from igos_pl.solver.order import ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"

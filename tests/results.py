@@ -10,7 +10,7 @@ import numpy as np
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
-from igos_pl.store.schema import EXPLANATIONS
+from igos_pl.store.schema import EXPLANATIONS, OPTIONAL
 from igos_pl.store.segments import segment_bytes
 
 ATTRIBUTES = {
@@ -37,7 +37,8 @@ def columns_of(ids: Sequence[str], **columns: Any) -> dict[str, Any]:
         name: np.array(
             made.get(name, [np.nan if column.dtype == "f4" else 0] * rows), object if name in texts else None
         )
-        for name, column in EXPLANATIONS.items()
+        for name, column in (EXPLANATIONS | OPTIONAL).items()
+        if name in EXPLANATIONS or name in made
     }
 
 

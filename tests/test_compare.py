@@ -24,7 +24,7 @@ from igos_pl.compare.agreement import agreement, rank_correlation, top_overlap
 from igos_pl.compare.comparison import paired_difference
 from igos_pl.compare.page import page
 from igos_pl.compare.pairing import pair
-from igos_pl.compare.words import settings_in_some
+from igos_pl.compare.words import metric_rows, settings_in_some
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import pooled
 from igos_pl.errors import IgosError
@@ -168,6 +168,14 @@ def test_a_comparison(opened: Any) -> None:
     assert found.settings == {"mask_size": ["4", "7"]}
     assert not found.remarks
     assert found.agreements[0, 1].shape == (4, 3)
+
+
+def test_a_difference_of_zero_has_no_minus(opened: Any) -> None:
+    ids = [f"{number}.png" for number in range(9)]
+    first = opened("first", ids, score=np.full(9, 0.5))
+    second = opened("second", ids, score=np.full(9, 0.4999))
+    (row,) = (row for row in metric_rows(compare([first, second], ["first", "second"])) if row[0] == "score")
+    assert row == ["score", "0.500", "0.500", "+0.000", "+0.000 to +0.000"]
 
 
 def test_settings_that_only_some_results_have_are_one_line(opened: Any) -> None:

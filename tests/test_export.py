@@ -168,6 +168,17 @@ def test_coco(run: Path, masks: MaskFile, tmp_path: Path, capsys: pytest.Capture
     assert region[y : y + height, x : x + width].sum() == region.sum()
 
 
+def test_coco_takes_regions_as_a_whole(tmp_path: Path) -> None:
+    labels = np.array([[4, 4, 7, 7]] * 4)  # the left half and the right half
+    mask = np.where(labels == 4, 0.9, 0.2).astype(np.float32)
+    path = results.write_result(tmp_path / "run.h5", ["a.jpg"], masks=mask[None], regions=labels[None])
+    with MaskFile(path) as opened:
+        export(opened, "coco", tmp_path / "r.json")
+        expected = opened[0].frame.saliency_on_original((labels == 7).astype(np.float32)) >= 0.5
+    (entry,) = json.loads((tmp_path / "r.json").read_text())
+    np.testing.assert_array_equal(rle.decode(entry["segmentation"]).astype(bool), expected)
+
+
 def test_coco_ids_are_names_where_two_names_have_one_number(tmp_path: Path) -> None:
     ids = ["a/1.jpg", "a/1.jpg", "b/01.jpg"]
     with MaskFile(results.write_result(tmp_path / "run.h5", ids)) as opened:

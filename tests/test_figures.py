@@ -197,13 +197,38 @@ def test_colours_say_true_values() -> None:
     weak = explanation(masks=1 - 0.5 * (1 - explanation().mask))
     bar = drawn(explanation(), style="heatmap").axes[-1]
     assert bar.get_xlim() == pytest.approx((0, 0.7), abs=1e-6)
-    shared = drawn(explanation(), weak, style="heatmap")
+    shared = drawn(explanation(), weak, style="heatmap", scale="shared")
     assert shared.axes[-1].get_xlim() == pytest.approx((0, 0.7), abs=1e-6)
     assert np.abs(shown(shared.axes[0]) - shown(shared.axes[1])).max() > 0.3
-    each = drawn(explanation(), weak, style="heatmap", scale="each")
+    assert "saliency up to 0.35" not in texts(shared)
+    each = drawn(explanation(), weak, style="heatmap")
     np.testing.assert_allclose(shown(each.axes[0]), shown(each.axes[1]), atol=0.02)
     assert each.axes[-1].get_xlim() == pytest.approx((0, 1))
-    assert "saliency up to 0.35" in texts(each)
+    assert [label.get_text() for label in each.axes[-1].get_xticklabels()][::2] == ["0%", "50%", "100%"]
+    assert {"insertion - deletion 0.25", "saliency up to 0.35"} < set(texts(each))
+
+
+@pytest.mark.parametrize("scale", ["shared", "each"])
+def test_the_scale_of_one_explanation_has_its_values(scale: str) -> None:
+    figure = drawn(explanation(), style="heatmap", scale=scale)
+    assert figure.axes[-1].get_xlim() == pytest.approx((0, 0.7), abs=1e-6)
+    assert "saliency" in texts(figure)
+    assert not any("up to" in text for text in texts(figure))
+
+
+@pytest.mark.parametrize(
+    ("style", "width"), [("overlay", 2), ("heatmap", 2.4), ("masked", 2), ("pair", 2), ("curves", 3.5)]
+)
+def test_narrow_figures_are_as_narrow_as_asked_for(style: str, width: float) -> None:
+    figure = drawn(explanation(), explanation(640, 100), explanation(40, 60), style=style, width=width)
+    assert figure.get_size_inches()[0] <= width + 1e-6
+    canvas: Any = figure.canvas
+    figure.draw_without_rendering()
+    lines = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts if text.get_text()]
+    panels = [axes.get_tightbbox(canvas.get_renderer()) for axes in figure.axes]
+    assert max(box.x1 for box in lines + panels) <= width * figure.dpi + 1
+    for number, line in enumerate(lines):
+        assert not any(line.overlaps(other) for other in [*lines[number + 1 :], panels[-1]])
 
 
 @pytest.mark.parametrize("style", ["overlay", "heatmap", "contours"])
@@ -259,11 +284,16 @@ def test_faint_masks_beside_strong_ones_are_said_to_be() -> None:
         figure = drawn(*map(peaked, saliencies), **{"style": "overlay", **options})
         return [text for text in texts(figure) if "saliency up to" in text]
 
-    assert said(0.7, 0.09, 0.3, 0.01) == ["faint: saliency up to 0.09", "faint: saliency up to 0.01"]
-    assert said(0.7, 0.3) == []
-    assert said(0.09, 0.01) == []  # all are nearly empty, with any scale
-    assert said(0.7, 0.09, style="masked") == []
-    assert said(0.7, 0.09, scale="each") == ["saliency up to 0.70", "saliency up to 0.09"]
+    shared = {"scale": "shared"}
+
+    assert said(0.7, 0.09, 0.3, 0.01, **shared) == [
+        "faint: saliency up to 0.09",
+        "faint: saliency up to 0.01",
+    ]
+    assert said(0.7, 0.3, **shared) == []
+    assert said(0.09, 0.01, **shared) == []  # all are nearly empty, with any scale
+    assert said(0.7, 0.09, style="masked", **shared) == []
+    assert said(0.7, 0.09) == ["saliency up to 0.70", "saliency up to 0.09"]
 
 
 def test_the_command_says_how_to_see_faint_masks(tmp_path: Path, capsys: Any) -> None:
@@ -271,12 +301,13 @@ def test_the_command_says_how_to_see_faint_masks(tmp_path: Path, capsys: Any) ->
     masks[:, 0, 0] = 0.3, 0.95, 0.97
     run = results.write_result(tmp_path / "run.h5", ["a.png", "b.png", "c.png"], masks=masks)
     output = str(tmp_path / "figure.svg")
-    assert main(["figure", str(run), "--style", "heatmap", "--output", output]) == 0
+    command = ["figure", str(run), "--style", "heatmap", "--output", output]
+    assert main([*command, "--scale", "shared"]) == 0
     said = capsys.readouterr().out
     assert "2 masks can hardly be seen beside the others" in said
     assert "--scale each" in said
     assert f"3 of 3 explanations are in {output}" in said
-    again = ["figure", str(run), "--style", "heatmap", "--output", output, "--overwrite", "--scale", "each"]
+    again = [*command, "--overwrite"]
     assert main(again) == 0
     assert "hardly" not in capsys.readouterr().out
     assert main([*again, "--rows", "0"]) == 0
@@ -317,9 +348,10 @@ def test_captions_stay_in_their_tiles(scale: str) -> None:
     canvas: Any = figure.canvas
     with lettering.no_glyph_warnings():
         boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts if text.get_text()]
-    for number, one in enumerate(boxes[: 3 * len(names)]):
+    lines = 4 if scale == "each" else 3
+    for number, one in enumerate(boxes[: lines * len(names)]):
         assert not any(one.overlaps(other) for other in boxes[number + 1 :])
-    for label in texts(figure)[: 3 * len(names) : 3]:
+    for label in texts(figure)[: lines * len(names) : lines]:
         assert label.endswith(" 0.75")
 
 
@@ -462,7 +494,7 @@ def test_a_large_image_is_drawn_at_the_size_that_is_seen() -> None:
 
 def test_wrong_settings_are_refused() -> None:
     for options, message in (
-        ({"style": "overlya"}, "did you mean overlay"), ({"scale": "own"}, "must be one of: shared, each"),
+        ({"style": "overlya"}, "did you mean overlay"), ({"scale": "own"}, "must be one of: each, shared"),
         ({"fraction": 2}, "between 0 and 1"), ({"columns": 0}, "at least 1"), ({"dpi": 0}, "at least 10"),
     ):  # fmt: skip
         with pytest.raises(IgosError, match=message):

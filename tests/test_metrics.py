@@ -14,11 +14,11 @@ from igos_pl.data.targets import Targets, class_targets
 from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
     deletion_insertion_curves,
-    ranks,
     removal_counts,
 )
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
+from igos_pl.solver.order import ranks
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -21,9 +21,9 @@ from igos_pl.data.geometry import Frame
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.regions import GivenLabelMaps, LabelMaps, RegionSource, Slic, segments_label_map
 from igos_pl.errors import IgosError, TargetError
-from igos_pl.evaluation.deletion_insertion import ranks
 from igos_pl.explainer import Explainer
 from igos_pl.solver.optimize import optimize
+from igos_pl.solver.order import array_ranks, most_important, ranks
 from igos_pl.solver.regions import Regions
 
 LABELS = torch.tensor([[[7, 7, 2], [7, 7, 2], [9, 9, 2]], [[0, 0, 0], [0, 0, 0], [1, 1, 1]]])
@@ -55,18 +55,24 @@ def test_spreading_and_summing_are_adjoint() -> None:
 def test_whole_regions_are_removed_in_order() -> None:
     regions = Regions.of(LABELS)
     values = torch.tensor([[0.5, 0.1, 0.9], [0.3, 0.3, 0.0]]).reshape(2, 1, 3, 1)
-    place = regions.places(regions.spread(values).squeeze(1))
+    masks = regions.spread(values).squeeze(1)
+    place = ranks(masks, regions)
     # Four cells, then three, then two: removed where at least half of their cells are due.
     assert place[0].tolist() == [[1, 1, 5], [1, 1, 5], [7, 7, 5]]
     assert place[1].tolist() == [[2, 2, 2], [2, 2, 2], [7, 7, 7]], "ties go by number; no unused region"
     removed = [int((place[0] < count).sum()) for count in range(10)]
     assert removed == [0, 0, 4, 4, 4, 4, 7, 7, 9, 9]
+    np.testing.assert_array_equal(array_ranks(masks.numpy(), LABELS.numpy()), place)
+    for fraction, count in ((0.01, 4), (0.5, 4), (0.67, 7), (1, 9)):
+        assert most_important(masks[0].numpy(), fraction, LABELS[0].numpy()).sum() == count
 
 
 def test_single_cells_as_regions_change_nothing() -> None:
     masks = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
     cells = Regions.of(torch.arange(16).reshape(1, 4, 4).expand(2, 4, 4))
-    assert torch.equal(cells.places(masks), ranks(masks))
+    assert torch.equal(ranks(masks, cells), ranks(masks))
+    np.testing.assert_array_equal(array_ranks(masks.numpy()), ranks(masks))
+    assert [most_important(masks[0].numpy(), fraction).sum() for fraction in (0.01, 0.5, 1)] == [1, 8, 16]
 
 
 @pytest.mark.parametrize("optimizer", FACTORIES)

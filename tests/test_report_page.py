@@ -15,6 +15,7 @@ pytest.importorskip("jinja2")
 playwright = pytest.importorskip("playwright.sync_api")
 
 from igos_pl.report import write_report  # noqa: E402
+from igos_pl.report.colors import colored  # noqa: E402
 from igos_pl.store import MaskFile  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -171,8 +172,13 @@ def test_large_view(read: Any) -> None:
     assert page.inner_text("#at-scores").startswith("At 75 %")
     page.fill("#opacity", "0")
     clear = pixels("stage-overlay")
+    assert page.locator("#stage-overlay .grey").count() == 0
     page.fill("#opacity", "1")
     assert pixels("stage-overlay") != clear
+    assert page.locator("#stage-overlay .grey").count() == 1
+    own = pixels("stage-saliency")
+    page.uncheck("#own")
+    assert pixels("stage-saliency") != own
     assert page.locator("#stage-overlay .box").count() == 1
     titles = page.locator("#view-starts h3").all_inner_texts()
     assert titles == ["Starts of this target", "Other targets of this image"]
@@ -299,3 +305,31 @@ def test_the_large_view_counts_regions_and_few_cells(browser: Any, tmp_path: Pat
             "1 of 4 regions (25 % of the input)",
         ],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "sharp"), [(7, True), (20, True), (21, False)])
+def test_the_large_view_draws_few_cells_with_sharp_borders(
+    browser: Any, tmp_path: Path, size: int, sharp: bool
+) -> None:
+    masks = np.random.default_rng(0).permutation(np.linspace(0, 1, size**2, dtype=np.float32))
+    columns = invented(1, masks=masks.reshape(1, size, size))
+    write_run(tmp_path / "run", columns, pictures=tmp_path / "photos", settings={"mask_size": size})
+    folder = write_report(tmp_path / "run", tmp_path / "report").index.parent
+    reader = Reader(browser, folder, LAPTOP, "#view=0")
+    reader.page.wait_for_selector("#view[data-place] #over")
+    width, height, values = reader.page.evaluate(
+        """() => {
+            const drawn = document.querySelector("#stage-saliency canvas");
+            const pixels = drawn.getContext("2d").getImageData(0, 0, drawn.width, drawn.height);
+            return [drawn.width, drawn.height, Array.from(pixels.data)];
+        }"""
+    )
+    reader.close()
+    with MaskFile(tmp_path / "run") as opened:
+        shown = opened[0]
+    expected = colored(shown.frame.scaled(width, height).cells_on_original(shown.saliency), top=1.0)
+    found = np.array(values, np.uint8).reshape(height, width, 4)
+    assert (found[..., 3] == 255).all()
+    equal = (found[..., :3] == expected).all(-1).mean()
+    # Borders may be one pixel off, because the page does not know the size of the network's input.
+    assert equal > 0.85 if sharp else equal < 0.5

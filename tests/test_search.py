@@ -30,13 +30,13 @@ from igos_pl.data.geometry import upsample
 from igos_pl.data.regions import GivenLabelMaps
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
-from igos_pl.evaluation.deletion_insertion import ranks
 from igos_pl.explainer import Explainer
 from igos_pl.run.progress import BatchProgress
 from igos_pl.settings import Attributes
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem, Scorer
 from igos_pl.solver.optimizers import NAG
+from igos_pl.solver.order import ranks
 from igos_pl.solver.perturbation import blend
 from igos_pl.solver.presets import preset_of
 from igos_pl.solver.regions import Regions

@@ -93,13 +93,36 @@ def test_best_and_worst(masks: MaskFile) -> None:
     assert select(masks, best=2).tolist() == [0, 6]
     assert select(masks, worst=2).tolist() == [1, 5]
     assert select(masks, best=1, worst=1).tolist() == [0, 1]
-    assert select(masks, best=9, worst=9).tolist() == [0, 6, 3, 2, 5, 1]  # each once
     assert select(masks, conditions=["label_name=dog"], best=1, worst=1).tolist() == [6, 1]
     assert select(masks, [4, 2, 4]).tolist() == [4, 2]
     with pytest.raises(IgosError, match="deletion and insertion were not computed"):
         select(masks, [4], best=1)
     with pytest.raises(IgosError, match="There is no row 7: there are 7, counted from 0"):
         select(masks, [7])
+
+
+@pytest.mark.parametrize(
+    ("best", "worst", "expected"),
+    [(9, 9, ([0, 6, 3], [1, 5, 2])), (4, 4, ([0, 6, 3], [1, 5, 2])), (9, 1, ([0, 6, 3, 2, 5], [1])),
+     (5, 2, ([0, 6, 3, 2], [1, 5])), (2, 9, ([0, 6], [1, 5, 2, 3]))],
+)  # fmt: skip
+def test_few_rows_are_shared_by_the_best_and_the_worst(
+    masks: MaskFile, best: int, worst: int, expected: tuple[list[int], list[int]]
+) -> None:
+    found = groups(masks, best=best, worst=worst)
+    assert (found["best"].tolist(), found["worst"].tolist()) == expected
+
+
+def test_a_single_row_is_the_best(masks: MaskFile) -> None:
+    assert {name: rows.tolist() for name, rows in groups(masks, [3], best=2, worst=2).items()} == {
+        "best": [3], "worst": [], "random": [],
+    }  # fmt: skip
+
+
+def test_random_ones_are_neither_the_best_nor_the_worst(masks: MaskFile) -> None:
+    for seed in range(5):
+        found = groups(masks, best=2, worst=2, at_random=3, seed=seed)
+        assert sorted(np.concatenate(list(found.values()))) == list(range(7))
 
 
 def test_random_ones_are_of_different_images_and_depend_on_the_seed(masks: MaskFile) -> None:

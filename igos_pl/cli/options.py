@@ -24,8 +24,8 @@ def figure_options(parser: argparse.ArgumentParser) -> None:
         "--fraction", type=float, default=0.2, metavar="X", help="of the cells that masked shows [0.2]"
     )
     look.add_argument(
-        "--scale", default="shared",
-        help="shared: the colours are the same everywhere; each: they span each picture's own range [shared]",
+        "--scale", default="each",
+        help="the colours end at the largest saliency of each mask, or of the figure (shared) [each]",
     )  # fmt: skip
     look.add_argument("--columns", type=int, metavar="N", help="explanations in a row [as many as fit]")
     look.add_argument("--width", type=float, metavar="INCHES", help="of the figure, at most [7.2]")

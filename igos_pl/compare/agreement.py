@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import Frame, pooled
+from igos_pl.solver.order import array_ranks
 
 Saliency = NDArray[np.float64]
 
@@ -45,8 +46,8 @@ def top_overlap(a: Saliency, b: Saliency, share: float) -> float:
         share: of the cells that count as the most salient.
     """
     count = max(1, round(share * a.size))
-    one, other = (set(np.argsort(-values, axis=None, kind="stable")[:count].tolist()) for values in (a, b))
-    return len(one & other) / len(one | other)
+    one, other = array_ranks(-np.stack((a, b))) < count
+    return float((one & other).sum() / (one | other).sum())
 
 
 def _ranks(values: Saliency) -> Saliency:

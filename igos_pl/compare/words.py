@@ -60,11 +60,15 @@ def metric_rows(found: Comparison) -> list[list[str]]:
             difference = found.difference(metric, run)
             known = not np.isnan(difference.low)
             cells += [
-                f"{difference.mean:+.3f}",
-                f"{difference.low:+.3f} to {difference.high:+.3f}" if known else "-",
+                _signed(difference.mean),
+                f"{_signed(difference.low)} to {_signed(difference.high)}" if known else "-",
             ]
         rows.append(cells)
     return rows
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
 
 
 def agreement_rows(found: Comparison, quote: Quote = printable) -> list[list[str]]:

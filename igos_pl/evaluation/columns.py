@@ -16,6 +16,7 @@ from igos_pl.data.targets import Targets
 from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, Curves, area_under_curve
 from igos_pl.evaluation.localization import localize, nothing_to_localize
 from igos_pl.solver.optimize import Solution
+from igos_pl.solver.order import array_ranks
 
 
 class Passes(Protocol):
@@ -192,12 +193,11 @@ def with_diversity(columns: Columns) -> Columns:
 
 def _diversity(masks: NDArray[Any]) -> float:
     """Of several masks ``(n, s, s)`` of one target."""
-    flat = masks.reshape(len(masks), -1)
-    top = max(1, flat.shape[1] // 5)
-    chosen = np.zeros(flat.shape, np.float64)
-    np.put_along_axis(chosen, flat.argsort(1, kind="stable")[:, :top], 1, axis=1)
+    place = array_ranks(masks).reshape(len(masks), -1)
+    top = max(1, place.shape[1] // 5)
+    chosen = (place < top).astype(np.float64)
     overlaps = chosen @ chosen.T / top
-    return float(1 - overlaps[np.triu_indices(len(flat), 1)].mean())
+    return float(1 - overlaps[np.triu_indices(len(masks), 1)].mean())
 
 
 def array(tensor: Tensor) -> NDArray[Any]:

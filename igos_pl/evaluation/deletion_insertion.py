@@ -12,6 +12,7 @@ from igos_pl.data.geometry import upsample
 from igos_pl.data.targets import Targets
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem, Scorer
+from igos_pl.solver.order import ranks
 from igos_pl.solver.perturbation import perturbed
 
 CURVE_STEPS = 50
@@ -33,21 +34,6 @@ class Curves:
     insertion: Tensor
     deletion_measured: Tensor
     insertion_measured: Tensor
-
-
-def ranks(masks: Tensor) -> Tensor:
-    """The place of each cell in its mask's order, 0 for the most important (lowest).
-
-    Ties go to the cell that comes first in reading order, everywhere.
-
-    Args:
-        masks: ``(R, s, s)``.
-
-    Returns:
-        ``(R, s, s)`` integers from 0 to ``s * s - 1``.
-    """
-    order = masks.flatten(1).argsort(dim=1, stable=True)
-    return order.argsort(dim=1).reshape(masks.shape)
 
 
 def removal_counts(cells: Tensor, steps: int = CURVE_STEPS) -> Tensor:
@@ -105,7 +91,7 @@ class CurveImages:
     """
 
     def __init__(self, network: Scorer, problem: Problem, masks: Tensor, micro_batches: MicroBatches) -> None:
-        self.place = ranks(masks) if problem.regions is None else problem.regions.places(masks)
+        self.place = ranks(masks, problem.regions)
         self._network, self._problem, self._micro_batches = network, problem, micro_batches
         # In (N, C, H, W) memory order, even if the network uses channels last: blending is faster.
         self._images, self._baselines = problem.images.contiguous(), problem.baselines.contiguous()

@@ -13,6 +13,7 @@ from pycocotools import mask as rle
 
 from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
+from igos_pl.solver.order import most_important
 from igos_pl.store.files import publishing
 from igos_pl.store.reader import Rows
 from igos_pl.store.seals import cannot_read
@@ -52,10 +53,8 @@ def write_coco(
 
 
 def _entry(explanation: Explanation, ids: _Ids, fraction: float) -> dict[str, Any]:
-    mask = explanation.mask
-    top = np.zeros(mask.size, np.float32)
-    top[np.argsort(mask, axis=None, kind="stable")[: max(1, round(fraction * mask.size))]] = 1
-    region = explanation.frame.saliency_on_original(top.reshape(mask.shape)) >= 0.5
+    top = most_important(explanation.mask, fraction, explanation.values.get("regions"))
+    region = explanation.frame.saliency_on_original(top.astype(np.float32)) >= 0.5
     encoded = rle.encode(np.asfortranarray(region, np.uint8))
     box = np.asarray(explanation.box, np.float64)
     corners = box if not np.isnan(box).any() else _extent(region)

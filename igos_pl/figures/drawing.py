@@ -16,12 +16,12 @@ from igos_pl.data.explanation import Explanation
 from igos_pl.errors import IgosError
 from igos_pl.figures.canvas import Canvas
 from igos_pl.figures.footer import Footer
-from igos_pl.figures.layout import MARGIN, Place, Tile, arranged, fitted, flow
+from igos_pl.figures.layout import LINE, MARGIN, Place, Tile, arranged, fitted, flow
 from igos_pl.figures.lettering import SMALL, no_glyph_warnings, write
 from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
 from igos_pl.figures.subjects import Picture, Subject
 
-SCALES = ("shared", "each")
+SCALES = ("each", "shared")
 
 # A mask that reaches less than this share of a shared colour scale looks nearly empty.
 FAINT = 0.2
@@ -31,7 +31,8 @@ _WIDTHS, _HEIGHTS = (11.0, 7.2), (3.0, 1.3)
 _HEIGHTS_OF = {"pair": 1.1, "curves": 1.6}  # of several
 
 _MOST = 400  # explanations in one figure
-_LEAST_WIDTH = 3.4  # the colour bar and the text beside it
+_USUAL_WIDTH = 3.4  # of a figure with a single small picture, so that there is room for its captions
+_LEAST_WIDTHS, _LEAST_WIDTH = {"curves": 3.5}, 2.0  # of a page: pictures beside curves would be too small
 
 
 def draw(
@@ -40,7 +41,7 @@ def draw(
     images: Sequence[Picture | None] | None = None,
     *,
     fraction: float = 0.2,
-    scale: str = "shared",
+    scale: str = "each",
     headings: Mapping[int, str] | None = None,
     columns: int | None = None,
     width: float | None = None,
@@ -49,8 +50,8 @@ def draw(
 ) -> Figure:
     """Draw explanations in one figure. All pictures have one height, whatever their aspect ratio.
 
-    The colours go from 0 to the largest saliency, but at least to 0.1, so that a mask with hardly any content
-    looks empty. The colour bar gives the values.
+    The colours go from 0 to the largest saliency of each mask, which stands in its caption, but at least to
+    0.1, so that a mask with hardly any content looks empty. The colour bar gives the values.
 
     Args:
         explanations: the explanations, at most 400.
@@ -62,14 +63,15 @@ def draw(
         images: the upright originals, RGB or grey: pictures, or arrays ``(height, width)`` or ``(height,
             width, 3)`` from 0 to 255. By default, and for each None, the image's file is read again.
         fraction: of the cells that ``masked`` shows; regions as a whole, as the curves do.
-        scale: ``shared`` colours by the largest saliency of the whole figure, ``each`` by that of each
-            explanation; the caption then gives it. If a mask reaches less than a fifth of the shared
-            colours, its caption says so, see `faint`.
+        scale: ``each`` colours by the largest saliency of each explanation, ``shared`` by that of the whole
+            figure. If a mask reaches less than a fifth of the shared colours, its caption says so, see
+            `faint`. For a single explanation, both are the same.
         headings: texts above rows. The key is the number of the explanation, from 0, with which the row
             begins.
         columns: explanations in a row, which then line up; as many as fit by default. If no height is given,
             the pictures are as high as this number of columns allows.
-        width: of the figure in inches, at most. By default 11 for one explanation, and 7.2 for several.
+        width: of the figure in inches, at most. By default 11 for one explanation, and 7.2 for several. At
+            least 2, or 3.5 with curves.
         height: of a picture in inches. By default 3 for one explanation, and 1.1 to 1.6 for several.
         dpi: pixels in an inch.
 
@@ -80,7 +82,8 @@ def draw(
     check_choice("style", style, STYLES)
     check_choice("scale", scale, SCALES)
     check_share("fraction", fraction)
-    for name, value, least in (("columns", columns, 1), ("width", width, 1), ("height", height, 0.2)):
+    narrowest = _LEAST_WIDTHS.get(style, _LEAST_WIDTH)
+    for name, value, least in (("columns", columns, 1), ("width", width, narrowest), ("height", height, 0.2)):
         if value is not None:
             check_at_least(name, value, least)
     check_at_least("dpi", dpi, 10)
@@ -95,6 +98,7 @@ def draw(
             " from 0"
         )
     several = len(explanations) > 1
+    scale = scale if several else "shared"  # the colour bar of a single explanation gives its values
     room = (width or _WIDTHS[several]) - 2 * MARGIN
     panels, curves = STYLES[style], "curves" in STYLES[style]
     shape = (len(panels) - curves, curves)
@@ -110,10 +114,16 @@ def draw(
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
     tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
+    largest = [0.0 if style in WITHOUT_COLORS else float(one.saliency.max()) for one in explanations]
+    own = scale == "each" and style not in WITHOUT_COLORS
+    abouts = [
+        f"{'faint: ' if is_faint else ''}saliency up to {most:.2f}" if own or is_faint else ""
+        for most, is_faint in zip(largest, faint(explanations, style, scale), strict=True)
+    ]
+    if any(abouts):
+        tiles = [tile.lowered(LINE) for tile in tiles]
     places, across, down = flow(tiles, rows, headings)
-    across = max(across, _LEAST_WIDTH)
-    largest = [0.0 if style in WITHOUT_COLORS else float(one.saliency.max()) for one in subjects]
-    hardly_seen = faint(explanations, style, scale)
+    across = max(across, min(room, _USUAL_WIDTH))
     shared = Look.of(max(largest) if scale == "shared" else 1, fraction)
     footer = Footer.of(
         explanations[0].attributes, shared, style, scale, _under(tiles, places, across, curves)
@@ -121,14 +131,11 @@ def draw(
     canvas = Canvas((across + 2 * MARGIN, max(down, footer.place.y + footer.place.height) + 2 * MARGIN), dpi)
     for number, heading in headings.items():
         write(canvas.figure, MARGIN, places[number].y - 0.06, heading, across, 9.5, weight="bold")
-    for subject, tile, place, most, is_faint in zip(
-        subjects, tiles, places, largest, hardly_seen, strict=True
-    ):
+    for subject, tile, place, most, about in zip(subjects, tiles, places, largest, abouts, strict=True):
         look = Look.of(most if scale == "each" else max(largest), fraction)
         corner = place.moved(MARGIN, MARGIN)
         _caption(
-            canvas.figure, subject.explanation, corner, most if scale == "each" or is_faint else None,
-            place.width if several else across, "faint: " if is_faint else "",
+            canvas.figure, subject.explanation, corner, place.width if several else across, about,
             subject.regions_in_words(fraction) if style == "masked" else "",
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
@@ -179,20 +186,18 @@ def _caption(
     figure: Figure,
     explanation: Explanation,
     tile: Place,
-    largest: float | None,
     room: float,
-    before: str,
+    about: str,
     shown: str,
 ) -> None:
-    """Write the class with its score, the image's name, and insertion - deletion or the largest saliency.
+    """Write the class with its score, the image's name, insertion - deletion, and more.
 
     Args:
         figure: the figure.
         explanation: the explanation.
         tile: where its pictures are.
-        largest: the largest saliency, if it is to be written.
         room: width in inches.
-        before: is written before the largest saliency.
+        about: the last line; it may be empty.
         shown: how much of the image is shown, if not all.
     """
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
@@ -200,10 +205,9 @@ def _caption(
     start += f", {shown}" if shown else ""
     write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, SMALL, start, color="dimgrey")
     difference = round(float(explanation.insertion - explanation.deletion), 2) + 0.0  # no -0.00
-    about = "" if np.isnan(difference) else f"insertion - deletion {difference:.2f}"
-    if largest is not None:
-        about = f"{before}saliency up to {largest:.2f}"
-    write(figure, tile.x, tile.y + 0.34, "", room, SMALL, about, color="dimgrey")
+    faithful = "" if np.isnan(difference) else f"insertion - deletion {difference:.2f}"
+    for number, text in enumerate(filter(None, (faithful, about))):
+        write(figure, tile.x, tile.y + 0.34 + number * LINE, "", room, SMALL, text, color="dimgrey")
 
 
 def _under(tiles: Sequence[Tile], places: Sequence[Place], across: float, curves: bool) -> Place:
@@ -211,6 +215,6 @@ def _under(tiles: Sequence[Tile], places: Sequence[Place], across: float, curves
     if curves and len(tiles) == 1:
         pictures = tiles[0].places[:-1]
         right = max(one.x + one.width for one in pictures)
-        if right >= _LEAST_WIDTH:
+        if right >= _USUAL_WIDTH:
             return Place(0.0, places[0].y + max(one.y + one.height for one in pictures), right, 0.0)
     return Place(0.0, max(one.y + one.height for one in places), across, 0.0)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from matplotlib.ticker import PercentFormatter
+
 from igos_pl.data.wording import has_regions, is_search, masks_in_words, preset_in_words
 from igos_pl.figures.canvas import Canvas
 from igos_pl.figures.layout import MARGIN, Place
@@ -15,7 +17,8 @@ from igos_pl.figures.subjects import baseline_of
 
 _BAR = (1.5, 0.09)  # width and height of the colour bar
 _BESIDE = _BAR[0] + 0.25  # where the text beside it begins
-_LINES = (0.16, 0.3, 0.46, 0.6)  # the centres of the lines of the footer, from its top
+_LEAST_BESIDE = 1.6  # the room that text beside the colour bar needs; in narrower figures all is below it
+_LINES = (0.16, 0.3, 0.46, 0.6, 0.74, 0.88)  # the centres of the lines of the footer, from its top
 _BELOW = 0.08  # the last line
 
 _BASELINES = {
@@ -29,16 +32,19 @@ class Footer:
 
     Attributes:
         place: its place in inches, without the figure's margin.
-        lines: texts with their colours: what the pictures show, and how the masks were made. The first two
-            are beside the colour bar.
+        lines: texts with their colours: what the pictures show, and how the masks were made.
+        first: the number of the first line. The lines 0 and 1 are beside the colour bar, others below it.
         look: its colours.
         style: of the figure.
+        scale: of the colours.
     """
 
     place: Place
     lines: list[tuple[str, str]]
+    first: int
     look: Look
     style: str
+    scale: str
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], look: Look, style: str, scale: str, place: Place) -> Footer:
@@ -59,17 +65,18 @@ class Footer:
                 about = "the most important regions"
             note = f"the rest is {_BASELINES[baseline_of(settings)]}"
         else:
-            about = "saliency" if scale == "shared" else "share of the largest saliency"
+            about = "saliency" if scale == "shared" else "of the mask's largest saliency"
             if "overlay" in STYLES[style] and is_search(settings):
                 note = "numbers: order of the search"
         beside = place.width - (0 if style in WITHOUT_COLORS else _BESIDE)
-        rooms = (beside, beside, place.width)
+        first = 0 if beside >= _LEAST_BESIDE else 2
+        rooms = (beside, beside, *(place.width,) * (len(_LINES) - 2))
         made = preset_in_words(settings), masks_in_words(settings)
-        shown = _joined("; ", (about, note), rooms[0])
+        shown = _joined("; ", (about, note), rooms[first])
         lines = [(text, "black") for text in shown]
-        lines += [(text, "dimgrey") for text in _joined(", ", made, rooms[len(lines)])]
-        place = replace(place, height=_LINES[max(2, len(lines)) - 1] + _BELOW)
-        return cls(place, lines, look, style)
+        lines += [(text, "dimgrey") for text in _joined(", ", made, rooms[first + len(lines)])]
+        place = replace(place, height=_LINES[max(2, first + len(lines)) - 1] + _BELOW)
+        return cls(place, lines, first, look, style, scale)
 
     def draw(self, canvas: Canvas) -> None:
         """Draw it."""
@@ -80,10 +87,12 @@ class Footer:
             canvas.figure.colorbar(self.look.colors, cax=bar, orientation="horizontal")
             bar.tick_params(labelsize=6, length=2, pad=1)
             bar.locator_params(nbins=4)
+            if self.scale == "each":
+                bar.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             if self.style == "contours":
                 bar.vlines(self.look.levels, 0, 1, colors="white", linewidth=0.5)
             beside, room = beside + _BESIDE, room - _BESIDE
-        for number, (text, color) in enumerate(self.lines):
+        for number, (text, color) in enumerate(self.lines, self.first):
             if number == 2:  # below the colour bar, so that narrow figures have room for it
                 beside, room = place.x, place.width
             write(canvas.figure, beside, place.y + _LINES[number], text, room, SMALL, color=color)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
-CAPTION = 0.42  # above the pictures of a tile
+CAPTION = 0.42  # above the pictures of a tile: three lines
+LINE = 0.12  # one more
 HEADING = 0.3  # above a row
 MARGIN = 0.08
 _GAP, _WITHIN = 0.14, 0.05  # between tiles, and between the pictures of one
@@ -48,6 +49,10 @@ class Tile:
     places: list[Place]
     width: float
     height: float
+
+    def lowered(self, by: float) -> Tile:
+        """The same tile with more room above its pictures."""
+        return Tile([place.moved(0, by) for place in self.places], self.width, self.height + by)
 
 
 def tiled(aspect: float, pictures: int, curves: bool, height: float, width: float) -> Tile:

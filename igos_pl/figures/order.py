@@ -1,8 +1,8 @@
-"""The order of cells and regions, and where a picture of a search writes it: on those that it took first."""
+"""Where a picture of a search writes numbers: on the cells and regions that it took first."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +35,6 @@ class Mark(NamedTuple):
     x: float
     y: float
     room: float
-
-
-def region_places(masks: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """The place of each cell where whole regions are taken, see `igos_pl.solver.regions.Regions.places`.
-
-    Args:
-        masks: ``(R, s, s)``, low is taken first.
-        labels: ``(R, s, s)`` the label of each cell's region.
-
-    Returns:
-        ``(R, s, s)``.
-    """
-    import torch
-
-    from igos_pl.solver.regions import Regions
-
-    regions = Regions.of(torch.from_numpy(labels.astype(np.int64)))
-    return np.asarray(regions.places(torch.from_numpy(masks)))
 
 
 def first_taken(explanation: Explanation, frame: Frame) -> list[Mark]:

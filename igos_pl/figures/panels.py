@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from igos_pl.data.overlay import overlaid
 from igos_pl.figures.lettering import SMALL
 from igos_pl.figures.order import first_taken
 from igos_pl.figures.subjects import Subject
@@ -36,9 +37,6 @@ COLORS = colormaps["inferno"]
 # The colours span at least this range of saliency, so that a mask without content looks empty.
 SMALLEST_RANGE = 0.1
 
-_OPACITY = 0.9  # of the most salient pixel
-_RISE = 0.75  # the opacity grows with this power of the saliency, so that weak saliency can be seen
-_GREYS = (0.12, 0.82)  # black and white of the image below the colours
 _LEAST_ROOM = 2.0  # points around the centre of a number; it may cover the border a little
 _LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the range of colours
 
@@ -82,14 +80,9 @@ def _image(axes: Axes, subject: Subject, look: Look) -> None:
 
 
 def overlay_pixels(subject: Subject, look: Look) -> NDArray[np.float64]:
-    """The saliency in colour over the image in grey, ``(height, width, 3)`` in [0, 1].
-
-    All colour is saliency.
-    """
-    black, white = _GREYS
-    grey = black + (white - black) * subject.pixels.mean(-1, keepdims=True)
-    opacity = _OPACITY * look.share(subject.saliency)[..., None] ** _RISE
-    return np.asarray((1 - opacity) * grey + opacity * look.rgb(subject.saliency))
+    """The saliency in colour over the image in grey, ``(height, width, 3)`` in [0, 1]."""
+    saliency = subject.saliency
+    return np.asarray(overlaid(subject.pixels, look.rgb(saliency), look.share(saliency)), np.float64)
 
 
 def _overlay(axes: Axes, subject: Subject, look: Look) -> None:
@@ -142,14 +135,16 @@ def _curves(axes: Axes, subject: Subject, look: Look) -> None:
     if np.isnan(explanation.deletion):
         axes.set_axis_off()
         return
-    for name, good, color, y in (
-        ("insertion", "high", COLORS(0.75), 1.12),
-        ("deletion", "low", COLORS(0.35), 1.02),
+    for name, good, color, above in (
+        ("insertion", "high", COLORS(0.75), 12),
+        ("deletion", "low", COLORS(0.35), 3),
     ):
         curve = getattr(explanation, f"{name}_curve")
         axes.plot(np.linspace(0, 1, len(curve)), curve, color=color)
         about = f"{name}: area {getattr(explanation, name):.2f} ({good} is good)"
-        axes.text(0, y, about, color=color, fontsize=SMALL, transform=axes.transAxes)
+        axes.annotate(
+            about, (0, 1), (0, above), "axes fraction", "offset points", color=color, fontsize=SMALL
+        )
     whole = "the whole image" if subject.box is None else "3 x the object's area"
     about = f"part deleted or inserted,\nmost important first (1 = {whole})"
     axes.set(xlim=(0, 1), ylim=(0, 1.02))

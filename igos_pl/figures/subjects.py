@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,8 +18,8 @@ from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import displayed, read_image
 from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
-from igos_pl.figures.order import region_places
-from igos_pl.solver.baselines import BASELINES
+from igos_pl.solver.baselines import BASELINES, make_baselines
+from igos_pl.solver.order import most_important
 
 Picture = Image.Image | NDArray[np.uint8]
 
@@ -104,12 +105,7 @@ class Subject:
         Args:
             fraction: of the cells.
         """
-        mask = self.explanation.mask
-        if "regions" in self.explanation.values:
-            place = region_places(mask[None], np.asarray(self.explanation.regions)[None])[0]
-        else:
-            place = np.argsort(np.argsort(mask, axis=None, kind="stable")).reshape(mask.shape)
-        return np.asarray(place < max(round(fraction * mask.size), place.min() + 1))  # the first one at least
+        return most_important(self.explanation.mask, fraction, self.explanation.values.get("regions"))
 
     def revealed(self, fraction: float) -> NDArray[np.float64]:
         """The image with its most important cells or regions alone, ``(height, width, 3)`` in [0, 1].
@@ -134,10 +130,6 @@ class Subject:
 
     def _baseline(self) -> NDArray[np.float64]:
         """The run's baseline for the image. It is made at the resolution of the network's input."""
-        import torch
-
-        from igos_pl.solver.baselines import make_baselines
-
         assert self.picture is not None
         left, top, right, bottom = self.frame.box
         height, width = self.frame.input_size

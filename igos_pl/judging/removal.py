@@ -16,11 +16,11 @@ from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
     curve_cells,
     deletion_insertion_curves,
-    ranks,
     removal_counts,
 )
 from igos_pl.judging.rows import Rows, seeded
 from igos_pl.optional import imported
+from igos_pl.solver.order import ranks
 
 INPAINT = "inpaint"
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 # Perceptually uniform, and dark where nothing matters; the same as in the overlays.
 PALETTE = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-OPACITY = 0.6
 
 
 def palette_text() -> str:

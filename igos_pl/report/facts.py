@@ -123,7 +123,7 @@ def _main(
         "versions": ", ".join(
             f"{name} {value(name)}" for name in ("igos_pl", "torch", "torchvision") if value(name)
         ),
-        "results": _said(path),
+        "results": _said(path.absolute()),
         "results written": (
             "unknown, because a segment cannot be read"
             if published is None and path.is_dir()

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl import __version__
+from igos_pl.data.overlay import OPACITY, RISE
 from igos_pl.data.text import printable
 from igos_pl.data.wording import has_regions, is_search
-from igos_pl.report.colors import OPACITY, colored, palette_text
+from igos_pl.report.colors import colored, palette_text
 from igos_pl.report.curves import AXIS, mean_curves
 from igos_pl.report.facts import Facts
 from igos_pl.report.findings import EXAMPLES, Seen
@@ -59,6 +60,7 @@ def summary_data(masks: MaskFile, numbers: Numbers) -> dict[str, Any]:
         "uninformative": UNINFORMATIVE,
         "palette": palette_text(),
         "opacity": OPACITY,
+        "rise": RISE,
         "baseline": printable(str(masks.attributes.get("baseline", "blur"))),
         "parts": "regions" if has_regions(masks.attributes) else "cells",
         "detections": bool(np.isfinite(numbers.columns["box"]).any()),

@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw
 
 from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import decode_image, file_content
+from igos_pl.data.overlay import overlaid
 from igos_pl.errors import IgosError
-from igos_pl.report.colors import OPACITY, colored
+from igos_pl.report.colors import colored
 from igos_pl.store.files import cannot_write
 
 LARGE, THUMBNAIL = 448, 176  # the longer sides, in pixels
@@ -246,11 +247,14 @@ def _thumbnail(large: Image.Image | None, frame: Frame, drawing: Drawing, top: f
         longest = max(1, frame.width, frame.height)
         shape = (max(1, frame.width), max(1, frame.height))
         size = tuple(max(1, round(side * THUMBNAIL / longest)) for side in shape)
-        picture, opacity = Image.new("RGB", (size[0], size[1])), 1.0
+        drawn = colored(saliency_on_picture(drawing.saliency, frame, (size[0], size[1])), top)
     else:
-        picture, opacity = _scaled(large, THUMBNAIL), OPACITY
-    colors = Image.fromarray(colored(saliency_on_picture(drawing.saliency, frame, picture.size), top))
-    blended = Image.blend(picture, colors, opacity)
+        picture = _scaled(large, THUMBNAIL)
+        saliency = saliency_on_picture(drawing.saliency, frame, picture.size)
+        pixels, colors = (np.asarray(part, np.float32) / 255 for part in (picture, colored(saliency, top)))
+        share = (saliency / np.float32(top)).clip(0, 1)
+        drawn = (overlaid(pixels, colors, share) * 255).round().astype(np.uint8)
+    blended = Image.fromarray(drawn)
     if all(map(math.isfinite, drawing.box)):
         across, down = blended.width / max(1, frame.width), blended.height / max(1, frame.height)
         x1, y1, x2, y2 = drawing.box

@@ -37,10 +37,10 @@ def region_orders(masks: NDArray[np.float32], labels: NDArray[np.int32]) -> list
         masks: ``(R, s, s)`` in [0, 1], low = important.
         labels: ``(R, s, s)`` the label of each cell's region.
     """
-    from igos_pl.figures.order import region_places  # imports torch, which masks of cells do not need
+    from igos_pl.solver.order import array_ranks  # imports torch, which masks of cells do not need
 
     orders = []
-    for mask, place in zip(masks, region_places(masks, labels), strict=True):
+    for mask, place in zip(masks, array_ranks(masks, labels), strict=True):
         places, first, rank, sizes = np.unique(
             place, return_index=True, return_inverse=True, return_counts=True
         )

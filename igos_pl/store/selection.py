@@ -67,12 +67,13 @@ def groups(
         conditions: only rows that fulfil these, see `where`.
         best: so many rows with the largest insertion - deletion, the largest first.
         worst: so many with the smallest, the smallest first.
-        at_random: so many at random, see `random_order`.
+        at_random: so many of the others at random, see `random_order`.
         seed: of the random choice.
 
     Returns:
-        The places of the rows that are ``best``, ``worst`` and ``random``. A row is in the first group to
-        which it belongs. If none of them is asked for, ``all`` that fulfil the conditions.
+        The places of the rows that are ``best``, ``worst`` and ``random``. If there are too few rows for
+        the best and the worst, each group gets half of them; if one needs fewer, the other gets the rest.
+        Random rows are neither. If none of these groups is asked for, ``all`` that fulfil the conditions.
 
     Raises:
         IgosError: if a row does not exist, a condition is wrong, or deletion and insertion were not computed.
@@ -83,7 +84,7 @@ def groups(
     found = found[where(rows[found], conditions)]
     if not best and not worst and not at_random:
         return {"all": found}
-    places = dict.fromkeys(("best", "worst"), np.arange(0))
+    first = last = np.arange(0)
     if best or worst:
         quality = _difference(rows[found])
         known = np.flatnonzero(~np.isnan(quality))
@@ -92,14 +93,12 @@ def groups(
                 "The best and the worst explanations are not known: deletion and insertion were not computed"
             )
         order = known[np.argsort(-quality[known], kind="stable")]
-        places = {"best": order[:best], "worst": order[::-1][:worst]}
-    places["random"] = random_order(rows[found].column("sample_id").tolist(), seed)[:at_random]
-    taken: set[int] = set()
-    chosen = {}
-    for name, members in places.items():
-        chosen[name] = found[[place for place in members.tolist() if place not in taken]]
-        taken.update(members.tolist())
-    return chosen
+        count = len(order)
+        best = min(best, max(count - worst, count - count // 2))
+        first, last = order[:best], order[best:][::-1][:worst]
+    others = random_order(rows[found].column("sample_id").tolist(), seed)
+    others = others[~np.isin(others, np.concatenate((first, last)))][:at_random]
+    return {"best": found[first], "worst": found[last], "random": found[others]}
 
 
 def random_order(ids: Sequence[str], seed: int) -> Numbers:

@@ -61,8 +61,10 @@
   const top = () => ($("own").checked ? Math.max(0.1, shown.peak) : g.top);
 
   // Saliency is bilinear between the cells, and few cells have sharp borders. The corners of the mask and of the
-  // frame agree.
-  const drawSaliency = (target) => {
+  // frame agree. Each colour of the palette has an opacity.
+  const OPAQUE = Array(256).fill(255);
+  const RISING = OPAQUE.map((whole, color) => whole * (color / 255) ** summary.rise);
+  const drawSaliency = (target, opacities) => {
     const { width, height, saliency } = shown;
     const context = target.getContext("2d");
     const pixels = context.createImageData(width, height);
@@ -81,8 +83,9 @@
             value = (saliency[at] * (1 - a) + saliency[at + 1] * a) * (1 - b) + (saliency[at + n] * (1 - a) + saliency[at + n + 1] * a) * b;
           }
         }
-        const c = Math.max(0, Math.min(255, Math.round(value * scale))) * 3, p = (y * width + x) * 4;
-        pixels.data[p] = palette[c]; pixels.data[p + 1] = palette[c + 1]; pixels.data[p + 2] = palette[c + 2]; pixels.data[p + 3] = 255;
+        const color = Math.max(0, Math.min(255, Math.round(value * scale))), c = color * 3, p = (y * width + x) * 4;
+        pixels.data[p] = palette[c]; pixels.data[p + 1] = palette[c + 1]; pixels.data[p + 2] = palette[c + 2];
+        pixels.data[p + 3] = opacities[color];
       }
     }
     context.putImageData(pixels, 0, 0);
@@ -162,10 +165,9 @@
 
   const drawColors = () => {
     const heat = canvas(shown.width, shown.height);
-    drawSaliency(heat);
+    drawSaliency(heat, OPAQUE);
     const over = canvas(shown.width, shown.height);
-    over.getContext("2d").drawImage(heat, 0, 0);
-    over.style.opacity = shown.picture ? number("opacity", summary.opacity) : 1;
+    drawSaliency(over, shown.picture ? RISING : OPAQUE);
     over.id = "over";
     const name = igos.describe(place);
     const under = shown.picture ? [shown.picture] : [];
@@ -174,12 +176,14 @@
     stage("stage-saliency", `Saliency alone: ${name}. Its largest value is ${shown.peak.toFixed(2)}.`, heat);
     igos.bar($("bar"), $("ticks"), top());
   };
+  // The image below the colours is grey, so that all colour is saliency. Without saliency, it has its own colours.
   const drawOpacity = () => {
     const opacity = number("opacity", summary.opacity);
     $("opacity").value = opacity;
     $("opacity-value").textContent = percent(opacity);
-    const over = $("over");
-    if (over && shown.picture) over.style.opacity = opacity;
+    if (!shown.picture) return;
+    $("over").style.opacity = opacity;
+    shown.picture.classList.toggle("grey", opacity > 0);
   };
   let parts = [];
   const drawAt = () => {
@@ -382,7 +386,7 @@
   });
   $("opacity").addEventListener("input", () => { igos.replace({ opacity: $("opacity").value }); drawOpacity(); });
   $("at").addEventListener("input", () => { igos.replace({ at: $("at").value }); drawAt(); });
-  $("own").addEventListener("change", drawColors);
+  $("own").addEventListener("change", () => { drawColors(); drawOpacity(); });
   addEventListener("hashchange", show);
   show();
 })();
