@@ -5,10 +5,11 @@ Make the photos by `photos.py`, then ::
     python benchmarks/curves.py PHOTOS --results FOLDER
     python benchmarks/curves.py --detector --results FOLDER
 
-explains the tuning photos, or the detector's demo, and measures all points of the curves of four masks: those
-of the preset ``fast``, of ``igospp`` with four iterations (which cost the same), a smooth one (Grad-CAM; for
-detections the filled box), and random cells. The adaptive curves then ask for the recorded scores only. What
-was recorded is kept in FOLDER, image by image: a second call goes on where the first one stopped.
+explains the tuning photos (with ``--half test`` the test photos), or the detector's demo, and measures all
+points of the curves of four masks: those of the preset ``fast``, of ``igospp`` with four iterations (which
+cost the same), a smooth one (Grad-CAM; for detections the filled box), and random cells. The adaptive curves
+then ask for the recorded scores only. What was recorded is kept in FOLDER, image by image: a second call goes
+on where the first one stopped.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def main() -> None:
     """Record what the folder does not hold yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, nargs="?", help="the folder of photos.py")
+    parser.add_argument("--half", choices=("tuning", "test"), default="tuning")
     parser.add_argument("--detector", action="store_true", help="the detector's demo instead of photos")
     parser.add_argument("--results", type=Path, required=True, help="folder of what is recorded")
     parser.add_argument("--limit", type=int, help="take only the first images")
@@ -162,7 +164,7 @@ def main() -> None:
         annotations = write_shapes_dataset(shapes, images=SHAPES_PICTURES, seed=SHAPES_SEED)
         paths = sorted((annotations.parent / "images").iterdir())
     elif options.photos:
-        paths = [options.photos / f"{photo.id}.png" for photo in read_table(options.photos, "tuning")]
+        paths = [options.photos / f"{photo.id}.png" for photo in read_table(options.photos, options.half)]
     else:
         parser.error("give the folder of the photos, or --detector")
     network = demo_network("mask-rcnn" if options.detector else None)

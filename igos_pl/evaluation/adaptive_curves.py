@@ -23,14 +23,14 @@ _FIRST = (0, 4, 9, 16, 25, 36, 50)
 
 # A curve is measured until its area's expected error (a standard deviation) is below this.
 # `benchmarks/curves.py` shows the errors that remain and the passes that it takes.
-_TOLERANCE = 0.005
+_TOLERANCE = 0.0045
 
 # A round takes the intervals with the largest expected errors, and leaves this share of the allowed variance.
 _LEFT = 0.9
 
 # The least squared change of the score for a unit of a curve's length: where two measured points happen to
 # have the same score, the curve between them need not be flat.
-_LEAST_CHANGE = 0.09**2
+_LEAST_CHANGE = 0.07**2
 
 # Passes that both curves of a row take on average, for the display of the progress.
 EXPECTED_PASSES = 28
