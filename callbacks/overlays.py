@@ -78,7 +78,8 @@ class OverlayWriter(Callback):
             rows = [row for row in rows if self.label_names is None or row.label_name in self.label_names]
             if self.seed is not None:
                 rows = self._lucky(rows, run)
-            self._draw(rows, batch)
+            if rows:
+                self._draw(rows, batch)
 
     def _lucky(self, rows: Sequence[Explanation], run: Run) -> list[Explanation]:
         """One explanation of each image that the random choice begins with."""

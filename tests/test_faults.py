@@ -49,8 +49,8 @@ def predict(*more: str, module: str = "tiny.TinyNet") -> int:
     return main(["predict", *(f"--{key}={value}" for key, value in settings.items()), *more])
 
 
-def statuses() -> dict[str, str]:
-    with MaskFile("run") as masks:
+def statuses(run: str = "run") -> dict[str, str]:
+    with MaskFile(run) as masks:
         return dict(zip(masks.images["sample_id"].tolist(), masks.images["status"].tolist(), strict=True))
 
 
@@ -94,6 +94,29 @@ def test_what_the_content_says_is_final(photos: Path, capsys: pytest.CaptureFixt
     assert [statuses()[name] for name in NAMES] == ["ok", "ok", "unreadable", "ok", "ok"]
     with MaskFile("run/masks.h5") as masks:
         assert masks.column("sample_id").tolist() == ["a.png", "b.png", "d.png", "e.png"]
+
+
+def test_a_broken_link_is_an_unreadable_image(
+    photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "c.png").unlink()
+    (photos / "c.png").symlink_to("/nowhere/c.png")
+    os.symlink(b"/nowhere/\xff", photos / "f.png")
+    (photos / "g").symlink_to("/nowhere/g")
+    for number, root in enumerate(("photos", "photos/*")):
+        assert predict(f"--data.root={root}", f"--output=run{number}") == 0
+        with MaskFile(f"run{number}") as masks:
+            names, messages = masks.images["sample_id"].tolist(), masks.images["message"].tolist()
+        assert names == [*NAMES, "f.png"]
+        assert messages[2] == "a link to /nowhere/c.png, which does not exist"
+        assert statuses(f"run{number}")["f.png"] == "unreadable"
+    assert [record.message for record in caplog.records] == [f"Left out broken links: {photos / 'g'}"]
+    (photos / "h").mkdir()
+    (photos / "h/i.png").symlink_to("i.png")
+    assert predict("--data.root=photos/h", "--output=none") == 2
+    assert "No image could be explained: igos-pl info none lists the reasons" in capsys.readouterr().err
+    assert statuses("none") == {"i.png": "unreadable"}, "what was written stays"
+    assert not Path("none/overlays").exists()
 
 
 def test_memory_that_runs_out_while_decoding_is_of_the_moment(

@@ -13,6 +13,7 @@ from igos_pl.data.records import FAILED
 from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.text import printable
 from igos_pl.data.wording import counted, is_or_are, method_in_words
+from igos_pl.errors import IgosError
 from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile
@@ -28,6 +29,9 @@ def predict(words: list[str]) -> int:
 
     Returns:
         The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
+
+    Raises:
+        IgosError: if a setting is wrong, or the result has no image that could be explained.
     """
     quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
@@ -82,7 +86,11 @@ def _differences(run: Run, statuses: Collection[str]) -> str:
 
 
 def _report(run: Run) -> int:
-    """Print the results, the problems and the output paths; returns the exit code."""
+    """Print the results, the problems and the output paths; returns the exit code.
+
+    Raises:
+        IgosError: if the folder has no image that could be explained. What was written stays.
+    """
     statuses = (run.published or run.folder.published()).statuses_by_id()
     missing = run.missing(statuses)
     if missing:
@@ -108,6 +116,8 @@ def _report(run: Run) -> int:
             print("without an explanation", *remarks(masks, _SHOWN, failures_only=True), sep="\n  ")
             print("  --data.retry_unreadable true tries unreadable and failed images again")
     _print_places(run, merged)
+    if all(status in FAILED for status in statuses.values()):
+        raise IgosError(f"No image could be explained: igos-pl info {run.folder.path} lists the reasons")
     return 0
 
 
