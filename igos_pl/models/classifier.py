@@ -47,7 +47,8 @@ class Classifier(ExplainableNetwork):
         module: nn.Module,
         class_names: list[str] | Literal["imagenet"] | None = None,
         output: Literal["softmax", "sigmoid"] = "softmax",
-        targets: Literal["predicted", "ground_truth", "both"] | list[int | str] = "predicted",
+        # str comes first, so that the command line takes "3" in quotes for the name of a class.
+        targets: Literal["predicted", "ground_truth", "both"] | list[str | int] = "predicted",
         top_k: int = 1,
         **network: Any,
     ) -> None:

@@ -35,6 +35,9 @@ _IDS, _ITEMS = "data.ids", "data.items"
 # The digest of a search's settings in runs of older versions; today's runs have each setting as search.NAME.
 _SEARCH = "search"
 
+# What to do with a folder whose results are not wanted any more.
+START_OVER = "To start over, set --output to another folder, or delete the old one"
+
 _STALE_SECONDS = 24 * 3600
 _BLOCK_BYTES = 1 << 22  # how much of the list of images is read at once
 _CLAIM_SECONDS, _POLL_SECONDS = 2.0, 0.1
@@ -294,7 +297,7 @@ class RunFolder:
         ]
         if not differing:
             return
-        advice = "Set --output to another folder, or use the old configuration to continue that run"
+        advice = f"{START_OVER}. To go on with that run, use its settings"
         if not self.files():
             advice = f"Set --output to another folder. If that run has died, delete {self.claim_path}"
         raise IgosError(
