@@ -39,9 +39,11 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
         try:
             label = int(word) if word.isdecimal() else classes.of(word)
         except IgosError as error:
-            raise IgosError(f"{path}, line {number}: {error}") from error
+            raise IgosError(f"{path}, line {number}, {name}: {error}") from error
         if label >= _INT32:
-            raise IgosError(f"{path}, line {number}: the label {word[:20]} is too large; labels count from 0")
+            raise IgosError(
+                f"{path}, line {number}, {name}: the label {word[:20]} is too large; labels count from 0"
+            )
         if labels.setdefault(name, label) != label:
             raise IgosError(
                 f"{path}, line {number}: {name} has the label {labels[name]} in an earlier line, but {label}"

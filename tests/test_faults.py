@@ -738,6 +738,8 @@ def test_a_broken_network_records_no_image(
     )
     assert RunFolder("run").done() == set()
     monkeypatch.setattr(AlwaysRaises, "mended", True)
+    assert predict("--data.limit=2", module="tiny.AlwaysRaises") == 0
+    assert RunFolder("run").is_merged(), "the run that failed asked for more images, but has no results"
     assert predict(module="tiny.AlwaysRaises") == 0
     assert statuses() == dict.fromkeys(NAMES, "ok")
 
@@ -1026,11 +1028,12 @@ def test_labels_are_checked_before_the_first_image(photos: Path, capsys: Any, mo
     monkeypatch.setattr(tiny.TinyNet, "forward", counted)
     Path("labels.txt").write_text("".join(f"{name} {5 if name == 'e.png' else 1}\n" for name in NAMES))
     assert predict("--data.labels=labels.txt", "--model.network.targets=ground_truth") == 2
-    assert "Label 5 is outside of the 5 classes of TinyNet (0 to 4)" in capsys.readouterr().err
+    assert "e.png: Label 5 is outside of the 5 classes of TinyNet (0 to 4)" in capsys.readouterr().err
     assert seen == [1]
+    assert not Path("run").exists()
     Path("labels.txt").write_text("".join(f"{name} {'9' * 20}\n" for name in NAMES))
     assert predict("--data.labels=labels.txt") == 2
-    assert f"labels.txt, line 1: the label {'9' * 20} is too large" in capsys.readouterr().err
+    assert f"labels.txt, line 1, a.png: the label {'9' * 20} is too large" in capsys.readouterr().err
 
 
 def test_what_a_detector_is_to_find_is_checked() -> None:

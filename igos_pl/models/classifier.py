@@ -152,7 +152,7 @@ class Classifier(ExplainableNetwork):
             classes = self._count_classes()
             if classes is not None:
                 self._check_classes(classes)
-                self._check_labels(classes, wanted)
+                self._check_labels(classes, wanted, range(len(labels)) if labels else None)
 
     def _count_classes(self) -> int | None:
         """The number of logits; None if the network fails on a blank image; the first batch reports it."""

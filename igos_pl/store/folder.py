@@ -167,8 +167,11 @@ class RunFolder:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
     def expected(self) -> list[str]:
-        """The ids of the images that earlier runs were to explain; none before the first run."""
-        if not self.expected_path.is_file():
+        """The ids of the images that earlier runs were to explain; none before the first run.
+
+        A run that ended before its first result does not count: its list does not oblige later runs.
+        """
+        if not self.expected_path.is_file() or not (self.claim_path.exists() or self.files()):
             return []
         return self.expected_path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
