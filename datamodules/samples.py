@@ -17,6 +17,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.images import read_image
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.records import ImageRecord
+from igos_pl.data.wording import counted
 from igos_pl.datamodules.readers import FATAL, Readers
 from igos_pl.errors import IgosError, UnreadError
 from igos_pl.settings import storable
@@ -116,7 +117,7 @@ class ImageDataset(Dataset[ImageBatch]):
             return None, replace(record, status=status, message=storable(str(failure))), sample.truth
         left_out = len(known.names) - len(truth.names)
         notes = (
-            [f"{left_out} object(s) left out: their masks have another size than the image"]
+            [f"{counted(left_out, 'object')} left out: another size of the mask than of the image"]
             if left_out
             else []
         )

@@ -336,7 +336,9 @@ def test_failed_write_is_not_tried_again(
     assert list(masks_by_id(Path("run/masks.h5"))) == NAMES
 
 
-def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_was_stopped_goes_on(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = ["--writer.images_per_segment=1", "--data.batch_size=1"]
     assert main(words(photos, *one, "--output=whole")) == 0
     expected = masks_by_id(Path("whole/masks.h5"))
@@ -347,7 +349,15 @@ def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPa
     published = run.segments()
     assert 0 < len(run.done()) < len(NAMES), "it stopped too early or too late to show anything"
     assert not run.merged.exists()
+    for command in ("status", "info"):
+        capsys.readouterr()
+        assert main([command, "run"]) == 0
+        told = capsys.readouterr().out
+        assert re.search(r"last results \d+ seconds? ago", told), "whether it goes on"
+        assert "a run that is going on writes results about once a minute" in told
     assert main(words(photos, *one)) == 0
+    assert main(["status", "run"]) == 0
+    assert "going on" not in capsys.readouterr().out
     assert set(published) < set(run.segments())
     found = masks_by_id(run.merged)
     assert list(found) == list(expected)

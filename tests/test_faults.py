@@ -503,9 +503,7 @@ def test_rows_that_are_missing_are_told(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.prepare()
     folder.publish([BatchResult(result_of("a").images)], {"seed": 1})
-    with pytest.raises(
-        IgosError, match=r"1 images have more or fewer explanations than their records say \(a"
-    ):
+    with pytest.raises(IgosError, match=r"more or fewer explanations than their records say: 1 image \(a"):
         merge(folder, partial=True)
     assert main(["verify", str(tmp_path)]) == 1
 
@@ -953,7 +951,7 @@ SETTINGS = {
     "--model.network.inputsize=3": "Classifier has no setting 'inputsize': did you mean input_size",
     "--model.network.targets=groundtruth": "one of predicted, ground_truth, both .* you mean ground_truth",
     "--model.network.targets=[99999999999999999999]": "Label 99999999999999999999 is outside of the 5",
-    "--model.network.targets=ground_truth": "'ground_truth', but 5 of 5 images have no labels",
+    "--model.network.targets=ground_truth": "'ground_truth', but 5 of 5 images have no label",
     "--model.network.class_names=[a,b,c,d]": "class_names has 4 names, but TinyNet has 5 classes",
     "--model.network.output=softmx": "must be one of softmax, sigmoid; did you mean softmax",
     "--model.network=EfficentNetLite0": "no class EfficentNetLite0: did you mean EfficientNetLite0Classifier",

@@ -62,15 +62,15 @@ def _kept(cli: PredictCLI) -> str:
         return "This command wrote nothing"
     total, left = len(run.assigned), len(run.missing())
     if not left:
-        return f"All {total:,} images are explained: run the same command again to merge the results"
+        return "All images are explained: run the same command again to merge the results"
     if left == total:
         return (
             "No image was finished yet, so nothing is kept. Run the same command again to start over; a"
             " smaller --data.batch_size finishes the first images sooner"
         )
     return (
-        f"The results of {total - left:,} of {total:,} images are kept in {run.folder.path}; unfinished"
-        f" images are not. Run the same command again to go on with the other {left:,}"
+        f"The results of {total - left:,} of {counted(total, 'image')} are kept in {run.folder.path};"
+        f" unfinished images are not. Run the same command again to go on with the other {left:,}"
     )
 
 
@@ -96,7 +96,8 @@ def _report(run: Run) -> int:
     if missing:
         shown = [f"{name}: {run.unread[name]}" if name in run.unread else name for name in missing[:_SHOWN]]
         more = [f"and {len(missing) - _SHOWN:,} more"] if len(missing) > _SHOWN else []
-        print(f"{len(missing)} of {len(run.assigned)} images are missing from {run.folder.path}:")
+        whole, verb = counted(len(run.assigned), "image"), is_or_are(len(missing))
+        print(f"{len(missing):,} of {whole} {verb} missing from {run.folder.path}:")
         print("", *map(printable, shown), *more, sep="\n  ")
         print("Run the same command again to go on with them")
         return 1

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from igos_pl.data.records import BatchResult
 from igos_pl.data.run_files import CLAIM, DAMAGED, EXPECTED, MERGED, SEGMENTS
+from igos_pl.data.wording import counted, has_or_have, is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
 from igos_pl.store.files import cannot_write, open_result, publishing
@@ -368,9 +369,10 @@ def unfinished(path: Path, command: str, published: Published | None = None) -> 
         return told
     if not missing:
         return ""
+    whole, have, are = counted(len(published) + missing, "image"), has_or_have(missing), is_or_are(missing)
     return (
-        f"This run is not finished: {missing:,} of {len(published) + missing:,} images have no result yet,"
-        f" and are left out here. To continue, repeat the command that started the run, and then {command}."
+        f"This run is not finished: {missing:,} of {whole} {have} no result yet, and {are} left out here. To"
+        f" continue, repeat the command that started the run, and then {command}."
     )
 
 
