@@ -122,8 +122,8 @@ class Detector(ExplainableNetwork, ABC):
             )
         if not set(names) & set(self.class_names):
             raise IgosError(
-                f"{self.name} knows none of the {counted(len(names), 'class')} of the annotated objects:"
-                f" {names[0]!r}, for example; {suggestion(names[0], self.class_names)}"
+                f"{self.name} knows no class of the annotated objects: {names[0]!r}, for example;"
+                f" {suggestion(names[0], self.class_names)}"
             )
 
     def _wanted(self, name: str) -> bool:
