@@ -24,7 +24,7 @@ _SLOW = 0.1  # images/s; slower rates are shown as s/image
 
 
 class MaskProgressBar(ProgressBar):
-    """A bar for the images and one for the phase of the batch; without a terminal, lines, later one a minute.
+    """A bar for the images and one for the phase of the batch; without a terminal, lines.
 
     The first rank shows it for all ranks together. An image counts when it is finished; `MaskWriter` writes
     finished images to the disk from time to time.

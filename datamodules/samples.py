@@ -117,7 +117,7 @@ class ImageDataset(Dataset[ImageBatch]):
             return None, replace(record, status=status, message=storable(str(failure))), sample.truth
         left_out = len(known.names) - len(truth.names)
         notes = (
-            [f"{counted(left_out, 'object')} left out: another size of the mask than of the image"]
+            [f"{counted(left_out, 'object')} left out, because of masks of another size than the image"]
             if left_out
             else []
         )

@@ -345,7 +345,7 @@ WRONG = [
     ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
     ({"mean": 0.5, "std": 0.5}, "values from -10 to 10, but 0 to 1 is expected: set normalized=True"),
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
-    ({"targets": [1, 2]}, "targets is a list of 2, but there are 3 images"),
+    ({"targets": [1, 2]}, "targets is a list of 2 for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": [0, 4, 5], "batch_size": 2}, r"image 2: Label 5 is outside of the 5 .* \(0 to 4\)"),
     ({"targets": [0, -1, 0]}, "The target of image 1 is -1, but labels begin at 0"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from igos_pl.api.networks import Scored
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
-from igos_pl.data.wording import counted, is_or_are
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
 
@@ -64,9 +64,9 @@ def _for_each(targets: Any, count: int) -> list[Any]:
         targets = targets.tolist()
     if isinstance(targets, list | tuple):
         if len(targets) != count:
-            images = f"{is_or_are(count)} {counted(count, 'image')}"
             raise IgosError(
-                f"targets is a list of {len(targets)}, but there {images}: give one for each, or one for all"
+                f"targets is a list of {len(targets)} for {counted(count, 'image')}: give one for each, or"
+                " one for all"
             )
         return list(targets)
     return [targets] * count

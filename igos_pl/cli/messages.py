@@ -165,10 +165,10 @@ def _stray_word(message: str, words: Sequence[str]) -> str:
     It is often the folder with the images, or a file that the shell found for a pattern.
     """
     unknown = message.partition("unrecognized arguments: ")[2]
-    strays = [word for word in words if not word.startswith("-") and word in unknown]
-    if unknown.startswith("-") or not strays:
+    strays = [word for word in words if not word.startswith("-") and f" {word} " in f" {unknown} "]
+    stray = next((word for word in strays if f"{unknown} ".startswith(f"{word} ")), "")
+    if not stray:
         return ""
-    stray = next(word for word in strays if unknown.startswith(word))
     before = [word.partition("=")[0] for word in words[: words.index(stray)] if word.startswith("--")]
     pattern = f"'{Path(stray).parent / ('*' + Path(stray).suffix)}'"
     if before and before[-1] in _FILES:

@@ -31,7 +31,7 @@ _LOCALISATION = (
 
 _WORDS = 22  # the width of the longest name
 
-# By the time of the last results, a user sees whether an unfinished run is going on.
+# Said beside the time of the last results, so that users can tell whether a run is going on.
 WRITES = "a run that is going on writes results about once a minute, or after each batch if that takes longer"
 
 # The clocks of a cluster's machines may differ by seconds.

@@ -46,11 +46,10 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
     if not root.is_dir():
         raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
-    endings = picture_endings()
     results: list[Path] = []
     broken: list[Path] = []
     files = list(_files(root, results, broken))
-    images = [path for path in files if path.suffix.lower() in endings]
+    images = [path for path in files if has_picture_ending(path)]
     if broken:
         logging.getLogger(__name__).warning("Left out broken links: %s", _names(broken))
     if not images and not may_be_empty:
@@ -62,7 +61,9 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         )
     if results:
         _warn_of(results)
-    left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
+    left_out = Counter(
+        path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - picture_endings()
+    )
     if left_out:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
         logging.getLogger(__name__).warning(
@@ -122,9 +123,14 @@ def picture_endings() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable)
 
 
+def has_picture_ending(path: Path) -> bool:
+    """Whether a file's name ends as those of pictures do."""
+    return path.suffix.lower() in picture_endings()
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file, or a broken link, has the name of a picture."""
-    return path.suffix.lower() in picture_endings() and (path.is_file() or is_broken_link(path))
+    return has_picture_ending(path) and (path.is_file() or is_broken_link(path))
 
 
 def is_broken_link(path: Path) -> bool:
@@ -163,10 +169,13 @@ def _files(root: Path, results: list[Path], broken: list[Path]) -> Iterator[Path
             path = Path(name) / file
             if file.startswith("."):
                 continue
-            if path.is_file() or is_picture(path):
+            if path.is_file():
                 yield path
-            elif is_broken_link(path):
-                broken.append(path)
+            elif is_broken_link(path):  # looked at only here, because each look takes time
+                if has_picture_ending(path):
+                    yield path
+                else:
+                    broken.append(path)
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -121,10 +121,10 @@ class Importer(BatchPredictor):
             return
         log = logging.getLogger(__name__)
         if missing:
-            log.warning("no saliency map of %s: %s", counted(len(missing), "image"), first_few(missing))
+            log.warning("without a saliency map: %s (%s)", counted(len(missing), "image"), first_few(missing))
         if unused:
             maps = counted(len(unused), "saliency map")
-            log.warning("%s of no image of this run: %s", maps, first_few(unused))
+            log.warning("without an image in this run: %s (%s)", maps, first_few(unused))
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Import the maps of a batch. Images without a map are recorded as failed.
