@@ -9,9 +9,13 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 
 from igos_pl.callbacks.lifecycle import RunCallback
+from igos_pl.data.records import FAILED
+from igos_pl.data.text import printable
 from igos_pl.data.wording import counted
 from igos_pl.run.run import Run
 from igos_pl.store.segments import segment_bytes
+
+_SHOWN = 5  # the number of images whose problems are listed
 
 
 class DryRun(RunCallback):
@@ -52,8 +56,10 @@ class DryRun(RunCallback):
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._began
-        if not outputs.images:
-            print("No image of the first batch could be read now")
+        if all(record.status in FAILED for record in outputs.images):
+            print("No image of the first batch could be explained, so there is no estimate")
+            for record in outputs.images[:_SHOWN]:
+                print(printable(f"  {record.sample_id}: {record.status}: {record.message}"))
             return
         images, rows = len(outputs.images), sum(record.targets for record in outputs.images)
         run, ranks = Run.of(trainer), trainer.world_size

@@ -16,6 +16,7 @@ from igos_pl.checks import check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.run_files import OVERLAYS
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.figures import draw, save
 from igos_pl.figures.names import stem_of
@@ -78,7 +79,8 @@ class OverlayWriter(Callback):
             rows = [row for row in rows if self.label_names is None or row.label_name in self.label_names]
             if self.seed is not None:
                 rows = self._lucky(rows, run)
-            self._draw(rows, batch)
+            if rows:
+                self._draw(rows, batch)
 
     def _lucky(self, rows: Sequence[Explanation], run: Run) -> list[Explanation]:
         """One explanation of each image that the random choice begins with."""
@@ -121,13 +123,14 @@ class OverlayWriter(Callback):
             ]
             if len(files) < len(rows):
                 lost = next(row for row in rows if row not in files)
+                number = counted(len(rows) - len(files), "earlier explanation")
                 warnings.warn(
-                    f"No overlays of {len(rows) - len(files)} earlier explanations: their images are not in"
-                    f" files, or not any more ({masks[lost].image['path']}, for example)",
+                    f"No overlays of {number}: their images are not in files, or not any more"
+                    f" ({masks[lost].image['path']}, for example)",
                     stacklevel=1,
                 )
             if files:
-                print(f"drawing {len(files)} more pictures in {self._folder} ...", file=sys.stderr)
+                print(f"drawing {counted(len(files), 'more picture')} in {self._folder} ...", file=sys.stderr)
                 self._draw(masks[files])
 
     def _draw(self, explanations: Iterable[Explanation], batch: ImageBatch | None = None) -> None:

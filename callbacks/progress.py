@@ -11,9 +11,12 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from igos_pl.data.wording import counted
 from igos_pl.run.progress import BatchProgress, ReportsProgress
 from igos_pl.run.run import Run
 
+# Without a terminal: the first line comes early, and then the time between lines doubles up to a minute.
+_SECONDS_TO_FIRST_LINE = 5.0
 _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_BETWEEN_UPDATES = 0.2
 _SECONDS_TO_ESTIMATE = 2.0  # before this, no time left is shown: it would be a guess
@@ -21,7 +24,7 @@ _SLOW = 0.1  # images/s; slower rates are shown as s/image
 
 
 class MaskProgressBar(ProgressBar):
-    """A bar for the images and one for the phase of the batch; without a terminal, a line a minute.
+    """A bar for the images and one for the phase of the batch; without a terminal, lines.
 
     The first rank shows it for all ranks together. An image counts when it is finished; `MaskWriter` writes
     finished images to the disk from time to time.
@@ -48,7 +51,7 @@ class MaskProgressBar(ProgressBar):
         self._total = len(self._run.assigned)
         self._before = self._total - len(self._run.pending)
         self._began = self._said = time.monotonic()
-        self._updated = 0.0
+        self._updated, self._pause = 0.0, _SECONDS_TO_FIRST_LINE
         if not self._enabled:
             return
         self._console = Console(stderr=True)
@@ -65,7 +68,7 @@ class MaskProgressBar(ProgressBar):
             console=self._console,
         )
         self._images = self._bars.add_task("images", total=self._total, completed=self._before, note="")
-        self._phase = self._bars.add_task("reading", total=None, note="", visible=False)
+        self._phase = self._bars.add_task("reading", total=None, note="")
         self._bars.start()
 
     def on_predict_batch_start(
@@ -76,8 +79,10 @@ class MaskProgressBar(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Note how many images are being explained."""
+        """Note how many images are being explained, and show that it has begun."""
         self._explaining = len(batch.records)
+        if self._bars is not None:
+            self._bars.reset(self._phase, total=None, description="starting", note="this batch")
 
     def on_predict_batch_end(
         self,
@@ -113,7 +118,7 @@ class MaskProgressBar(ProgressBar):
             self._update()
 
     def _update(self) -> None:
-        """Move the bars; without a terminal, print a line once a minute."""
+        """Move the bars; without a terminal, print a line if it is time for one."""
         self._updated = time.monotonic()
         if self._bars is not None:
             finished, note = self._state()
@@ -124,10 +129,10 @@ class MaskProgressBar(ProgressBar):
                     description=batch.phase,
                     completed=batch.done,
                     total=batch.total,
-                    visible=True,
                     note="of this batch",
                 )
-        elif self._enabled and self._updated - self._said >= _SECONDS_BETWEEN_LINES:
+        elif self._enabled and self._updated - self._said >= self._pause:
+            self._pause = min(2 * self._pause, _SECONDS_BETWEEN_LINES)
             self._say(*self._state())
 
     def _state(self, ended: bool = False) -> tuple[int, str]:
@@ -154,7 +159,7 @@ class MaskProgressBar(ProgressBar):
         self._said = time.monotonic()
         batch = self._batch
         phase = f"{batch.phase} {batch.done}/{batch.total} of this batch" if batch is not None else ""
-        parts = [f"{finished} of {self._total} images finished", note, phase]
+        parts = [f"{finished:,} of {counted(self._total, 'image')} finished", note, phase]
         self._print(", ".join(part for part in parts if part))
 
     def _print(self, text: str) -> None:
@@ -172,9 +177,9 @@ class MaskProgressBar(ProgressBar):
 def _announcement(total: int, before: int, verb: str) -> str:
     """How many images a run has to explain, import or judge."""
     if not before:
-        return f"{total} {'image' if total == 1 else 'images'} to {verb}"
-    done = f"{before} {'was' if before == 1 else 'were'} {_PAST.get(verb, 'done')} before"
-    return f"{total - before} of {total} images to {verb}: {done}"
+        return f"{counted(total, 'image')} to {verb}"
+    done = f"{before:,} {'was' if before == 1 else 'were'} {_PAST.get(verb, 'done')} before"
+    return f"{total - before:,} of {counted(total, 'image')} to {verb}: {done}"
 
 
 _PAST = {"explain": "explained", "import": "imported", "judge": "judged"}

@@ -6,7 +6,7 @@ import logging
 import signal
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from igos_pl.data.labels import ClassLabels
 from igos_pl.data.preprocessing import Resize
 from igos_pl.datamodules.readers import FatalImages, Readers, be_killed_first, end_workers
 from igos_pl.datamodules.samples import ImageDataset, Sample, check_samples
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.run.coordination import QueueSampler, balanced, batch_ends
 from igos_pl.run.run import Run
@@ -87,7 +87,10 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         """
 
     def setup(self, stage: str) -> None:
-        """Find the samples, and open the run, which knows which are still missing. All ranks call it."""
+        """Find the samples, and open the run, which knows which are still missing. All ranks call it.
+
+        What the network does not take is refused here, before the callbacks write anything.
+        """
         assert self.trainer is not None, "setup is called by a trainer"
         _check_processes(self.trainer)
         samples = self.find_samples()
@@ -101,6 +104,8 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         names = [sample.id for sample in samples]
         run = Run.open(self.trainer, self, names, names[: self.limit], list(assigned), self.retry_unreadable)
         self.pending = [assigned[name] for name in run.pending]
+        self.check_input(self._network_input())
+        self._check_truth([sample for sample in self.pending if sample.knows_truth])
 
     def class_labels(self) -> ClassLabels:
         """The labels of the trainer's network by their names."""
@@ -110,28 +115,13 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[ImageBatch]:
         """Batches of the pending samples, scaled to the input of the trainer's network."""
         assert self.trainer is not None, "loaders are made by a trainer"
-        network = self.trainer.lightning_module.network
-        assert isinstance(network, ExplainableNetwork)
-        preprocessing = network.preprocessing
-        if self.resize != "network":
-            preprocessing = Resize(network.input_size, self.resize, network.channels)
-        to_input = NetworkInput(
-            preprocessing,
-            network.input_size,
-            network.mean,
-            network.std,
-            self.normalized,
-            network.is_normalizing,
-        )
-        self.check_input(to_input)
-        network.check([sample.truth for sample in self.pending if sample.knows_truth])
         workers = min(self.num_workers, len(self.pending))
         if not self.pending:  # nothing is left to do, which Lightning takes for a mistake
             warnings.filterwarnings("ignore", message=".*across ranks is zero")
         self._readers = Readers(workers)
         run = Run.of(self.trainer)
         fatal = set() if self.retry_unreadable else FatalImages(run.folder.path).names()
-        dataset = ImageDataset(self.pending, to_input, self._readers, fatal)
+        dataset = ImageDataset(self.pending, self._network_input(), self._readers, fatal)
         sizes = [_size(sample) for sample in self.pending]
         ends = batch_ends(sizes, self.batch_size, run.coordinator.world_size, workers)
         return DataLoader(
@@ -142,6 +132,37 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
             prefetch_factor=1 if workers else None,  # the smallest number of batches reserved ahead
             worker_init_fn=_set_up_worker,
             pin_memory=torch.cuda.is_available(),
+        )
+
+    def _check_truth(self, samples: Sequence[Sample]) -> None:
+        """Raise if what is known of the samples does not suit the network; the message names the sample."""
+        try:
+            self._network().check([sample.truth for sample in samples])
+        except TargetError as error:
+            if error.image is None:
+                raise
+            raise TargetError(f"{samples[error.image].id}: {error}") from error
+
+    def _network(self) -> ExplainableNetwork:
+        """The trainer's network."""
+        assert self.trainer is not None, "a trainer calls setup and makes loaders"
+        network = self.trainer.lightning_module.network
+        assert isinstance(network, ExplainableNetwork)
+        return network
+
+    def _network_input(self) -> NetworkInput:
+        """How images become the input of the trainer's network."""
+        network = self._network()
+        preprocessing = network.preprocessing
+        if self.resize != "network":
+            preprocessing = Resize(network.input_size, self.resize, network.channels)
+        return NetworkInput(
+            preprocessing,
+            network.input_size,
+            network.mean,
+            network.std,
+            self.normalized,
+            network.is_normalizing,
         )
 
     def check_input(self, to_input: NetworkInput) -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import ItemReader
+from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.datamodules.samples import Sample, failure_of
 from igos_pl.errors import IgosError, UnreadError
@@ -142,7 +143,8 @@ class DatasetDataModule(SampleDataModule):
         if callable(self.ids):
             return [str(self.ids(index)) for index in range(length)]
         if len(self.ids) != length:
-            raise IgosError(f"ids has {len(self.ids)} names, but the data set has {length} items")
+            names, items = counted(len(self.ids), "name"), counted(length, "item")
+            raise IgosError(f"ids has {names}, but the data set has {items}")
         return [str(name) for name in self.ids]
 
     def facts(self) -> Attributes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import find_images, picture_endings, without_results
+from igos_pl.data.images import find_images, is_picture, without_results
 from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules.base import SampleDataModule, absolute
 from igos_pl.datamodules.label_files import read_labels
@@ -66,7 +66,7 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
     bases: list[Path] = []
     found: set[Path] = set()
     for root in roots:
-        if root.is_file():
+        if root.is_file() or is_picture(root):
             bases.append(root.parent)
             found.add(root)
         elif glob.has_magic(str(root)) and not root.exists():
@@ -91,9 +91,8 @@ def _matches(pattern: Path, base: Path) -> set[Path]:
         pattern: with wildcards.
         base: the folder in front of the first wildcard.
     """
-    endings = picture_endings()
     matches = without_results([Path(match) for match in glob.glob(str(pattern), recursive=True)], base)
-    found = {path for path in matches if path.suffix.lower() in endings and path.is_file()}
+    found = {path for path in matches if is_picture(path)}
     for folder in matches if "**" not in pattern.parts else ():
         if folder.is_dir():
             found.update(folder / path for path in find_images(folder, may_be_empty=True))

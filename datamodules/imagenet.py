@@ -8,6 +8,7 @@ from typing import Any
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
 from igos_pl.data.images import find_images
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
@@ -66,7 +67,8 @@ def _official(file: Path, paths: list[Path]) -> list[int]:
             raise IgosError(f"{file}, entry {number}: expected a number from 1 to 1000, found {line!r}")
     if len(lines) != len(paths):
         raise IgosError(
-            f"{file} has {len(lines)} labels, but there are {len(paths)} images: the file is for the whole"
+            f"{file} has {counted(len(lines), 'label')}, but there {is_or_are(len(paths))}"
+            f" {counted(len(paths), 'image')}: the file is for the whole"
             " validation set; use --data.limit to explain a part of it"
         )
     return [known[int(line)] for line in lines]

@@ -7,6 +7,8 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from igos_pl.data.labels import ClassLabels
+from igos_pl.data.text import first_few, printable
+from igos_pl.data.wording import counted, has_or_have
 from igos_pl.errors import IgosError
 
 # Names of the columns of tables, in lower case.
@@ -39,21 +41,29 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
         try:
             label = int(word) if word.isdecimal() else classes.of(word)
         except IgosError as error:
-            raise IgosError(f"{path}, line {number}: {error}") from error
+            raise IgosError(f"{_place(path, number, name)}: {error}") from error
         if label >= _INT32:
-            raise IgosError(f"{path}, line {number}: the label {word[:20]} is too large; labels count from 0")
+            raise IgosError(
+                f"{_place(path, number, name)}: the label {word[:20]} is too large; labels count from 0"
+            )
         if labels.setdefault(name, label) != label:
             raise IgosError(
-                f"{path}, line {number}: {name} has the label {labels[name]} in an earlier line, but {label}"
-                " here: remove the wrong line"
+                f"{_place(path, number, name)}: it has the label {labels[name]} in an earlier line, but"
+                f" {label} here: remove the wrong line"
             )
     missing = [name for name in names if name not in labels]
     if missing:
+        lack = f"{len(missing):,} of {counted(len(names), 'image')} {has_or_have(len(missing))} none"
         raise IgosError(
-            f"{path} has labels for {len(labels)} images, but {len(missing)} of the {len(names)} images have"
-            f" none ({missing[0]}, ...): add lines for them"
+            f"{path} has labels for {counted(len(labels), 'image')}, but {lack} ({first_few(missing)}): add a"
+            " line for each"
         )
     return labels
+
+
+def _place(path: Path, number: int, name: str) -> str:
+    """A line, and the picture that it is about, for messages."""
+    return f"{path}, line {number}, {printable(name)}"
 
 
 def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]:

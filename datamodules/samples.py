@@ -17,8 +17,10 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.images import read_image
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.records import ImageRecord
+from igos_pl.data.wording import counted
 from igos_pl.datamodules.readers import FATAL, Readers
 from igos_pl.errors import IgosError, UnreadError
+from igos_pl.settings import storable
 from igos_pl.solver.micro_batches import is_out_of_memory
 
 
@@ -112,10 +114,10 @@ class ImageDataset(Dataset[ImageBatch]):
         except Exception as error:
             failure = failure_of(error)
             status = UNREAD if isinstance(failure, UnreadError) else "unreadable"
-            return None, replace(record, status=status, message=str(failure)), sample.truth
+            return None, replace(record, status=status, message=storable(str(failure))), sample.truth
         left_out = len(known.names) - len(truth.names)
         notes = (
-            [f"{left_out} object(s) left out: their masks have another size than the image"]
+            [f"{counted(left_out, 'object')} left out, because of masks of another size than the image"]
             if left_out
             else []
         )

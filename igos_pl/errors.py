@@ -21,8 +21,8 @@ class TargetError(IgosError):
     """The targets of some images cannot be explained: a label is missing, or outside of the classes.
 
     Attributes:
-        image: the place in the batch of the image that is to blame; None if the message names it, or if there
-            is no such image.
+        image: the place of the image that is to blame, in its batch or among those that are checked; None if
+            the message names it, or if there is no such image.
     """
 
     def __init__(self, message: str, image: int | None = None) -> None:

@@ -282,11 +282,11 @@ def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> N
     with pytest.warns(UserWarning, match="not detected"):
         none = explain(adapter, image, torch.tensor([[0.0, 0, 3, 3]]), iterations=1)
     assert len(none) == 0
-    with pytest.raises(AttributeError, match="nothing was explained in the 1 images"):
+    with pytest.raises(AttributeError, match="nothing was explained in 1 image"):
         none.masks  # noqa: B018
-    with pytest.raises(AttributeError, match=r"nothing was explained in the 1 images .*so there is no"):
+    with pytest.raises(AttributeError, match=r"nothing was explained in 1 image .*so there is no"):
         none.saliency  # noqa: B018
-    with pytest.raises(IgosError, match=r"nothing was explained in the 1 images .*nothing to draw"):
+    with pytest.raises(IgosError, match=r"nothing was explained in 1 image .*nothing to draw"):
         none.plot()
     none.save(tmp_path / "none.h5")
     console = Console(width=80, record=True, file=io.StringIO())
@@ -341,11 +341,11 @@ WRONG = [
     ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images is of uint8: pass the mean and std"),
     ({"mean": 0.5}, "mean and std belong together"),
     ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "images has 3 channels, but TinyNet takes 2"),
-    ({"images": torch.zeros(1, 1, 24, 24)}, "images has 1 channels, but TinyNet takes 3"),
+    ({"images": torch.zeros(1, 1, 24, 24)}, "images has 1 channel, but TinyNet takes 3"),
     ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
     ({"mean": 0.5, "std": 0.5}, "values from -10 to 10, but 0 to 1 is expected: set normalized=True"),
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
-    ({"targets": [1, 2]}, "There are 2 targets for 3 images"),
+    ({"targets": [1, 2]}, "targets is a list of 2 for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": [0, 4, 5], "batch_size": 2}, r"image 2: Label 5 is outside of the 5 .* \(0 to 4\)"),
     ({"targets": [0, -1, 0]}, "The target of image 1 is -1, but labels begin at 0"),

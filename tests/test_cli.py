@@ -162,7 +162,7 @@ def test_changed_configuration_is_refused(photos: Path, capsys: pytest.CaptureFi
         "l1: there 10.0, now 0.5",
         "method: there 'iGOS+', now 'I-GOS'",
         "data.resize: there 'network', now 'crop'",
-        "--output",
+        "To start over, set --output to another folder, or delete the old one",
     ):
         assert part in message
     assert "mask_size" not in message
@@ -189,13 +189,26 @@ def test_targets_by_class_name(photos: Path, capsys: pytest.CaptureFixture[str])
     named = "--model.network.class_names=[ant,bee,cat,dog,eel]"
     assert "did you mean dog?" in refused(words(photos, named, "--model.network.targets=[dgo]"), capsys)
     bare = refused(words(photos, named, "--model.network.targets=dog"), capsys)
-    assert "one of predicted, ground_truth, both or a list in square brackets" in bare
+    assert "both or a list in square brackets; did you mean '[dog]'?" in bare
     twice = refused(words(photos, named, "--model.network.targets=[dog, 3]"), capsys)
     assert "targets names the class 3 twice (label 3)" in twice
     assert main(words(photos, named, "--model.network.targets=[dog, 1]")) == 0
     with MaskFile(Path("run/masks.h5")) as masks:
         assert masks.column("label_name").tolist() == ["dog", "bee"] * len(NAMES)
     assert main(words(photos, named, "--model.network.targets=[3, bee]")) == 0, "the same run"
+
+
+def test_targets_by_class_names_that_are_numbers(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = '--model.network.targets=["2", 0]'
+    bare = refused(words(photos, "--model.network.class_names=[4,3,2,1,0]", targets), capsys)
+    assert 'class_names is 4, but must be one of imagenet or text; in quotes, a number is text: "4"' in bare
+    named = '--model.network.class_names=["4","3","2","1","0"]'
+    assert main(words(photos, named, targets)) == 0
+    with MaskFile(Path("run/masks.h5")) as masks:
+        assert masks.column("label_name").tolist() == ["2", "4"] * len(NAMES)
+    assert main(["predict", "-c", "run/config.yaml", "--output", "again"]) == 0
+    with MaskFile(Path("again/masks.h5")) as masks:
+        assert masks.column("label").tolist() == [2, 0] * len(NAMES)
 
 
 def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
@@ -207,6 +220,27 @@ def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert found.stdout == "2 False\n"
         assert "did you mean fast?" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["photos/"], "no setting in front of photos/. If .* the images, write --data.root photos/"),
+        (["--model.seed", "3", "my photos"], "no setting in front of my photos. .* --data.root 'my photos'"),
+        (["b/c.png", "b/d.png"], r"set --data.root to their folder, or to a pattern in quotes: 'b/\*.png'"),
+        (["--data.root", "b/c.png", "b/d.png"], r"one value too many .* quotes, .*: --data.root 'b/\*.png'"),
+        (["--data.root=b", "--model.seed=3", "word"], "no setting in front of word: settings are"),
+        (["--data.root=b", "--overwrite"], "results are never replaced. To start over, set --output to"),
+        (
+            ["--model.network=Classifier", "--model.network.mean=2"],
+            r"must be a list .* did you mean '\[2\]'\?",
+        ),
+    ],
+)
+def test_words_at_a_wrong_place(given: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(["predict", *given], capsys)
+    assert re.search(told, message)
+    assert "in all)" not in message, "a list of all settings"
 
 
 def test_a_misspelt_option_of_the_preset(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,7 +336,9 @@ def test_failed_write_is_not_tried_again(
     assert list(masks_by_id(Path("run/masks.h5"))) == NAMES
 
 
-def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_was_stopped_goes_on(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = ["--writer.images_per_segment=1", "--data.batch_size=1"]
     assert main(words(photos, *one, "--output=whole")) == 0
     expected = masks_by_id(Path("whole/masks.h5"))
@@ -313,7 +349,15 @@ def test_run_that_was_stopped_goes_on(photos: Path, monkeypatch: pytest.MonkeyPa
     published = run.segments()
     assert 0 < len(run.done()) < len(NAMES), "it stopped too early or too late to show anything"
     assert not run.merged.exists()
+    for command in ("status", "info"):
+        capsys.readouterr()
+        assert main([command, "run"]) == 0
+        told = capsys.readouterr().out
+        assert re.search(r"last results \d+ seconds? ago", told), "whether it goes on"
+        assert "a run that is going on writes results about once a minute" in told
     assert main(words(photos, *one)) == 0
+    assert main(["status", "run"]) == 0
+    assert "going on" not in capsys.readouterr().out
     assert set(published) < set(run.segments())
     found = masks_by_id(run.merged)
     assert list(found) == list(expected)

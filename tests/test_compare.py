@@ -221,7 +221,7 @@ def test_a_run_that_is_unfinished_is_told(tmp_path: Path, capsys: pytest.Capture
         (folder / "segments").mkdir(parents=True)
         results.write_result(folder / "segments" / "s.h5", IDS)
         RunFolder(folder).expect([*IDS, *["e.png"] * number])
-    told = "<b>two: This run is not finished: 1 of 5 images have no result yet, and are left out here."
+    told = "<b>two: This run is not finished: 1 of 5 images has no result yet, and is left out here."
     assert main(["compare", *map(str, folders), "--html", str(tmp_path / "c.html")]) == 0
     said = capsys.readouterr().out
     assert said.count("not finished") == 1

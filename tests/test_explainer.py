@@ -341,7 +341,7 @@ def test_given_labels_and_ground_truth() -> None:
     truth = explainer_of(tiny_classifier(targets="ground_truth"))
     known = truth.predict_step(batch_of(images, label=1))
     assert known.explanations["label"].tolist() == [1, 1]
-    with pytest.raises(IgosError, match="'ground_truth', but 2 of 2 images have no labels.*--data.labels"):
+    with pytest.raises(IgosError, match="'ground_truth', but 2 of 2 images have no label:.*--data.labels"):
         explainer_of(tiny_classifier(targets="ground_truth")).predict_step(batch_of(images))
     with pytest.raises(IgosError, match=r"^Label 5 is outside of the 5 classes of TinyNet \(0 to 4\)"):
         explainer_of(tiny_classifier(targets=[0, 5])).predict_step(batch_of(images))
@@ -370,7 +370,7 @@ def test_predicted_and_annotated_class() -> None:
     columns = explainer_of(network).predict_step(batch).explanations
     assert columns["label"].tolist() == [*best[0], other, *best[1], *best[2]]
     assert columns["target"].tolist() == [0, 1, 2, 0, 1, 0, 1]
-    with pytest.raises(IgosError, match="targets is 'both', but 3 of 3 images have no labels"):
+    with pytest.raises(IgosError, match="targets is 'both', but 3 of 3 images have no label"):
         explainer_of(network).predict_step(batch_of(images))
 
 
@@ -682,7 +682,7 @@ def test_an_image_whose_label_is_missing_or_wrong_ends_no_run() -> None:
     truth = [GroundTruth(1), GroundTruth(-1), GroundTruth(CLASSES)]
     result = explainer.predict_step(replace(batch, truth=truth))
     assert [record.status for record in result.images] == ["ok", "failed", "failed"]
-    assert "1 of 1 images have no labels" in result.images[1].message
+    assert "1 of 1 image has no label" in result.images[1].message
     assert f"Label {CLASSES} is outside" in result.images[2].message
     assert result.explanations["label"].tolist() == [1]
     alone = explainer.predict_step(batch_of(pictures(1)))  # something was explained before
@@ -697,5 +697,5 @@ def test_first_images_without_labels_are_failures_of_their_own() -> None:
     nothing = explainer_of(tiny_classifier(targets="ground_truth"))
     for _ in range(3):
         nothing.predict_step(batch_of(pictures(1)))
-    with pytest.raises(IgosError, match="1 of 1 images have no labels"):
+    with pytest.raises(IgosError, match="1 of 1 image has no label"):
         nothing.predict_step(batch_of(pictures(1)))

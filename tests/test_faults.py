@@ -49,8 +49,8 @@ def predict(*more: str, module: str = "tiny.TinyNet") -> int:
     return main(["predict", *(f"--{key}={value}" for key, value in settings.items()), *more])
 
 
-def statuses() -> dict[str, str]:
-    with MaskFile("run") as masks:
+def statuses(run: str = "run") -> dict[str, str]:
+    with MaskFile(run) as masks:
         return dict(zip(masks.images["sample_id"].tolist(), masks.images["status"].tolist(), strict=True))
 
 
@@ -94,6 +94,29 @@ def test_what_the_content_says_is_final(photos: Path, capsys: pytest.CaptureFixt
     assert [statuses()[name] for name in NAMES] == ["ok", "ok", "unreadable", "ok", "ok"]
     with MaskFile("run/masks.h5") as masks:
         assert masks.column("sample_id").tolist() == ["a.png", "b.png", "d.png", "e.png"]
+
+
+def test_a_broken_link_is_an_unreadable_image(
+    photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "c.png").unlink()
+    (photos / "c.png").symlink_to("/nowhere/c.png")
+    os.symlink(b"/nowhere/\xff", photos / "f.png")
+    (photos / "g").symlink_to("/nowhere/g")
+    for number, root in enumerate(("photos", "photos/*")):
+        assert predict(f"--data.root={root}", f"--output=run{number}") == 0
+        with MaskFile(f"run{number}") as masks:
+            names, messages = masks.images["sample_id"].tolist(), masks.images["message"].tolist()
+        assert names == [*NAMES, "f.png"]
+        assert messages[2] == "a link to /nowhere/c.png, which does not exist"
+        assert statuses(f"run{number}")["f.png"] == "unreadable"
+    assert [record.message for record in caplog.records] == [f"Left out broken links: {photos / 'g'}"]
+    (photos / "h").mkdir()
+    (photos / "h/i.png").symlink_to("i.png")
+    assert predict("--data.root=photos/h", "--output=none") == 2
+    assert "No image could be explained: igos-pl info none lists the reasons" in capsys.readouterr().err
+    assert statuses("none") == {"i.png": "unreadable"}, "what was written stays"
+    assert not Path("none/overlays").exists()
 
 
 def test_memory_that_runs_out_while_decoding_is_of_the_moment(
@@ -480,9 +503,7 @@ def test_rows_that_are_missing_are_told(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.prepare()
     folder.publish([BatchResult(result_of("a").images)], {"seed": 1})
-    with pytest.raises(
-        IgosError, match=r"1 images have more or fewer explanations than their records say \(a"
-    ):
+    with pytest.raises(IgosError, match=r"more or fewer explanations than their records say: 1 image \(a"):
         merge(folder, partial=True)
     assert main(["verify", str(tmp_path)]) == 1
 
@@ -715,6 +736,8 @@ def test_a_broken_network_records_no_image(
     )
     assert RunFolder("run").done() == set()
     monkeypatch.setattr(AlwaysRaises, "mended", True)
+    assert predict("--data.limit=2", module="tiny.AlwaysRaises") == 0
+    assert RunFolder("run").is_merged(), "the run that failed asked for more images, but has no results"
     assert predict(module="tiny.AlwaysRaises") == 0
     assert statuses() == dict.fromkeys(NAMES, "ok")
 
@@ -928,7 +951,7 @@ SETTINGS = {
     "--model.network.inputsize=3": "Classifier has no setting 'inputsize': did you mean input_size",
     "--model.network.targets=groundtruth": "one of predicted, ground_truth, both .* you mean ground_truth",
     "--model.network.targets=[99999999999999999999]": "Label 99999999999999999999 is outside of the 5",
-    "--model.network.targets=ground_truth": "'ground_truth', but 5 of 5 images have no labels",
+    "--model.network.targets=ground_truth": "'ground_truth', but 5 of 5 images have no label",
     "--model.network.class_names=[a,b,c,d]": "class_names has 4 names, but TinyNet has 5 classes",
     "--model.network.output=softmx": "must be one of softmax, sigmoid; did you mean softmax",
     "--model.network=EfficentNetLite0": "no class EfficentNetLite0: did you mean EfficientNetLite0Classifier",
@@ -1003,11 +1026,12 @@ def test_labels_are_checked_before_the_first_image(photos: Path, capsys: Any, mo
     monkeypatch.setattr(tiny.TinyNet, "forward", counted)
     Path("labels.txt").write_text("".join(f"{name} {5 if name == 'e.png' else 1}\n" for name in NAMES))
     assert predict("--data.labels=labels.txt", "--model.network.targets=ground_truth") == 2
-    assert "Label 5 is outside of the 5 classes of TinyNet (0 to 4)" in capsys.readouterr().err
+    assert "e.png: Label 5 is outside of the 5 classes of TinyNet (0 to 4)" in capsys.readouterr().err
     assert seen == [1]
+    assert not Path("run").exists()
     Path("labels.txt").write_text("".join(f"{name} {'9' * 20}\n" for name in NAMES))
     assert predict("--data.labels=labels.txt") == 2
-    assert f"labels.txt, line 1: the label {'9' * 20} is too large" in capsys.readouterr().err
+    assert f"labels.txt, line 1, a.png: the label {'9' * 20} is too large" in capsys.readouterr().err
 
 
 def test_what_a_detector_is_to_find_is_checked() -> None:
@@ -1022,7 +1046,7 @@ def test_what_a_detector_is_to_find_is_checked() -> None:
     network.check([GroundTruth(), GroundTruth(boxes=boxes, names=["disc"], ids=[1])])
     with pytest.raises(IgosError, match="the data have no annotated objects: name an annotations file"):
         network.check([GroundTruth()])
-    with pytest.raises(IgosError, match="knows none of the 1 classes .*: 'disk', .* did you mean disc"):
+    with pytest.raises(IgosError, match="knows no class .*: 'disk', .* did you mean disc"):
         network.check([GroundTruth(boxes=boxes, names=["disk"], ids=[1])])
     with pytest.raises(IgosError, match="'disk', but TinyNet has no such class: did you mean disc"):
         Blind(tiny.TinyNet(), class_names=["disc", "ring"], categories=["disk"])

@@ -15,6 +15,7 @@ from rich.console import Console
 from igos_pl.cli.info import print_info, write_csv
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
+from igos_pl.data.wording import ago_in_words
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile, RunFolder
 from igos_pl.store.schema import EXPLANATIONS
@@ -75,6 +76,20 @@ def info(folder: Path, width: int = 80, rows: int = 20) -> list[str]:
 def table(lines: list[str]) -> list[list[str]]:
     start = next(number for number, line in enumerate(lines) if line.startswith("image "))
     return [line.split() for line in lines[start : start + 5]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "0 seconds ago"),
+        (1.9, "1 second ago"),
+        (119, "1 minute ago"),
+        (7300, "2 hours ago"),
+        (2e5, "2 days ago"),
+    ],
+)
+def test_times_in_words(seconds: float, words: str) -> None:
+    assert ago_in_words(seconds) == words
 
 
 def test_info_begins_with_what_counts(tmp_path: Path) -> None:

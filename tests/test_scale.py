@@ -219,7 +219,7 @@ def test_a_pipe_is_no_result(tmp_path: Path) -> None:
 
 def test_an_image_twice_in_a_segment_is_told(tmp_path: Path) -> None:
     run = run_of(tmp_path, result_of(["a", "b", "a"]))
-    with pytest.raises(IgosError, match=r"1 images are in it more than once"):
+    with pytest.raises(IgosError, match=r"1 image is in it more than once"):
         run.done()
 
 

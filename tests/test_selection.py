@@ -51,6 +51,9 @@ def test_an_image_without_a_label_is_not_predicted_wrongly(tmp_path: Path) -> No
         assert where(opened, ["label!=ground_truth"]).tolist() == [1]
         assert where(opened, ["ground_truth!=0"]).tolist() == [2]
         assert where(opened, ["ground_truth=-1"]).tolist() == []
+        for condition in ("label!=ground_truth", "ground_truth=1"):
+            with pytest.raises(IgosError, match=r"ground_truth is not known .*\(set --data.labels"):
+                where(opened[:1], [condition])
 
 
 def test_an_explanation_of_no_class_is_not_wrong(tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_an_explanation_of_no_class_is_not_wrong(tmp_path: Path) -> None:
         ("label_name=cta", "No explanation has label_name 'cta': did you mean cat"),
         ("labelname=cat", "did you mean label_name"), ("cat", "'cat' is not a condition"),
         ("insertion>high", "'high' in the condition"), ("label_name<cat", "use = or !="),
-        ("masks=1", "No column 'masks' to choose by"),
+        ("masks=1", "No column 'masks' to choose by"), ("energy_box>0.5", "energy_box is not known"),
     ],
 )  # fmt: skip
 def test_wrong_conditions(masks: MaskFile, condition: str, message: str) -> None:

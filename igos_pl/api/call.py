@@ -21,6 +21,7 @@ from igos_pl.api.targets import with_targets
 from igos_pl.checks import check_arguments, check_count
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
@@ -169,7 +170,8 @@ def _channels_explained(network: str, channels: int) -> Iterator[None]:
         found = _CHANNELS.search(str(error))
         if not found or int(found[2]) != channels:
             raise
-        raise IgosError(f"images has {channels} channels, but {network} takes {found[1]}") from error
+        given = counted(channels, "channel")
+        raise IgosError(f"images has {given}, but {network} takes {found[1]}") from error
 
 
 def _batches(

@@ -18,6 +18,7 @@ from igos_pl.data.images import displayed, read_image
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import image_of
 from igos_pl.data.records import ImageRecord
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.models import ExplainableNetwork
 
@@ -138,8 +139,8 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
         size = (images.shape[-2], images.shape[-1])
         if images.shape[1] != network.channels:
             raise IgosError(
-                f"images has {images.shape[1]} channels, but {network.name} takes {network.channels} (as many"
-                " as its mean has values)"
+                f"images has {counted(images.shape[1], 'channel')}, but {network.name} takes"
+                f" {network.channels} (as many as its mean has values)"
             )
     to_input = NetworkInput(
         network.preprocessing, size, network.mean, network.std, normalized, network.is_normalizing

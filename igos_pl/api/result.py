@@ -73,7 +73,8 @@ class Explanations(Sequence[Explanation]):
         )
 
     def _empty(self) -> str:
-        return f"nothing was explained in the {len(self.images)} images (see the message of each of .images)"
+        images = counted(len(self.images), "image")
+        return f"nothing was explained in {images} (see the message of each of .images)"
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'explanation')} of {counted(len(self.images), 'image')}>"

@@ -13,6 +13,7 @@ from torch import Tensor
 from igos_pl.api.networks import Scored
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
 
@@ -64,7 +65,8 @@ def _for_each(targets: Any, count: int) -> list[Any]:
     if isinstance(targets, list | tuple):
         if len(targets) != count:
             raise IgosError(
-                f"There are {len(targets)} targets for {count} images: give one for each, or one for all"
+                f"targets is a list of {len(targets)} for {counted(count, 'image')}: give one for each, or"
+                " one for all"
             )
         return list(targets)
     return [targets] * count

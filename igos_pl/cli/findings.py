@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from igos_pl.data.text import printable
+from igos_pl.data.wording import counted
 from igos_pl.findings import Findings, find
 from igos_pl.store import MaskFile, unfinished
 
@@ -51,9 +52,9 @@ def _lines(found: Findings, names: list[str], example: dict[int, str]) -> Iterat
     groups = [(name, list(some)) for name, some in groupby(found.clusters, lambda one: one.class_name)]
     for name, clusters in groups[:_SHOWN]:
         parts = ", ".join(f"{one.size:,} like {example[one.rows[0]]}" for one in clusters)
-        yield f"{name}: {len(clusters)} clusters of masks: {parts}"
+        yield f"{name}: {counted(len(clusters), 'cluster')} of masks: {parts}"
     if len(groups) > _SHOWN:
-        yield f"and clusters in {len(groups) - _SHOWN:,} more classes"
+        yield f"and clusters in {counted(len(groups) - _SHOWN, 'more class')}"
     for number, pair in enumerate(found.confusions[:_SHOWN]):
         predicted, true = names[2 * number : 2 * number + 2]
         rows = f"rows {pair.predicted_row} and {pair.true_row}"

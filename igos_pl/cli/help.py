@@ -6,7 +6,8 @@ usage: igos-pl predict [--preset NAME] [-c FILE.yaml ...] [--KEY VALUE ...]
 Explain every image of a data set. Settings come from YAML files (-c; later
 files override earlier ones), from a preset (overrides the files) and from the
 command line (--KEY VALUE; overrides both). Running the same command again
-continues where it stopped. Defaults are in brackets.
+continues where it stopped. To start over, set --output to another folder, or
+delete the old one. Defaults are in brackets.
 
 data
   --data CLASS                  [ImageFolderDataModule], ImageNetDataModule,

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from igos_pl.cli.choosing import refuse_existing
-from igos_pl.cli.summary import means, remarks, statuses_in_words
+from igos_pl.cli.summary import WRITES, last_results, means, remarks, statuses_in_words
 from igos_pl.data.text import printable, shortened
 from igos_pl.data.wording import counted, is_or_are, method_in_words
 from igos_pl.store import MaskFile, unfinished
@@ -29,7 +29,7 @@ _NAME_WIDTHS = {"image": 14, "class": 10}  # the smallest widths
 
 
 def print_info(path: Path, rows: int, settings: bool = False, console: Console | None = None) -> None:
-    """Print whether the run is unfinished, counts and means, the first explanations, and problems.
+    """Print whether and since when the run is unfinished, counts and means, first explanations, and problems.
 
     Args:
         path: a merged file, a segment, or a run's folder (its merged file if there is one).
@@ -45,6 +45,8 @@ def print_info(path: Path, rows: int, settings: bool = False, console: Console |
     with MaskFile(path) as masks:
         if told := unfinished(path, "igos-pl info", masks.published):
             say(told)
+            if masks.published is not None:
+                say(f"{last_results(masks.published.indexes)}; {WRITES}")
         images = masks.images["status"].tolist()
         say(f"{counted(len(images), 'image')}: {statuses_in_words(images)}")
         say(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")

@@ -6,10 +6,11 @@ import importlib
 import inspect
 import logging
 import re
+import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from igos_pl.models import ExplainableNetwork
 from igos_pl.settings import Configurable, parameters_of
 from igos_pl.solver.micro_batches import is_dead_loader, is_out_of_memory
 from igos_pl.solver.optimizers import MaskOptimizer
+from igos_pl.store.folder import START_OVER
 
 # Lines of the parser's message that start like this describe its internals, and are dropped.
 _NOISE = (
@@ -35,8 +37,12 @@ _NOISE = (
 # The types of settings, in words.
 _TYPES = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
-    "list": "a list in square brackets", "dict": "a mapping",
+    "list": "a list in square brackets", "Sequence": "a list in square brackets", "dict": "a mapping",
 }  # fmt: skip
+
+# The settings whose values are often patterns, and options of other programs that replace results.
+_FILES = ("--data.root", "--data.urls")
+_REPLACING = ("--overwrite", "--force")
 
 _CLASSES = {
     "model.network": ExplainableNetwork,
@@ -127,13 +133,14 @@ def refused(error: Exception) -> IgosError:
     )
 
 
-def explained(message: str, command: str, options: Collection[str] = ()) -> str:
+def explained(message: str, command: str, options: Collection[str] = (), words: Sequence[str] = ()) -> str:
     """An argument parser's message as a sentence: which setting is wrong, and what was probably meant.
 
     Args:
         message: the message of jsonargparse.
         command: whose settings they are, as in ``predict``.
         options: the options that the parser knows, such as ``--model.seed``.
+        words: the arguments after the command.
     """
     missing = re.search(r"required: (\w+)$", message, re.MULTILINE)
     if missing and missing[1] in _NEEDED:
@@ -142,7 +149,8 @@ def explained(message: str, command: str, options: Collection[str] = ()) -> str:
     inner = re.sub(r"\.* Got value: Namespace\(.*", "", message, flags=re.DOTALL)
     inner = re.sub(r"Type collections\.abc\..* expects a function or a callable class: ", "", inner)
     said = (
-        _unknown_option(message, options)
+        _stray_word(message, words)
+        or _unknown_option(message, options)
         or _foreign_setting(message)
         or _wrong_value(inner, setting)
         or _unknown_class(inner, setting)
@@ -151,12 +159,39 @@ def explained(message: str, command: str, options: Collection[str] = ()) -> str:
     return f"{said}\n  igos-pl {command} --help says more"
 
 
+def _stray_word(message: str, words: Sequence[str]) -> str:
+    """The message for a word that follows no setting; empty for other problems.
+
+    It is often the folder with the images, or a file that the shell found for a pattern.
+    """
+    unknown = message.partition("unrecognized arguments: ")[2]
+    strays = [word for word in words if not word.startswith("-") and f" {word} " in f" {unknown} "]
+    stray = next((word for word in strays if f"{unknown} ".startswith(f"{word} ")), "")
+    if not stray:
+        return ""
+    before = [word.partition("=")[0] for word in words[: words.index(stray)] if word.startswith("--")]
+    pattern = f"'{Path(stray).parent / ('*' + Path(stray).suffix)}'"
+    if before and before[-1] in _FILES:
+        return (
+            f"{stray} is one value too many for {before[-1]}. Put a pattern into quotes, so that the shell"
+            f" does not expand it: {before[-1]} {pattern}"
+        )
+    said = f"There is no setting in front of {stray}"
+    if any(word.partition("=")[0] in _FILES for word in words):
+        return f"{said}: settings are --KEY VALUE"
+    if len(strays) > 1:
+        return f"{said}. For images, set --data.root to their folder, or to a pattern in quotes: {pattern}"
+    return f"{said}. If it is the folder with the images, write --data.root {shlex.quote(stray)}"
+
+
 def _unknown_option(message: str, options: Collection[str]) -> str:
     """The message for a setting that the parser does not know; empty for other problems."""
     if group := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         wrong, known = f"{group[1]}.{group[2]}", [option.lstrip("-") for option in options]
         return f"There is no setting {wrong}: {suggestion(wrong, known)}"
     found = re.match(r"unrecognized arguments: (\S+?)(?:=|\s|$)", message)
+    if found and found[1] in _REPLACING:
+        return f"There is no setting {found[1]}: results are never replaced. {START_OVER}"
     return f"There is no setting {found[1]}: {suggestion(found[1], options)}" if found else ""
 
 
@@ -206,16 +241,20 @@ def _named(message: str) -> str:
 def _wrong_value(message: str, setting: str) -> str:
     """The message for a value of a wrong type, or outside of the choices; empty for other problems."""
     values = re.findall(r"Got value: (.*)", message) or re.findall(r"Given value: (.*)", message)
-    wanted = re.findall(r"Expected a (?:typing\.)?(Literal\[.*?\]|<class '\w+'>)", message)
+    wanted = re.findall(r"Expected a (?:typing\.)?(Literal\[.*?\]|<class '[\w.]+'>)", message)
     choices = [word for text in wanted for word in re.findall(r"'([^']*)'|\b(\d+)\b", text) if "Lit" in text]
     names = list(dict.fromkeys(quoted or number for quoted, number in choices))
-    types = [_TYPES.get(kind, kind) for kind in re.findall(r"<class '(\w+)'>", " ".join(wanted))]
+    types = [_TYPES.get(kind, kind) for kind in re.findall(r"<class '(?:\w+\.)*(\w+)'>", " ".join(wanted))]
     kinds = list(dict.fromkeys(kind for kind in types if kind != "NoneType"))
     if not values or not (names or kinds):
         return ""
     either = " or ".join([*([f"one of {', '.join(names)}"] if names else []), *kinds])
     close = closest(values[0], names)
+    if not close and _TYPES["list"] in kinds and values[0][:1] not in ("[", "{"):
+        close = [shlex.quote(f"[{values[0]}]")]
     meant = f"; did you mean {close[0]}?" if close else ""
+    if _TYPES["str"] in kinds and values[0].isdecimal():
+        meant = f'; in quotes, a number is text: "{values[0]}"'
     return f"{setting} is {values[0]}, but must be {either}{meant}"
 
 

@@ -66,7 +66,7 @@ class ExplainerCLI(LightningCLI, ABC):
                 option for action in parser._actions for option in action.option_strings if option[-1] != "+"
             ]
             options += ["--preset"] * (self.command in WITH_PRESET)
-            raise IgosError(explained(str(error), self.command, options)) from error
+            raise IgosError(explained(str(error), self.command, options, args or ())) from error
 
     def instantiate_classes(self) -> None:
         """Say what is loaded, because a large network takes a while, and make the objects."""

@@ -13,6 +13,7 @@ from igos_pl.data.records import FAILED
 from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.text import printable
 from igos_pl.data.wording import counted, is_or_are, method_in_words
+from igos_pl.errors import IgosError
 from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile
@@ -28,6 +29,9 @@ def predict(words: list[str]) -> int:
 
     Returns:
         The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
+
+    Raises:
+        IgosError: if a setting is wrong, or the result has no image that could be explained.
     """
     quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
@@ -58,15 +62,15 @@ def _kept(cli: PredictCLI) -> str:
         return "This command wrote nothing"
     total, left = len(run.assigned), len(run.missing())
     if not left:
-        return f"All {total:,} images are explained: run the same command again to merge the results"
+        return "All images are explained: run the same command again to merge the results"
     if left == total:
         return (
             "No image was finished yet, so nothing is kept. Run the same command again to start over; a"
             " smaller --data.batch_size finishes the first images sooner"
         )
     return (
-        f"The results of {total - left:,} of {total:,} images are kept in {run.folder.path}; unfinished"
-        f" images are not. Run the same command again to go on with the other {left:,}"
+        f"The results of {total - left:,} of {counted(total, 'image')} are kept in {run.folder.path};"
+        f" unfinished images are not. Run the same command again to go on with the other {left:,}"
     )
 
 
@@ -82,13 +86,18 @@ def _differences(run: Run, statuses: Collection[str]) -> str:
 
 
 def _report(run: Run) -> int:
-    """Print the results, the problems and the output paths; returns the exit code."""
+    """Print the results, the problems and the output paths; returns the exit code.
+
+    Raises:
+        IgosError: if the folder has no image that could be explained. What was written stays.
+    """
     statuses = (run.published or run.folder.published()).statuses_by_id()
     missing = run.missing(statuses)
     if missing:
         shown = [f"{name}: {run.unread[name]}" if name in run.unread else name for name in missing[:_SHOWN]]
         more = [f"and {len(missing) - _SHOWN:,} more"] if len(missing) > _SHOWN else []
-        print(f"{len(missing)} of {len(run.assigned)} images are missing from {run.folder.path}:")
+        whole, verb = counted(len(run.assigned), "image"), is_or_are(len(missing))
+        print(f"{len(missing):,} of {whole} {verb} missing from {run.folder.path}:")
         print("", *map(printable, shown), *more, sep="\n  ")
         print("Run the same command again to go on with them")
         return 1
@@ -108,6 +117,8 @@ def _report(run: Run) -> int:
             print("without an explanation", *remarks(masks, _SHOWN, failures_only=True), sep="\n  ")
             print("  --data.retry_unreadable true tries unreadable and failed images again")
     _print_places(run, merged)
+    if all(status in FAILED for status in statuses.values()):
+        raise IgosError(f"No image could be explained: igos-pl info {run.folder.path} lists the reasons")
     return 0
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.data.text import printable
-from igos_pl.data.wording import counted
+from igos_pl.data.wording import ago_in_words, counted
 from igos_pl.store import MaskFile
+from igos_pl.store.index import Index
 
 # The means that are shown: the column, its name in words, and an explanation.
 _QUALITY = (
@@ -28,6 +30,25 @@ _LOCALISATION = (
 )
 
 _WORDS = 22  # the width of the longest name
+
+# Said beside the time of the last results, so that users can tell whether a run is going on.
+WRITES = "a run that is going on writes results about once a minute, or after each batch if that takes longer"
+
+# The clocks of a cluster's machines may differ by seconds.
+_CLOCKS_DIFFER = 60.0
+
+
+def last_results(segments: Sequence[Index]) -> str:
+    """When a run wrote its last results: ``last results 3 minutes ago``.
+
+    Args:
+        segments: the indexes of its segments, at least one.
+    """
+    last = max(segment.created for segment in segments)
+    seconds = (datetime.now(timezone.utc) - last).total_seconds()
+    if seconds < -_CLOCKS_DIFFER:
+        return f"last results at {last:%Y-%m-%d %H:%M} UTC, which is in the future for this machine's clock"
+    return f"last results {ago_in_words(seconds)}"
 
 
 def statuses_in_words(statuses: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igos_pl.data.geometry import Frame
 from igos_pl.data.run_files import holds_written_pictures
-from igos_pl.data.text import first_few
+from igos_pl.data.text import first_few, printable
 from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError, UnreadError
 
@@ -31,7 +31,9 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     Hidden files are left out. The overlays of runs, reports and exports below the folder are left out with a
     warning.
 
-    Images are recognised by their file extensions. An unreadable image is noticed only when it is read.
+    Images are recognised by their file extensions. An unreadable image is noticed only when it is read. A
+    broken link with the name of a picture is such an image. Other broken links are left out with a warning,
+    because they may have led to folders of images.
 
     Args:
         root: the folder.
@@ -44,10 +46,12 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
     if not root.is_dir():
         raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
-    endings = picture_endings()
     results: list[Path] = []
-    files = list(_files(root, results))
-    images = [path for path in files if path.suffix.lower() in endings]
+    broken: list[Path] = []
+    files = list(_files(root, results, broken))
+    images = [path for path in files if has_picture_ending(path)]
+    if broken:
+        logging.getLogger(__name__).warning("Left out broken links: %s", _names(broken))
     if not images and not may_be_empty:
         found = counted(len(files), "other file") if files else "no files"
         skipped = f". Pictures that igos-pl wrote are left out: {_names(results)}" if results else ""
@@ -57,7 +61,9 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         )
     if results:
         _warn_of(results)
-    left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - endings)
+    left_out = Counter(
+        path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - picture_endings()
+    )
     if left_out:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
         logging.getLogger(__name__).warning(
@@ -117,14 +123,31 @@ def picture_endings() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable)
 
 
-def _files(root: Path, results: list[Path]) -> Iterator[Path]:
+def has_picture_ending(path: Path) -> bool:
+    """Whether a file's name ends as those of pictures do."""
+    return path.suffix.lower() in picture_endings()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file, or a broken link, has the name of a picture."""
+    return has_picture_ending(path) and (path.is_file() or is_broken_link(path))
+
+
+def is_broken_link(path: Path) -> bool:
+    """Whether a path is a link to something that does not exist."""
+    return path.is_symlink() and not path.exists()
+
+
+def _files(root: Path, results: list[Path], broken: list[Path]) -> Iterator[Path]:
     """All files below a folder but hidden ones, and the pictures of results.
 
-    Links to folders are followed; each folder is visited once.
+    Links to folders are followed; each folder is visited once. A broken link counts as a file if it has the
+    name of a picture.
 
     Args:
         root: the folder.
         results: gets the folders of results, which are not entered.
+        broken: gets the other broken links.
 
     Raises:
         IgosError: if a folder cannot be listed.
@@ -144,13 +167,20 @@ def _files(root: Path, results: list[Path]) -> Iterator[Path]:
         folders[:] = [folder.name for folder in entered]
         for file in files:
             path = Path(name) / file
-            if not file.startswith(".") and path.is_file():
+            if file.startswith("."):
+                continue
+            if path.is_file():
                 yield path
+            elif is_broken_link(path):  # looked at only here, because each look takes time
+                if has_picture_ending(path):
+                    yield path
+                else:
+                    broken.append(path)
 
 
 def _names(paths: Sequence[Path]) -> str:
     """Some paths in words: the first ones, and how many there are if not all are named."""
-    shown = first_few([str(path) for path in paths], most=3)
+    shown = first_few([printable(str(path)) for path in paths], most=3)
     return f"{shown} ({len(paths)} in all)" if len(paths) > 3 else shown
 
 
@@ -199,7 +229,7 @@ def file_content(path: Path) -> bytes:
 
     Raises:
         UnreadError: if the file cannot be read now.
-        IgosError: if it has too many bytes.
+        IgosError: if it has too many bytes, or is a broken link.
     """
     try:
         state = path.stat()
@@ -208,6 +238,8 @@ def file_content(path: Path) -> bytes:
         check_bytes(state.st_size)
         content = path.read_bytes()
     except (OSError, MemoryError) as error:
+        if is_broken_link(path):
+            raise IgosError(f"a link to {os.readlink(path)}, which does not exist") from error
         reason = error.strerror if isinstance(error, OSError) else "too little memory"
         raise UnreadError(f"cannot be read: {reason or error}") from error
     return content

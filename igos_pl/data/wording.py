@@ -7,13 +7,28 @@ from typing import Any
 
 
 def counted(number: int, word: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+    """``1 image``, ``2 images``, ``2 classes``."""
+    if number != 1:
+        word += "es" if word.endswith("s") else "s"
+    return f"{number:,} {word}"
 
 
 def is_or_are(number: int) -> str:
     """The verb for so many things."""
     return "is" if number == 1 else "are"
+
+
+def ago_in_words(seconds: float) -> str:
+    """``5 seconds ago``, ``3 minutes ago``; whole units, the largest that fits."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            return f"{counted(int(seconds // size), unit)} ago"
+    return f"{counted(max(0, int(seconds)), 'second')} ago"
+
+
+def has_or_have(number: int) -> str:
+    """The verb for so many things."""
+    return "has" if number == 1 else "have"
 
 
 def has_regions(settings: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.wording import counted
 from igos_pl.export.folders import publishing_folder
 from igos_pl.export.heatmaps import WHITE, named, write_grey
 from igos_pl.figures.panels import SMALLEST_RANGE
@@ -102,7 +103,7 @@ def write_fiftyone(rows: Rows, output: Path, advance: Callable[[int], None], ima
                     advance(1)
                 file.write(json.dumps({"sample_id": name, "filepath": path, "targets": targets}) + "\n")
                 samples += 1
-    return f"{samples} samples: python {output}/load.py NAME makes a data set of them"
+    return f"{counted(samples, 'sample')}: python {output}/load.py NAME makes a data set of them"
 
 
 def _target(explanation: Explanation) -> dict[str, Any]:

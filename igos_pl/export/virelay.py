@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from igos_pl.data.geometry import Frame, pooled
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.export.folders import publishing_folder
 from igos_pl.figures.subjects import Subject, moved
@@ -64,7 +65,8 @@ def write_virelay(rows: Rows, output: Path, advance: Callable[[int], None], imag
         (folder / "label-map.json").write_text(json.dumps(classes, indent=1), encoding="utf-8")
         project = _project(rows.settings, (height, width), analysed > 0)
         (folder / "project.yaml").write_text(yaml.safe_dump(project, sort_keys=False), encoding="utf-8")
-    return f"{len(rows)} attributions, {analysed} classes analysed: virelay {output}/project.yaml shows them"
+    found = f"{counted(len(rows), 'attribution')}, {counted(analysed, 'class')} analysed"
+    return f"{found}: virelay {output}/project.yaml shows them"
 
 
 def _category(label: int) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 
+from igos_pl.data.text import first_few
+from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -95,7 +97,9 @@ def _tell_missing(names: set[str], found: Sequence[str]) -> None:
     missing = sorted(names - set(found))
     if missing:
         logging.getLogger(__name__).warning(
-            "%d images of the run are not in the data, and are not judged: %s, ...", len(missing), missing[0]
+            "not in the data, and not judged: %s of the run (%s)",
+            counted(len(missing), "image"),
+            first_few(missing),
         )
 
 

@@ -16,6 +16,8 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.records import BatchResult
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
+from igos_pl.data.text import first_few
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.evaluation.columns import explanation_columns, joined_results, with_diversity
 from igos_pl.evaluation.curves import measured_curves
@@ -119,9 +121,10 @@ class Importer(BatchPredictor):
             return
         log = logging.getLogger(__name__)
         if missing:
-            log.warning("%d images have no saliency map: %s, ...", len(missing), missing[0])
+            log.warning("without a saliency map: %s (%s)", counted(len(missing), "image"), first_few(missing))
         if unused:
-            log.warning("%d saliency maps belong to no image of this run: %s, ...", len(unused), unused[0])
+            maps = counted(len(unused), "saliency map")
+            log.warning("without an image in this run: %s (%s)", maps, first_few(unused))
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Import the maps of a batch. Images without a map are recorded as failed.
@@ -239,7 +242,7 @@ def _label(classes: ClassLabels, text: str) -> int:
 
 
 def _wrong_number(maps: int, targets: int) -> str:
-    text = f"it has {maps} saliency maps, but the network proposes {targets} targets"
+    text = f"it has {counted(maps, 'saliency map')}, but the network proposes {counted(targets, 'target')}"
     if targets == 1:
         return (
             f"{text}: for several classes, name each map by its label (an .npz, or a group in HDF5), or set"

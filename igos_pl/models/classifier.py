@@ -13,6 +13,7 @@ from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
+from igos_pl.data.wording import counted, has_or_have
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
 
@@ -47,7 +48,8 @@ class Classifier(ExplainableNetwork):
         module: nn.Module,
         class_names: list[str] | Literal["imagenet"] | None = None,
         output: Literal["softmax", "sigmoid"] = "softmax",
-        targets: Literal["predicted", "ground_truth", "both"] | list[int | str] = "predicted",
+        # str comes first, so that the command line takes "3" in quotes for the name of a class.
+        targets: Literal["predicted", "ground_truth", "both"] | list[str | int] = "predicted",
         top_k: int = 1,
         **network: Any,
     ) -> None:
@@ -151,7 +153,7 @@ class Classifier(ExplainableNetwork):
             classes = self._count_classes()
             if classes is not None:
                 self._check_classes(classes)
-                self._check_labels(classes, wanted)
+                self._check_labels(classes, wanted, range(len(labels)) if labels else None)
 
     def _count_classes(self) -> int | None:
         """The number of logits; None if the network fails on a blank image; the first batch reports it."""
@@ -168,8 +170,8 @@ class Classifier(ExplainableNetwork):
         """Raise unless the class names and top_k fit a number of classes."""
         if self.class_names and len(self.class_names) != classes:
             raise IgosError(
-                f"class_names has {len(self.class_names)} names, but {self.name} has {classes} classes: name"
-                " each class, in the order of the labels"
+                f"class_names has {counted(len(self.class_names), 'name')}, but {self.name} has"
+                f" {counted(classes, 'class')}: name each class, in the order of the labels"
             )
         if self.targets in _PREDICTED and self.top_k > classes:
             raise IgosError(
@@ -184,10 +186,11 @@ class Classifier(ExplainableNetwork):
             labels: the labels.
             images: the place in the batch of the image of each label; None for labels of no certain image.
         """
+        known = f"{counted(classes, 'class')} of {self.name} (0 to {classes - 1})"
         for place, label in enumerate(labels):
             if not 0 <= label < classes:
                 raise TargetError(
-                    f"Label {label} is outside of the {classes} classes of {self.name} (0 to {classes - 1})",
+                    f"Label {label} is outside of the {known}",
                     None if images is None else images[place],
                 )
 
@@ -216,9 +219,9 @@ class Classifier(ExplainableNetwork):
         unknown = sum(label < 0 for label in labels)
         if unknown:
             raise TargetError(
-                f"targets is {self.targets!r}, but {unknown} of {len(labels)} images have no labels: name a"
-                " labels file (--data.labels), or explain the predicted classes (--model.network.targets"
-                " predicted)"
+                f"targets is {self.targets!r}, but {unknown:,} of {counted(len(labels), 'image')}"
+                f" {has_or_have(unknown)} no label: name a labels file (--data.labels), or explain the"
+                " predicted classes (--model.network.targets predicted)"
             )
 
 

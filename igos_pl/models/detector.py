@@ -14,6 +14,7 @@ from igos_pl.checks import check_choice, check_count, check_shape, check_share, 
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.matching import match_objects
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.models.base import ExplainableNetwork
 
@@ -121,8 +122,8 @@ class Detector(ExplainableNetwork, ABC):
             )
         if not set(names) & set(self.class_names):
             raise IgosError(
-                f"{self.name} knows none of the {len(names)} classes of the annotated objects:"
-                f" {names[0]!r}, for example; {suggestion(names[0], self.class_names)}"
+                f"{self.name} knows no class of the annotated objects: {names[0]!r}, for example;"
+                f" {suggestion(names[0], self.class_names)}"
             )
 
     def _wanted(self, name: str) -> bool:
@@ -170,8 +171,9 @@ class Detector(ExplainableNetwork, ABC):
         own = ("", *self.class_names)
         foreign = [place for place in alone if known.names[place] not in own]
         missed = [place for place in alone if known.names[place] in own]
+        whole = counted(len(wanted), "object")
         return [
-            f"{len(some)} of {len(wanted)} objects {what}: {', '.join(_named(known, one) for one in some)}"
+            f"{len(some)} of {whole} {what}: {', '.join(_named(known, one) for one in some)}"
             for some, what in ((missed, "not detected"), (foreign, f"of a class unknown to {self.name}"))
             if some
         ]
@@ -232,9 +234,8 @@ def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:
         outside = labels[(labels < 0) | (labels >= classes)]
         if not len(outside):
             raise
-    raise IgosError(
-        f"Label {int(outside[0])} is outside of the {classes} classes of {name} (0 to {classes - 1})"
-    )
+    known = f"{counted(classes, 'class')} of {name} (0 to {classes - 1})"
+    raise IgosError(f"Label {int(outside[0])} is outside of the {known}")
 
 
 def select_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
@@ -250,7 +251,7 @@ def select_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
         outside = rows[(rows < 0) | (rows >= count)]
         if not len(outside):
             raise
-    raise IgosError(f"Prediction row {int(outside[0])} is outside of the {count} rows of {name}")
+    raise IgosError(f"Prediction row {int(outside[0])} is outside of the {counted(count, 'row')} of {name}")
 
 
 def _named(known: GroundTruth, index: int) -> str:

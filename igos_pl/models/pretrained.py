@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from igos_pl.data.text import first_few
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.optional import imported
 from igos_pl.settings import digest
@@ -49,7 +50,7 @@ def pretrained_model(auto_class: Any, name: str) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:
         raise IgosError(
-            f"{name} has no weights for {len(missing)} tensors of {type(model).__name__}"
+            f"{name} has no weights for {counted(len(missing), 'tensor')} of {type(model).__name__}"
             f" ({first_few(missing)}), which would be random: name a model that was trained for this task"
         )
     return model

@@ -14,6 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.data.text import first_few
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError, RunError
 from igos_pl.store.schema import check_lengths, damaged, read_column
 from igos_pl.store.seals import cannot_read, check_seal, read_head
@@ -117,5 +119,6 @@ def check_counts(path: Path, ids: NDArray[Any], targets: NDArray[Any], rows: NDA
     wrong = [name.decode(errors="replace") for name, count in counts.items() if count]
     raise damaged(
         path,
-        f"{len(wrong)} images have more or fewer explanations than their records say ({min(wrong)}, ...)",
+        f"more or fewer explanations than their records say: {counted(len(wrong), 'image')}"
+        f" ({first_few(sorted(wrong))})",
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from igos_pl.data.records import BatchResult
 from igos_pl.data.run_files import CLAIM, DAMAGED, EXPECTED, MERGED, SEGMENTS
+from igos_pl.data.wording import counted, has_or_have, is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
 from igos_pl.store.files import cannot_write, open_result, publishing
@@ -34,6 +35,9 @@ _IDS, _ITEMS = "data.ids", "data.items"
 
 # The digest of a search's settings in runs of older versions; today's runs have each setting as search.NAME.
 _SEARCH = "search"
+
+# What to do with a folder whose results are not wanted any more.
+START_OVER = "To start over, set --output to another folder, or delete the old one"
 
 _STALE_SECONDS = 24 * 3600
 _BLOCK_BYTES = 1 << 22  # how much of the list of images is read at once
@@ -164,8 +168,11 @@ class RunFolder:
             temporary.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
 
     def expected(self) -> list[str]:
-        """The ids of the images that earlier runs were to explain; none before the first run."""
-        if not self.expected_path.is_file():
+        """The ids of the images that earlier runs were to explain; none before the first run.
+
+        A run that ended before its first result does not count: its list does not oblige later runs.
+        """
+        if not self.expected_path.is_file() or not (self.claim_path.exists() or self.files()):
             return []
         return self.expected_path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
@@ -294,7 +301,7 @@ class RunFolder:
         ]
         if not differing:
             return
-        advice = "Set --output to another folder, or use the old configuration to continue that run"
+        advice = f"{START_OVER}. To go on with that run, use its settings"
         if not self.files():
             advice = f"Set --output to another folder. If that run has died, delete {self.claim_path}"
         raise IgosError(
@@ -362,9 +369,10 @@ def unfinished(path: Path, command: str, published: Published | None = None) -> 
         return told
     if not missing:
         return ""
+    whole, have, are = counted(len(published) + missing, "image"), has_or_have(missing), is_or_are(missing)
     return (
-        f"This run is not finished: {missing:,} of {len(published) + missing:,} images have no result yet,"
-        f" and are left out here. To continue, repeat the command that started the run, and then {command}."
+        f"This run is not finished: {missing:,} of {whole} {have} no result yet, and {are} left out here. To"
+        f" continue, repeat the command that started the run, and then {command}."
     )
 
 

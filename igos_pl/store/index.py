@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.data.records import FAILED, ImageRecord
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.settings import Attributes, digest
 from igos_pl.store.schema import configuration_of, damaged, decoded, text_array
 from igos_pl.store.seals import read_head
@@ -163,7 +164,8 @@ class Published:
         twice = again & (np.diff(parts[order]) == 0)
         if twice.any():
             path = self.paths[parts[order][1:][twice][0]]
-            raise damaged(path, f"{np.count_nonzero(twice)} images are in it more than once")
+            number = int(np.count_nonzero(twice))
+            raise damaged(path, f"{counted(number, 'image')} {is_or_are(number)} in it more than once")
         used = np.ones(len(order), bool)
         used[order[1:][again]] = False
         return used

@@ -143,6 +143,6 @@ def _check_nothing_lost(run: RunFolder, published: Published) -> None:
     lost = ids[~published.contains(ids)]
     if len(lost):
         raise IgosError(
-            f"{run.merged} holds {len(lost)} images that no segment has any more ({lost[0].decode()}, ...):"
-            f" restore the segments, or move {run.merged.name} to another folder"
+            f"{run.merged} holds {counted(len(lost), 'image')} that no segment has any more, such as"
+            f" {lost[0].decode()}: restore the segments, or move {run.merged.name} to another folder"
         )

@@ -42,7 +42,8 @@ def where(rows: Rows, conditions: Sequence[str]) -> Numbers:
             an image without a label, or the label of an explanation of no class.
 
     Raises:
-        IgosError: if a condition cannot be understood, or there is no such column or class.
+        IgosError: if a condition cannot be understood, there is no such column or class, or a column has no
+            known number.
     """
     chosen = np.ones(len(rows), bool)
     for condition in conditions:
@@ -164,6 +165,12 @@ def _fulfilling(rows: Rows, condition: str) -> NDArray[np.bool_]:
             raise IgosError(f"No explanation has {name} {text!r}: {suggestion(text, _counted(values))}")
         return np.asarray(~found if sign == "!=" else found, bool)
     other = _column(rows, text) if text in COLUMNS else _number(text, condition)
+    for column, numbers in ((name, values), (text, other)):
+        if column in COLUMNS and len(rows) and np.isnan(numbers).all():
+            unlabelled = " (set --data.labels for the run)" if column == "ground_truth" else ""
+            raise IgosError(
+                f"{column} is not known for any explanation{unlabelled}, so {condition} chooses none"
+            )
     known = ~(np.isnan(values) | np.isnan(other))
     return np.asarray(_OPERATORS[sign](values, other) & known, bool)
 

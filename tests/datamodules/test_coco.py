@@ -332,7 +332,7 @@ def test_objects_of_a_turned_image_are_left_out(data_of: Writer, tmp_path: Path)
     record, truth = found["7"]
     assert (record.seen().width, record.seen().height) == (HEIGHT, WIDTH)
     assert (truth.ids, truth.instance_masks) == ((3,), (None,))
-    assert record.message == "2 object(s) left out: their masks have another size than the image"
+    assert record.message == "2 objects left out, because of masks of another size than the image"
     assert record.explained(0, ["no annotated object"]).message == f"{record.message}; no annotated object"
     record, truth = found["3"]
     assert (truth.ids, record.message) == ((4,), "")

@@ -428,7 +428,7 @@ def test_what_is_known_only_when_it_is_read_may_be_explained(tmp_path: Path) -> 
     quiet_trainer(tmp_path / "boxes", callbacks=[MaskWriter()]).predict(boxes, data)
     with MaskFile(tmp_path / "boxes") as masks:
         assert masks.column("label").tolist() == [0, 1, 2]
-    with pytest.raises(IgosError, match="3 of 3 images have no labels"):
+    with pytest.raises(IgosError, match="3 of 3 images have no label"):
         run(list(pictures(3)), tmp_path / "none", {"targets": "ground_truth"}, batch_size=3)
 
 
