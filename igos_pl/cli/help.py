@@ -108,7 +108,7 @@ method
   --model.regions.count N       Slic: about how many regions (50)
   --model.regions.root FOLDER   LabelMaps: a grey PNG or .npy for each image
   --model.metrics BOOL          deletion and insertion curves [true]
-  --model.curves KIND           [adaptive]: 35 passes, where a curve bends;
+  --model.curves KIND           [adaptive]: 28 passes, where a curve bends;
                                 full: all 102
   --model.seed N                random seed [63]
   --model.micro_batch_size N    perturbed images per forward pass; by default
