@@ -137,6 +137,15 @@ def test_a_wide_picture_among_columns_stays_on_the_page(columns: int) -> None:
     assert all(place[0] >= 0 and place[0] + place[2] <= width for place in inches(figure))
 
 
+def test_the_last_row_is_the_short_one() -> None:
+    """The rows 2, 1 and 2 would be as even, because the last picture is a little narrower."""
+    from igos_pl.figures.layout import arranged
+
+    aspects = [1.5, 1.5, 1.5, 1.5, 1.49]
+    _, rows = arranged(aspects, 1, 0, 1.0, 3.2, None, {})
+    assert [len(row) for row in rows] == [2, 2, 1]
+
+
 def test_headings_stand_above_new_rows() -> None:
     figure = drawn(*[explanation()] * 5, style="overlay", headings={0: "best", 3: "worst"})
     places = inches(figure)[:5]

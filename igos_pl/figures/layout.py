@@ -10,6 +10,7 @@ LINE = 0.12  # one more
 HEADING = 0.3  # above a row
 MARGIN = 0.08
 _GAP, _WITHIN = 0.14, 0.05  # between tiles, and between the pictures of one
+_AS_EVEN = 1.02  # rows with so much more of the squared widths are as even
 _STEP = 0.05  # in which heights and widths are tried
 _HIGHEST, _LOWEST = 3.0, 0.4  # of pictures whose height is not given
 _LOWEST_SLOT = 0.05
@@ -130,7 +131,10 @@ def _in_columns(count: int, columns: int, begins: Container[int]) -> list[range]
 
 
 def _balanced(widths: Sequence[float], room: float, begins: Container[int]) -> list[range]:
-    """As few rows as fit into the room, with widths as equal as possible, the fuller rows first."""
+    """As few rows as fit into the room, with widths as equal as possible, the fuller rows first.
+
+    Rows that are filled one after the other are as good if the sum of their squared widths is hardly larger.
+    """
     count = len(widths)
     # For the tiles from each number on: their rows, the sum of squared widths, the second row's first tile.
     best = [(0, 0.0, count)] * (count + 1)
@@ -148,7 +152,9 @@ def _balanced(widths: Sequence[float], room: float, begins: Container[int]) -> l
     while first < count:
         found.append(range(first, best[first][2]))
         first = best[first][2]
-    return found
+    filled = _filled(widths, room, begins)
+    cost = sum(_row_width([widths[one] for one in row]) ** 2 for row in filled)
+    return filled if cost <= _AS_EVEN * best[0][1] else found
 
 
 def _filled(widths: Sequence[float], room: float, begins: Container[int]) -> list[range]:
