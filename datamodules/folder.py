@@ -69,34 +69,41 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
         if root.is_file():
             bases.append(root.parent)
             found.add(root)
-        elif glob.has_magic(str(root)) and not root.exists():
-            base = _fixed_part(root)
-            matches = _matches(root, base)
-            if not matches:
-                raise IgosError(
-                    f"No image matches {root}: correct --data.root (pictures that igos-pl wrote are left out)"
-                )
-            bases.append(base)
-            found |= matches
+        elif is_pattern(root):
+            bases.append(_fixed_part(root))
+            found |= matching_pictures(root)
         else:
             bases.append(root)
             found.update(root / path for path in find_images(root))
     return Path(os.path.commonpath(bases)), found
 
 
-def _matches(pattern: Path, base: Path) -> set[Path]:
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern such as ``photos/*.jpg``, and no file or folder has this name."""
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def matching_pictures(pattern: Path) -> set[Path]:
     """The pictures that match a pattern, and those in the folders that match it.
 
     Args:
-        pattern: with wildcards.
-        base: the folder in front of the first wildcard.
+        pattern: an absolute path with wildcards.
+
+    Raises:
+        IgosError: if there are none.
     """
     endings = picture_endings()
-    matches = without_results([Path(match) for match in glob.glob(str(pattern), recursive=True)], base)
+    matches = without_results(
+        [Path(match) for match in glob.glob(str(pattern), recursive=True)], _fixed_part(pattern)
+    )
     found = {path for path in matches if path.suffix.lower() in endings and path.is_file()}
     for folder in matches if "**" not in pattern.parts else ():
         if folder.is_dir():
             found.update(folder / path for path in find_images(folder, may_be_empty=True))
+    if not found:
+        raise IgosError(
+            f"No image matches {pattern}: correct the pattern (pictures that igos-pl wrote are left out)"
+        )
     return found
 
 

@@ -18,10 +18,11 @@ from igos_pl.api.networks import Normalization, adapter_of, device_of
 from igos_pl.api.regions import as_regions
 from igos_pl.api.result import Explanations
 from igos_pl.api.targets import with_targets
-from igos_pl.checks import check_arguments, check_count
+from igos_pl.checks import check_arguments, check_count, check_flag
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
-from igos_pl.errors import IgosError
+from igos_pl.data.wording import counted
+from igos_pl.errors import IgosError, without_options
 from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor
@@ -30,6 +31,7 @@ from igos_pl.settings import parameters_of
 from igos_pl.solver.presets import preset_settings
 
 
+@without_options()
 def explain(
     network: nn.Module | str,
     images: Any,
@@ -128,6 +130,11 @@ def question(
         IgosError: if they do not fit together. The message says what to do.
     """
     check_count("batch_size", batch_size, 1)
+    check_flag("normalized", normalized)
+    if targets is not None and bare.get("top_k") is not None:
+        raise IgosError(
+            "top_k is the number of predicted classes, but targets are given: leave one of them out"
+        )
     found = gathered(images)
     adapter = adapter_of(network, found, mean, std, **bare)
     inputs, device = as_inputs(found, adapter, normalized), device_of(adapter)
@@ -142,7 +149,8 @@ def answer(module: BatchPredictor, asked: Question) -> Explanations:
     records = [record for result in results for record in result.images]
     for record in records:
         if record.message:
-            warnings.warn(f"{record.sample_id}: {record.message}", stacklevel=3)
+            # The caller of `explain`, which has a frame more for its decorator.
+            warnings.warn(f"{record.sample_id}: {record.message}", stacklevel=4)
     described = module.describe()
     return Explanations(
         records,
@@ -169,7 +177,9 @@ def _channels_explained(network: str, channels: int) -> Iterator[None]:
         found = _CHANNELS.search(str(error))
         if not found or int(found[2]) != channels:
             raise
-        raise IgosError(f"images has {channels} channels, but {network} takes {found[1]}") from error
+        raise IgosError(
+            f"images has {counted(channels, 'channel')}, but {network} takes {found[1]}"
+        ) from error
 
 
 def _batches(

@@ -13,6 +13,7 @@ from torch import Tensor
 from igos_pl.api.networks import Scored
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
 
@@ -64,7 +65,8 @@ def _for_each(targets: Any, count: int) -> list[Any]:
     if isinstance(targets, list | tuple):
         if len(targets) != count:
             raise IgosError(
-                f"There are {len(targets)} targets for {count} images: give one for each, or one for all"
+                f"There {is_or_are(len(targets))} {counted(len(targets), 'target')} for"
+                f" {counted(count, 'image')}: give one for each, or one for all"
             )
         return list(targets)
     return [targets] * count
@@ -74,10 +76,16 @@ def _label(classes: ClassLabels, target: Any, place: int) -> int:
     """The label that is the target of the image at a place."""
     if isinstance(target, str):
         return classes.of(target)
+    if isinstance(target, Tensor | np.ndarray):
+        if target.ndim:
+            raise IgosError(
+                f"targets has the shape {tuple(target.shape)}, but must have one label for each image: (N,)"
+            )
+        target = target.item()
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
         raise IgosError(
-            f"The target of image {place} is {target!r}, but must be a label, a class name, or a function of"
-            " the output"
+            f"The target of image {place} is {target!r} (a {type(target).__name__}), but must be a label (a"
+            " whole number) or a class name; or give functions of the output, for all images"
         )
     if target < 0:
         raise IgosError(f"The target of image {place} is {target}, but labels begin at 0")

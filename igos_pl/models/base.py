@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_at_least, check_whole, wrong_type
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.preprocessing import Preprocessing, Resize
 from igos_pl.data.targets import ProposedTargets, Targets
@@ -70,11 +70,13 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         name: str | None = None,
     ) -> None:
         super().__init__()
+        _check_module(module)
         self.name = name or type(module).__name__
         self.input_size = size_of(input_size)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         _check_normalization(self.mean, self.std)
         self.preprocessing: Preprocessing = Resize(self.input_size, channels=self.channels)
+        _check_names(class_names or ())
         self.class_names = tuple(class_names or ())
         for text in (self.name, *self.class_names):
             if "\0" in text:
@@ -211,13 +213,31 @@ def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         IgosError: if it is neither, or too small.
     """
-    pair = (size, size) if isinstance(size, int) else tuple(map(int, size))
+    pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(pair) != 2:
         raise IgosError(f"input_size is {size}, but must be one number, or height and width")
+    for length in pair:
+        check_whole("input_size", length)
     check_at_least("input_size", min(pair), 2)
     if max(pair) > _LARGEST_SIDE:
         raise IgosError(f"input_size is {size}, but must be at most {_LARGEST_SIDE} pixels along a side")
-    return pair
+    return int(pair[0]), int(pair[1])
+
+
+def _check_module(module: object) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise IgosError(
+            f"The network is a {type(module).__name__} of TorchScript, whose layers cannot be frozen: give"
+            " the module that it was made from"
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise wrong_type("class_names", names, "a list of names in the order of the labels")
+    for place, name in enumerate(names):
+        if not isinstance(name, str):
+            raise wrong_type(f"class_names[{place}]", name, "text")
 
 
 def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
@@ -229,3 +249,7 @@ def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
         raise IgosError(f"std is {list(std)}, but must be above 0 for every channel, and finite")
     if not all(map(math.isfinite, mean)):
         raise IgosError(f"mean is {list(mean)}, but must be a finite number for every channel")
+    if max(mean) > 1:
+        raise IgosError(
+            f"mean is {list(mean)}, but must be the mean of values in [0, 1]: divide mean and std by 255"
+        )

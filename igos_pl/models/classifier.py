@@ -89,7 +89,8 @@ class Classifier(ExplainableNetwork):
         if self.output == "softmax" and logits.shape[1] == 1:
             raise IgosError(
                 f"{self.name} has one output, and the softmax of one output is always 1. Set output="
-                '"sigmoid" (--model.network.output sigmoid) to take it as the probability of one class'
+                '"sigmoid" (--model.network.output sigmoid): the score is then the sigmoid of the output, and'
+                " the only label is 0. If the network takes the sigmoid already, leave that out"
             )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -107,8 +108,14 @@ class Classifier(ExplainableNetwork):
 
     def _check_logits(self, logits: object, output: object, images: Tensor) -> None:
         """Raise unless the module returned logits. The check does not wait for the device."""
+        remedy = ""
         if not isinstance(logits, Tensor):
             found = f"a {type(output).__name__}"
+            remedy = ": wrap the network in a module that returns only its logits"
+        elif logits.shape == (len(images),):
+            found = f"the shape {tuple(logits.shape)} for {len(images)} images"
+            remedy = ': if it has one output, let it return (B, 1), and set output="sigmoid"'
+            remedy += " (--model.network.output sigmoid)"
         elif logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
             found = f"the shape {tuple(logits.shape)} for {len(images)} images"
         elif (
@@ -119,7 +126,7 @@ class Classifier(ExplainableNetwork):
             return
         raise IgosError(
             f"{self.name} must return logits of shape (B, classes), dense and floating-point (bare, as"
-            f" 'logits' of an object or dict, or first in a tuple), but returned {found}"
+            f" 'logits' of an object or dict, or first in a tuple), but returned {found}{remedy}"
         )
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
@@ -186,8 +193,11 @@ class Classifier(ExplainableNetwork):
         """
         for place, label in enumerate(labels):
             if not 0 <= label < classes:
+                there_are = f"the {classes} classes of {self.name} (0 to {classes - 1})"
+                if classes == 1:
+                    there_are = f"the classes of {self.name}: it has one output, whose label is 0"
                 raise TargetError(
-                    f"Label {label} is outside of the {classes} classes of {self.name} (0 to {classes - 1})",
+                    f"Label {label} is outside of {there_are}",
                     None if images is None else images[place],
                 )
 

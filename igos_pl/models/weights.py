@@ -227,7 +227,7 @@ def file_sha256(path: Path) -> str:
     if not path.is_file():
         raise IgosError(
             f"No weight file at {path}. Put it there (weight/README.md says where to get it),"
-            " or name another with --model.network.weights"
+            " or name another with weights (--model.network.weights)"
         )
     digest = hashlib.sha256()
     with path.open("rb") as file:
