@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import igos_pl
 from igos_pl import ExplainCallback, IgosError, MaskFile
+from igos_pl.data.images import find_images
 from igos_pl.models import Classifier
 from igos_pl.training.samples import Samples
 
@@ -294,6 +295,8 @@ def test_without_a_logger_everything_is_a_file(tmp_path: Path, monkeypatch: pyte
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     drawn = [f"epoch={epoch:03d}/{number}.png" for epoch in (0, 1) for number in range(3)]
     assert names == sorted(["epoch=000.h5", "epoch=001.h5", "metrics.csv", *drawn])
+    with pytest.raises(IgosError, match="No image .*igos-pl wrote are left out: .*epoch=000, .*epoch=001"):
+        find_images(tmp_path)
     rows = rows_of(folder / "metrics.csv")
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "4"), ("1", "9")]
     with MaskFile(folder / "epoch=001.h5") as masks:

@@ -28,8 +28,8 @@ from igos_pl.errors import IgosError, UnreadError
 def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     """All pictures under a folder, recursively, as sorted relative paths.
 
-    Hidden files are left out. The overlays of runs, reports and exports below the folder are left out with a
-    warning.
+    Hidden files are left out. The pictures of runs, trainings, reports and exports below the folder are left
+    out with a warning.
 
     Images are recognised by their file extensions. An unreadable image is noticed only when it is read.
 

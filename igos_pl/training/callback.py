@@ -22,6 +22,7 @@ from igos_pl.api.networks import Normalization, adapter_of
 from igos_pl.api.regions import has_map_of_each
 from igos_pl.checks import check_choice, check_count
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.run_files import EPOCH
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.figures import draw
@@ -274,7 +275,7 @@ class ExplainCallback(Callback):
         taken = log(trainer, {"epoch": trainer.current_epoch, **metrics}, pictures, step)
         if _is_trial(trainer):
             return
-        folder, name = folder_of(trainer), f"epoch={trainer.current_epoch:03d}"
+        folder, name = folder_of(trainer), f"{EPOCH}{trainer.current_epoch:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         masks = folder / f"{name}.h5"
         masks.unlink(missing_ok=True)  # left by an earlier training
