@@ -233,7 +233,10 @@ def test_one_output_needs_the_sigmoid(images: Tensor) -> None:
     with pytest.raises(IgosError, match="image 1: Label 1 .* it has one output, whose label is 0"):
         explain(net, x, targets=[0, 1, 0], output="sigmoid", **QUICK)
     flat = nn.Sequential(net, nn.Flatten(0))
-    with pytest.raises(IgosError, match=r'shape \(3,\) .*let it return \(B, 1\), and set output="sigmoid"$'):
+    with pytest.raises(
+        IgosError,
+        match=r'shape \(3,\) : if this is its one output, return \(B, 1\), and set output="sigmoid"$',
+    ):
         explain(flat, x, output="sigmoid", **QUICK)
     result = explain(net, x, output="sigmoid", **QUICK)
     assert result.label.tolist() == [0, 0, 0]
@@ -308,6 +311,23 @@ def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> N
     lines = console.export_text().splitlines()
     assert "network RCNNDetector (MaskRCNN)" in lines
     assert any(line.startswith("  image 0: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (1, "must be boxes .*, but is 1: leave targets out to explain all that it detects"),
+        ({"labels": ["circle"]}, r"must be boxes .*, but is \{'labels'"),
+        (torch.tensor([[50.0, 60, 10, 10]]), r"The box \[50.0, 60.0, 10.0, 10.0\] .* x1 below x2"),
+        (torch.tensor([[0, 0, 9, torch.nan]]), r"The box \[0.0, 0.0, 9.0, nan\]"),
+        ({"boxes": [[0, 0, 9, 9]], "labels": [1, 2]}, "1 boxes, but 2 labels"),
+    ],
+)
+def test_objects_that_are_none_are_refused(
+    target: Any, message: str, maskrcnn: MaskRCNN, images: Tensor
+) -> None:
+    with pytest.raises(IgosError, match=message):
+        explain(maskrcnn, images, target)
 
 
 def test_results_are_saved_as_files_that_the_reader_reads(
@@ -480,6 +500,10 @@ WRONG = [
         r"must return one number.*returned \(5,\)",
     ),
     ({"network": "resnet"}, "There is no network 'resnet'"),
+    (
+        {"network": Answer(lambda logits: {"out": logits, "aux": logits})},
+        "but returned a dict of out, aux: wrap it in a module that returns its logits",
+    ),
     ({"network": 3}, "network is a int, but must be a torch.nn.Module"),
     ({"network": torch.jit.ScriptModule()}, "ScriptModule of TorchScript.* made from"),
     ({"network": tiny.TinyNet().half()}, "weights are torch.float16"),

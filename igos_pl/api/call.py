@@ -59,8 +59,9 @@ def explain(
             ``hf:FOLDER``, or a class of igos_pl. For a module that returns something else, give functions as
             ``targets``.
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``, which is the network's input as it is; an array
-            likewise, or a picture with its channels last; a PIL image; a path; or a list of these. Pictures
-            are scaled to the network's input.
+            likewise, or with its channels last; a PIL image; a path, or a pattern of paths such as
+            ``photos/*.jpg``; or a list of these. Pictures (PIL images, files, and uint8 arrays with their
+            channels last) are scaled to the network's input.
         targets: one for all images, or a list with one for each image: a label; a class name; a function that
             turns the network's output for one image (without the batch axis) into one number, the score,
             which should lie in [0, 1]; for detectors, boxes ``(n, 4)`` x1 y1 x2 y2 in pixels of the original,

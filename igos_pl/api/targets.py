@@ -97,14 +97,21 @@ def _objects(network: Detector, target: Any) -> GroundTruth:
     labels = target.get("labels") if isinstance(target, dict) else None
     boxes = target.get("boxes") if isinstance(target, dict) else target
     try:
-        corners = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4).cpu().numpy()
+        corners = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise IgosError(
-            f"A target of {network.name} must be boxes (n, 4), or a dict of boxes (n, 4) and labels (n,)"
+            f"A target of {network.name} must be boxes (n, 4), or a dict of boxes (n, 4) and labels (n,), but"
+            f" is {target!r}: leave targets out to explain all that it detects"
         ) from error
+    right = corners.isfinite().all(1) & (corners[:, 2:] > corners[:, :2]).all(1)
+    if not right.all():
+        raise IgosError(
+            f"The box {corners[~right][0].tolist()} of a target must be x1 y1 x2 y2, with x1 below x2 and y1"
+            " below y2, in pixels of the original picture"
+        )
     names: Sequence[str] = [""] * len(corners)
     if labels is not None:
         names = [one if isinstance(one, str) else network.label_name(int(one)) for one in labels]
     if len(names) != len(corners):
         raise IgosError(f"A target has {len(corners)} boxes, but {len(names)} labels")
-    return GroundTruth(boxes=corners, names=tuple(names), ids=tuple(range(len(corners))))
+    return GroundTruth(boxes=corners.numpy(), names=tuple(names), ids=tuple(range(len(corners))))

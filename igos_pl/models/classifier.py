@@ -108,16 +108,20 @@ class Classifier(ExplainableNetwork):
 
     def _check_logits(self, logits: object, output: object, images: Tensor) -> None:
         """Raise unless the module returned logits. The check does not wait for the device."""
-        remedy = ""
+        remedy = (
+            "wrap it in a module that returns its logits, or use an adapter for its task (igos_pl.Segmenter)"
+        )
         if not isinstance(logits, Tensor):
             found = f"a {type(output).__name__}"
-            remedy = ": wrap the network in a module that returns only its logits"
-        elif logits.shape == (len(images),):
-            found = f"the shape {tuple(logits.shape)} for {len(images)} images"
-            remedy = ': if it has one output, let it return (B, 1), and set output="sigmoid"'
-            remedy += " (--model.network.output sigmoid)"
+            if isinstance(output, Mapping):
+                found += f" of {', '.join(map(str, output))}"
         elif logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
             found = f"the shape {tuple(logits.shape)} for {len(images)} images"
+            if logits.shape == (len(images),):
+                remedy = (
+                    'if this is its one output, return (B, 1), and set output="sigmoid"'
+                    " (--model.network.output sigmoid)"
+                )
         elif (
             not logits.is_floating_point() or logits.layout != torch.strided or logits.device != images.device
         ):
@@ -126,7 +130,7 @@ class Classifier(ExplainableNetwork):
             return
         raise IgosError(
             f"{self.name} must return logits of shape (B, classes), dense and floating-point (bare, as"
-            f" 'logits' of an object or dict, or first in a tuple), but returned {found}{remedy}"
+            f" 'logits' of an object or dict, or first in a tuple), but returned {found}: {remedy}"
         )
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
