@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -73,7 +74,7 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         _check_module(module)
         self.name = name or type(module).__name__
         self.input_size = size_of(input_size)
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
         _check_normalization(self.mean, self.std)
         self.preprocessing: Preprocessing = Resize(self.input_size, channels=self.channels)
         _check_names(class_names or ())
@@ -84,7 +85,12 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self.module = module
         self.register_buffer("pixel_mean", torch.tensor(self.mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(self.std).reshape(1, -1, 1, 1), persistent=False)
-        sha256 = self._load_weights(weights) if weights else None
+        if not isinstance(weights, str | Path | None):
+            raise IgosError(
+                f"weights is a {type(weights).__name__}, but must be the path of a file: load a state dict by"
+                " module.load_state_dict(weights)"
+            )
+        sha256 = self._load_weights(str(weights)) if weights else None
         check_tensors(module, self.name)
         self.file_sha256 = sha256
 
@@ -225,6 +231,12 @@ def size_of(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _check_module(module: object) -> None:
+    if isinstance(module, type):
+        raise IgosError(
+            f"module is the class {module.__name__}, but must be an object: {module.__name__}(...)"
+        )
+    if not isinstance(module, nn.Module):
+        raise wrong_type("module", module, "a torch.nn.Module")
     if isinstance(module, torch.jit.ScriptModule):
         raise IgosError(
             f"The network is a {type(module).__name__} of TorchScript, whose layers cannot be frozen: give"
@@ -238,6 +250,13 @@ def _check_names(names: Sequence[str]) -> None:
     for place, name in enumerate(names):
         if not isinstance(name, str):
             raise wrong_type(f"class_names[{place}]", name, "text")
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values))
+    except (TypeError, ValueError) as error:
+        raise wrong_type(name, values, "a list with one number for each channel") from error
 
 
 def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:

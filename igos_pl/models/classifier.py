@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_choice, check_count, check_shape
+from igos_pl.checks import check_choice, check_count, check_shape, check_whole, wrong_type
 from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
@@ -57,6 +57,10 @@ class Classifier(ExplainableNetwork):
         check_count("top_k", top_k, 1)
         if isinstance(targets, str):
             check_choice("targets", targets, _CHOICES)
+        elif not isinstance(targets, list | tuple):
+            raise wrong_type(
+                "targets", targets, f"one of {', '.join(_CHOICES)}, or a list of labels and class names"
+            )
         elif not targets:
             raise IgosError("targets is an empty list: name at least one label")
         self.output = output
@@ -71,6 +75,7 @@ class Classifier(ExplainableNetwork):
         except IgosError as error:
             raise IgosError(f"targets: {error}") from error
         for place, label in enumerate(labels):
+            check_whole(f"targets[{place}]", label)
             if label in labels[:place]:
                 raise IgosError(
                     f"targets names the class {targets[place]} twice (label {label}): name it once"
