@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from igos_pl.checks import wrong_type
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.images import find_images, picture_endings, without_results
 from igos_pl.data.labels import ClassLabels
@@ -36,14 +37,16 @@ class ImageFolderDataModule(SampleDataModule):
 
     def __init__(
         self,
-        root: str | list[str],
-        labels: str | None = None,
+        root: str | list[str] | Path | list[Path],
+        labels: str | Path | None = None,
         **data: Any,
     ) -> None:
         super().__init__(**data)
-        given = [root] if isinstance(root, str) else list(root)
+        given = [root] if isinstance(root, str | Path) else root
+        if not isinstance(given, list | tuple):
+            raise wrong_type("root", root, "a path, or a list of paths")
         if not given:
-            raise IgosError("root is an empty list: set --data.root to the folder with the images")
+            raise IgosError("root is an empty list: set root (--data.root) to the folder with the images")
         self._roots = [absolute(each) for each in given]
         # A setting of the run: where the pictures lie.
         self.root = self._roots[0] if len(given) == 1 else [str(each.resolve()) for each in self._roots]

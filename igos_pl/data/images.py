@@ -41,9 +41,9 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         IgosError: if the folder does not exist, is a file, or has no picture in it.
     """
     if not root.exists():
-        raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
+        raise IgosError(f"There is no folder {root}: set root (--data.root) to the folder with the images")
     if not root.is_dir():
-        raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
+        raise IgosError(f"{root} is a file: set root (--data.root) to the folder that contains it")
     endings = picture_endings()
     results: list[Path] = []
     files = list(_files(root, results))
