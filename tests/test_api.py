@@ -339,6 +339,9 @@ def test_results_are_saved_as_files_that_the_reader_reads(
         assert file.attributes["mask_size"] == 6
         assert file.attributes["igos_pl"] == igos_pl.__version__
         assert [row.sample_id for row in file] == IDS
+        with pytest.raises(IgosError, match="image 0 cannot be shown: it was explained in memory, .* again"):
+            file[0].plot("overlay")
+        assert file[0].plot("overlay", result.originals[0]).axes
     with pytest.raises(IgosError, match=r"some.h5 exists already"):
         result.save(path)
 
@@ -353,6 +356,8 @@ def test_a_result_is_drawn(tmp_path: Path, net: tiny.TinyNet, images: Tensor) ->
     shown = figure.axes[0].get_images()[0].get_array()
     assert shown.shape == (tiny.SIZE, tiny.SIZE, 3)
     assert float(shown.max()) == 1.0  # normalised values are stretched into what can be shown
+    np.testing.assert_array_equal(result[1].original, result.originals[1])
+    assert len(igos_pl.draw(result[1:], "overlay").axes) == 3  # with the colour bar
 
 
 class Answer(nn.Module):

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -348,9 +349,9 @@ def _drawn(
     label, truth = explanation.label_name, labels[number]
     if truth not in (-1, explanation.label) and isinstance(network, Classifier):
         label = f"{label}, labelled {network.label_name(truth)}"
-    shown = Explanation({**explanation.values, "label_name": label}, explanation.image, result.attributes)
+    shown = replace(explanation, values={**explanation.values, "label_name": label})
     name = f"{_GROUP}/{number}" if explanation.target == 0 else f"{_GROUP}/{number}-{explanation.target}"
-    figure = draw([shown], images=[result.originals[number]])
+    figure = draw([shown])
     return name, Picture.of(figure, f"{label} ({explanation.score:.2f})")
 
 
