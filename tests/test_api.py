@@ -295,8 +295,9 @@ def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> N
     np.testing.assert_allclose(same.box, box[None], atol=1e-3)
     adapter = RCNNDetector(maskrcnn, class_names=list(CATEGORIES), input_size=SHAPES_INPUT)
     assert len(explain(adapter, picture, metrics=False, iterations=1)) >= 1
-    with pytest.warns(UserWarning, match="not detected"):
+    with pytest.warns(UserWarning, match="not detected") as caught:
         none = explain(adapter, image, torch.tensor([[0.0, 0, 3, 3]]), iterations=1)
+    assert caught[0].filename == __file__
     assert len(none) == 0
     with pytest.raises(AttributeError, match="nothing was explained in the 1 images"):
         none.masks  # noqa: B018

@@ -91,7 +91,7 @@ def gathered(images: Any) -> Tensor | list[Picture]:
 
 def _is_labelled(images: Sequence[Any]) -> bool:
     """Whether this is an item of a data set, or a batch of a DataLoader: images first, and their labels."""
-    if len(images) != 2:
+    if len(images) != 2 or not isinstance(images[0], Tensor | np.ndarray | Image.Image):
         return False
     labels = images[1]
     return isinstance(labels, int | float) or (isinstance(labels, Tensor | np.ndarray) and labels.ndim < 2)

@@ -156,8 +156,8 @@ class Scored(ExplainableNetwork):
 
     Args:
         adapter: the network with its normalisation.
-        functions: each turns the output for one image, without the batch axis, into the score. Tensors of
-            the output that have no batch axis are passed whole.
+        functions: each turns the output for one image, without the batch axis, into the score. A tensor of
+            the output is passed whole if its first axis does not have the length of the batch.
     """
 
     not_settings = frozenset({"adapter", "functions", *("class_names", "mean", "std", "input_size", "name")})

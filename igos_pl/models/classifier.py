@@ -13,6 +13,7 @@ from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
 
@@ -184,8 +185,8 @@ class Classifier(ExplainableNetwork):
         """Raise unless the class names and top_k fit a number of classes."""
         if self.class_names and len(self.class_names) != classes:
             raise IgosError(
-                f"class_names has {len(self.class_names)} names, but {self.name} has {classes} classes: name"
-                " each class, in the order of the labels"
+                f"class_names has {counted(len(self.class_names), 'name')}, but {self.name} has"
+                f" {classes} classes: name each class, in the order of the labels"
             )
         if self.targets in _PREDICTED and self.top_k > classes:
             raise IgosError(
