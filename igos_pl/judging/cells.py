@@ -16,7 +16,6 @@ from igos_pl.errors import TargetError
 # What happens to negative values of imported saliency.
 NEGATIVE = ("refuse", "zero", "absolute", "keep")
 
-
 # What a person can say of negative values.
 MEANINGS = (
     "set negative (--model.negative) to zero (they do not matter), absolute (they matter as much as positive"
