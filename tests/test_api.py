@@ -406,6 +406,28 @@ def test_a_target_function_that_raises_is_named(
     assert isinstance(caught.value.__cause__, cause or type(None))
 
 
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (tiny.TinyNet(), "The weights of TinyNet are half, but images are float32: call network.float"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 2)),
+            "weights of Sequential are half, but images",
+        ),
+    ],
+)
+def test_weights_of_another_type_are_named(module: nn.Module, message: str, images: Tensor) -> None:
+    with pytest.raises(IgosError, match=message):
+        explain(Classifier(module.half(), input_size=tiny.SIZE), images, **QUICK)
+
+
+def test_weights_without_autograd_are_named(images: Tensor) -> None:
+    with torch.inference_mode():
+        net = tiny.TinyNet()
+    with pytest.raises(IgosError, match="first.weight was made in torch.inference_mode"):
+        explain(net, normalized(images), **QUICK)
+
+
 def test_parts_of_the_output_without_a_batch_come_whole(images: Tensor) -> None:
     def score(output: tuple[Tensor, Tensor, Tensor, str]) -> Tensor:
         logits, scale, anchors, name = output
@@ -466,6 +488,7 @@ WRONG = [
     ({"images": np.zeros((3, 8, 3), np.uint8)}, "may come first or last"),
     ({"images": "/nowhere.png"}, "/nowhere.png: cannot be read"),
     ({"images": "/"}, r"/ is a folder: give a pattern such as /\*.jpg"),
+    ({"images": "https://example.com/a.png"}, "https://example.com/a.png is a URL: download"),
     ({"images": "/nowhere/*.png"}, r"No image matches /nowhere/\*.png"),
     ({"images": [torch.zeros(2, 3, 8, 8), torch.zeros(2)]}, "a pair of images and labels"),
     (

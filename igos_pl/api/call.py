@@ -145,7 +145,7 @@ def question(
 
 def answer(module: BatchPredictor, asked: Question) -> Explanations:
     """The explanations that a module makes of images in memory."""
-    with _channels_explained(asked.network.name, asked.inputs.images.shape[1]):
+    with _input_explained(asked.network.name, asked.inputs.images.shape[1]):
         results = [module.explain_batch(batch) for batch in asked.batches]
     records = [record for result in results for record in result.images]
     for record in records:
@@ -161,26 +161,34 @@ def answer(module: BatchPredictor, asked: Question) -> Explanations:
     )
 
 
-# A part of torch's message about a convolution's input.
+# Parts of torch's messages about the input of a convolution or a linear layer.
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
+_TYPES = re.compile(
+    r"(?:Input type \(float\) and \w+ type \(|but got Float and )(?:c10::)?(\w+)", re.IGNORECASE
+)
 
 
 @contextmanager
-def _channels_explained(network: str, channels: int) -> Iterator[None]:
-    """Turn torch's error about images with a wrong number of channels into a readable message.
+def _input_explained(network: str, channels: int) -> Iterator[None]:
+    """Turn torch's errors about images with other channels, or of another type, into readable messages.
 
     Raises:
-        IgosError: if the network takes another number of channels.
+        IgosError: if the network takes another number of channels, or its weights have another type.
     """
     try:
         yield
     except RuntimeError as error:
         found = _CHANNELS.search(str(error))
-        if not found or int(found[2]) != channels:
-            raise
-        raise IgosError(
-            f"images has {counted(channels, 'channel')}, but {network} takes {found[1]}"
-        ) from error
+        if found and int(found[2]) == channels:
+            raise IgosError(
+                f"images has {counted(channels, 'channel')}, but {network} takes {found[1]}"
+            ) from error
+        if found := _TYPES.search(str(error)):
+            raise IgosError(
+                f"The weights of {network} are {found[1].lower()}, but images are float32: call"
+                " network.float() first"
+            ) from error
+        raise
 
 
 def _batches(

@@ -71,6 +71,8 @@ def gathered(images: Any) -> Tensor | list[Picture]:
         image = image_of(images)
         return _batch(image) if isinstance(image, Tensor) else [Picture(image)]
     if isinstance(images, str | Path):
+        if "://" in str(images):
+            raise IgosError(f"{images} is a URL: download the picture, and give its path")
         path = Path(images).absolute()
         return [_read(each) for each in (sorted(matching_pictures(path)) if is_pattern(path) else [path])]
     if not isinstance(images, list | tuple):
