@@ -203,14 +203,14 @@ class ImageDataModule(SampleDataModule):
         self.root = absolute(root)
 
 
-def absolute(root: str) -> Path:
+def absolute(root: str | Path) -> Path:
     """The absolute path, which stays right if the working folder changes.
 
     Raises:
         IgosError: if it is empty.
     """
     if not root:
-        raise IgosError("root is empty: set --data.root to the folder with the images")
+        raise IgosError("root is empty: set root (--data.root) to the folder with the images")
     return Path(root).absolute()
 
 

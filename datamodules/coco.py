@@ -66,7 +66,9 @@ class COCODataModule(ImageDataModule):
         if self.annotations is None:
             return [Sample(name.as_posix(), self.root / name) for name in find_images(self.root)]
         if not self.root.is_dir():
-            raise IgosError(f"There is no folder {self.root}: set --data.root to the folder with the images")
+            raise IgosError(
+                f"There is no folder {self.root}: set root (--data.root) to the folder with the images"
+            )
         left_out: Counter[str] = Counter()
         samples = _read_samples(self.annotations, self.root, left_out)
         if left_out and (self.trainer is None or self.trainer.is_global_zero):
@@ -133,7 +135,9 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
             " file cut off?"
         ) from error
     except UnicodeDecodeError as error:
-        raise IgosError(f"{path} is not a JSON file: set --data.annotations to an instances file") from error
+        raise IgosError(
+            f"{path} is not a JSON file: set annotations (--data.annotations) to an instances file"
+        ) from error
     except RecursionError as error:
         raise IgosError(
             f"{path} is nested too deeply to be an instances file: correct --data.annotations"
@@ -190,8 +194,8 @@ def _check_inside(image: Entry, root: Path, path: Path) -> None:
     top = os.path.join(os.path.abspath(root), "")
     if not os.path.abspath(os.path.join(top, image["file_name"])).startswith(top):
         raise IgosError(
-            f"{path}, image {image['id']!r}: {image['file_name']} lies outside of {root}: set --data.root to"
-            " a folder that holds all images"
+            f"{path}, image {image['id']!r}: {image['file_name']} lies outside of {root}: set root"
+            " (--data.root) to a folder that holds all images"
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from igos_pl.checks import wrong_type
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.images import find_images, is_picture, without_results
 from igos_pl.data.labels import ClassLabels
@@ -36,14 +37,16 @@ class ImageFolderDataModule(SampleDataModule):
 
     def __init__(
         self,
-        root: str | list[str],
-        labels: str | None = None,
+        root: str | list[str] | Path | list[Path],
+        labels: str | Path | None = None,
         **data: Any,
     ) -> None:
         super().__init__(**data)
-        given = [root] if isinstance(root, str) else list(root)
+        given = [root] if isinstance(root, str | Path) else root
+        if not isinstance(given, list | tuple):
+            raise wrong_type("root", root, "a path, or a list of paths")
         if not given:
-            raise IgosError("root is an empty list: set --data.root to the folder with the images")
+            raise IgosError("root is an empty list: set root (--data.root) to the folder with the images")
         self._roots = [absolute(each) for each in given]
         # A setting of the run: where the pictures lie.
         self.root = self._roots[0] if len(given) == 1 else [str(each.resolve()) for each in self._roots]
@@ -69,33 +72,40 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
         if root.is_file() or is_picture(root):
             bases.append(root.parent)
             found.add(root)
-        elif glob.has_magic(str(root)) and not root.exists():
-            base = _fixed_part(root)
-            matches = _matches(root, base)
-            if not matches:
-                raise IgosError(
-                    f"No image matches {root}: correct --data.root (pictures that igos-pl wrote are left out)"
-                )
-            bases.append(base)
-            found |= matches
+        elif is_pattern(root):
+            bases.append(_fixed_part(root))
+            found |= matching_pictures(root)
         else:
             bases.append(root)
             found.update(root / path for path in find_images(root))
     return Path(os.path.commonpath(bases)), found
 
 
-def _matches(pattern: Path, base: Path) -> set[Path]:
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern such as ``photos/*.jpg``, and no file or folder has this name."""
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def matching_pictures(pattern: Path) -> set[Path]:
     """The pictures that match a pattern, and those in the folders that match it.
 
     Args:
-        pattern: with wildcards.
-        base: the folder in front of the first wildcard.
+        pattern: an absolute path with wildcards.
+
+    Raises:
+        IgosError: if there are none.
     """
-    matches = without_results([Path(match) for match in glob.glob(str(pattern), recursive=True)], base)
+    matches = without_results(
+        [Path(match) for match in glob.glob(str(pattern), recursive=True)], _fixed_part(pattern)
+    )
     found = {path for path in matches if is_picture(path)}
     for folder in matches if "**" not in pattern.parts else ():
         if folder.is_dir():
             found.update(folder / path for path in find_images(folder, may_be_empty=True))
+    if not found:
+        raise IgosError(
+            f"No image matches {pattern}: correct the pattern (pictures that igos-pl wrote are left out)"
+        )
     return found
 
 

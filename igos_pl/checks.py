@@ -110,7 +110,7 @@ def check_number(name: str, value: object) -> None:
         IgosError: the message names the value and its type.
     """
     if not isinstance(value, Real):
-        raise _wrong_type(name, value, "a number")
+        raise wrong_type(name, value, "a number")
 
 
 def check_whole(name: str, value: object) -> None:
@@ -120,7 +120,7 @@ def check_whole(name: str, value: object) -> None:
         IgosError: the message names the value and its type.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise _wrong_type(name, value, "a whole number")
+        raise wrong_type(name, value, "a whole number")
 
 
 def check_flag(name: str, value: object) -> None:
@@ -130,10 +130,11 @@ def check_flag(name: str, value: object) -> None:
         IgosError: the message names the value and its type.
     """
     if not isinstance(value, bool):
-        raise _wrong_type(name, value, "true or false")
+        raise wrong_type(name, value, "true or false")
 
 
-def _wrong_type(name: str, value: object, wanted: str) -> IgosError:
+def wrong_type(name: str, value: object, wanted: str) -> IgosError:
+    """The error for a value of a wrong type; the message names the value, its type and what is wanted."""
     return IgosError(f"{name} is {value!r} (a {type(value).__name__}), but must be {wanted}")
 
 

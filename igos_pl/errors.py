@@ -1,5 +1,14 @@
 """Exceptions for problems that the user can fix."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# An option of the command line in a message. It stands in parentheses behind the name of the argument.
+_OPTION = re.compile(r" \(--[^()]*\)")
+
 
 class IgosError(ValueError):
     """Bad input. The message says what is wrong, where, and what to do.
@@ -38,3 +47,13 @@ class RunError(IgosError):
 
 class NetworkError(RunError):
     """The network raised an exception at many images in a row, so single images are not the cause."""
+
+
+@contextmanager
+def without_options() -> Iterator[None]:
+    """Leave the options of the command line out of the messages of errors: the caller is in Python."""
+    try:
+        yield
+    except IgosError as error:
+        error.args = (_OPTION.sub("", str(error)),)
+        raise

@@ -135,7 +135,7 @@ class Explainer(BatchPredictor):
             raise IgosError(
                 f"mask_size is {mask_size}, but the method {self.method} puts at most {_SEARCH_SIDE} x"
                 f" {_SEARCH_SIDE} single cells into order, because each step asks the network: set mask_size"
-                " to 7, as --preset search does, or set regions"
+                " to 7, as the preset search does, or set regions"
             )
         if not isinstance(start, Start):
             raise IgosError(

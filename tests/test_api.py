@@ -179,6 +179,12 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
         ({"top_k": True}, r"top_k is True \(a bool\), but must be a whole number"),
         ({"seed": "x"}, r"seed is 'x' \(a str\), but must be a whole number"),
         ({"metrics": "no"}, r"metrics is 'no' \(a str\), but must be true or false"),
+        ({"normalized": "no"}, r"normalized is 'no' \(a str\), but must be true or false"),
+        ({"input_size": "24"}, r"input_size is '24' \(a str\), but must be a whole number"),
+        ({"input_size": (24.0, 24)}, r"input_size is 24.0 \(a float\), but must be a whole number"),
+        ({"class_names": "cat"}, r"class_names is 'cat' \(a str\), but must be a list of names"),
+        ({"class_names": {0: "cat"}}, r"class_names is \{0: 'cat'\} \(a dict\), but must be a list of names"),
+        ({"class_names": ["a", 1]}, r"class_names\[1\] is 1 \(a int\), but must be text"),
         ({"average": 1}, r"average is 1 \(a int\), but must be true or false"),
         ({"curves": 3}, "curves is 3, but must be one of: adaptive, full"),
         ({"optimizer": "NAG"}, r"optimizer is a str, .*from igos_pl\.solver\.optimizers import NAG"),
@@ -220,13 +226,23 @@ def test_no_images_are_told(net: tiny.TinyNet, none: Any) -> None:
 
 def test_one_output_needs_the_sigmoid(images: Tensor) -> None:
     net, x = nn.Sequential(tiny.TinyNet(), nn.Linear(5, 1)), normalized(images)
-    with pytest.raises(IgosError, match=r'softmax of one output is always 1.*output="sigmoid"'):
+    with pytest.raises(
+        IgosError, match=r'softmax of one output is always 1\. Set output="sigmoid": the score'
+    ):
         explain(net, x, **QUICK)
+    with pytest.raises(IgosError, match="image 1: Label 1 .* it has one output, whose label is 0"):
+        explain(net, x, targets=[0, 1, 0], output="sigmoid", **QUICK)
+    flat = nn.Sequential(net, nn.Flatten(0))
+    with pytest.raises(
+        IgosError, match=r'\(3,\) .* its one output, return \(B, 1\), and set output="sigmoid"$'
+    ):
+        explain(flat, x, output="sigmoid", **QUICK)
     result = explain(net, x, output="sigmoid", **QUICK)
     assert result.label.tolist() == [0, 0, 0]
     assert result.score == pytest.approx(net(x).sigmoid()[:, 0].detach().numpy(), abs=1e-6)
-    logit = explain(net, x, targets=lambda output: output[0].sigmoid(), **QUICK)
-    assert logit.score == pytest.approx(result.score, abs=1e-6)
+    for module, function in ((net, lambda output: output[0].sigmoid()), (flat, torch.sigmoid)):
+        logit = explain(module, x, targets=function, **QUICK)
+        assert logit.score == pytest.approx(result.score, abs=1e-6)
 
 
 def test_functions_score_the_output_of_one_image(images: Tensor) -> None:
@@ -279,8 +295,9 @@ def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> N
     np.testing.assert_allclose(same.box, box[None], atol=1e-3)
     adapter = RCNNDetector(maskrcnn, class_names=list(CATEGORIES), input_size=SHAPES_INPUT)
     assert len(explain(adapter, picture, metrics=False, iterations=1)) >= 1
-    with pytest.warns(UserWarning, match="not detected"):
+    with pytest.warns(UserWarning, match="not detected") as caught:
         none = explain(adapter, image, torch.tensor([[0.0, 0, 3, 3]]), iterations=1)
+    assert caught[0].filename == __file__
     assert len(none) == 0
     with pytest.raises(AttributeError, match="nothing was explained in 1 image"):
         none.masks  # noqa: B018
@@ -296,6 +313,23 @@ def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> N
     assert any(line.startswith("  image 0: ") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (1, "must be boxes .*, but is 1: leave targets out to explain all that it detects"),
+        ({"labels": ["circle"]}, r"must be boxes .*, but is \{'labels'"),
+        (torch.tensor([[50.0, 60, 10, 10]]), r"The box \[50.0, 60.0, 10.0, 10.0\] .* x1 below x2"),
+        (torch.tensor([[0, 0, 9, torch.nan]]), r"The box \[0.0, 0.0, 9.0, nan\]"),
+        ({"boxes": [[0, 0, 9, 9]], "labels": [1, 2]}, "1 boxes, but 2 labels"),
+    ],
+)
+def test_objects_that_are_none_are_refused(
+    target: Any, message: str, maskrcnn: MaskRCNN, images: Tensor
+) -> None:
+    with pytest.raises(IgosError, match=message):
+        explain(maskrcnn, images, target)
+
+
 def test_results_are_saved_as_files_that_the_reader_reads(
     tmp_path: Path, net: tiny.TinyNet, images: Tensor
 ) -> None:
@@ -306,6 +340,9 @@ def test_results_are_saved_as_files_that_the_reader_reads(
         assert file.attributes["mask_size"] == 6
         assert file.attributes["igos_pl"] == igos_pl.__version__
         assert [row.sample_id for row in file] == IDS
+        with pytest.raises(IgosError, match="image 0 cannot be shown: it was explained in memory, .* again"):
+            file[0].plot("overlay")
+        assert file[0].plot("overlay", result.originals[0]).axes
     with pytest.raises(IgosError, match=r"some.h5 exists already"):
         result.save(path)
 
@@ -320,6 +357,120 @@ def test_a_result_is_drawn(tmp_path: Path, net: tiny.TinyNet, images: Tensor) ->
     shown = figure.axes[0].get_images()[0].get_array()
     assert shown.shape == (tiny.SIZE, tiny.SIZE, 3)
     assert float(shown.max()) == 1.0  # normalised values are stretched into what can be shown
+    np.testing.assert_array_equal(result[1].original, result.originals[1])
+    assert len(igos_pl.draw(result[1:], "overlay").axes) == 3  # with the colour bar
+
+
+class Answer(nn.Module):
+    """Returns what a function makes of the logits."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.net = tiny.TinyNet()
+        self.made = made
+
+    def forward(self, images: Tensor) -> Any:
+        return self.made(self.net(images))
+
+
+@pytest.mark.parametrize(
+    ("made", "target", "cause", "message"),
+    [
+        (
+            lambda x: x,
+            lambda x: x[9],
+            IndexError,
+            "raised IndexError: .*, which is a tensor of shape \\(5,\\)",
+        ),
+        (
+            lambda x: {"out": x, "list": [x, None]},
+            lambda x: x["logits"],
+            KeyError,
+            r"raised KeyError: 'logits'.* a dict of out: a tensor of shape \(5,\), list: a list of a tensor"
+            r" of shape \(5,\), a NoneType$",
+        ),
+        (lambda x: x, lambda: 1, TypeError, "The target <lambda> raised TypeError: .*the output of Answer"),
+        (
+            lambda x: {1, 2},
+            lambda x: x,
+            None,
+            "Answer returned a set, but a function as target needs a tensor",
+        ),
+    ],
+)
+def test_a_target_function_that_raises_is_named(
+    made: Any, target: Any, cause: type[Exception] | None, message: str, images: Tensor
+) -> None:
+    with pytest.raises(IgosError, match=message) as caught:
+        explain(Answer(made), normalized(images), target, **QUICK)
+    assert isinstance(caught.value.__cause__, cause or type(None))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (tiny.TinyNet(), "The weights of TinyNet are half, but images are float32: call network.float"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 2)),
+            "weights of Sequential are half, but images",
+        ),
+    ],
+)
+def test_weights_of_another_type_are_named(module: nn.Module, message: str, images: Tensor) -> None:
+    with pytest.raises(IgosError, match=message):
+        explain(Classifier(module.half(), input_size=tiny.SIZE), images, **QUICK)
+
+
+def test_weights_without_autograd_are_named(images: Tensor) -> None:
+    with torch.inference_mode():
+        net = tiny.TinyNet()
+    with pytest.raises(IgosError, match="first.weight was made in torch.inference_mode"):
+        explain(net, normalized(images), **QUICK)
+
+
+def test_parts_of_the_output_without_a_batch_come_whole(images: Tensor) -> None:
+    def score(output: tuple[Tensor, Tensor, Tensor, str]) -> Tensor:
+        logits, scale, anchors, name = output
+        assert (scale.shape, anchors.shape, name) == ((), (7, 4), "tiny")
+        return logits[0] * scale
+
+    net = Answer(lambda logits: (logits, torch.tensor(0.5), torch.zeros(7, 4), "tiny"))
+    x = normalized(images)
+    found = explain(net, x, score, metrics=False, **QUICK)
+    assert found.score == pytest.approx(0.5 * net.net(x)[:, 0].detach().numpy(), abs=1e-5)
+
+
+def test_patterns_of_paths(tmp_path: Path, net: tiny.TinyNet) -> None:
+    tiny.write_pictures(tmp_path, ["b.png", "a.png", "c/d.jpg"])
+    adapter = Classifier(net, input_size=tiny.SIZE)
+    for given, names in ((tmp_path / "*.png", ["a.png", "b.png"]), ([f"{tmp_path}/**/d.*"], ["c/d.jpg"])):
+        result = explain(adapter, given, metrics=False, **QUICK)
+        assert [record.path for record in result.images] == [str(tmp_path / name) for name in names]
+    (tmp_path / "[1].png").write_bytes((tmp_path / "a.png").read_bytes())  # a file of this name is no pattern
+    assert len(explain(adapter, str(tmp_path / "[1].png"), metrics=False, **QUICK)) == 1
+
+
+def test_messages_name_arguments_and_no_options(net: tiny.TinyNet, images: Tensor) -> None:
+    """Those that the command line shows as well, with the option behind the argument's name."""
+    x, one = normalized(images), nn.Sequential(net, nn.Linear(5, 1))
+    adapter = Classifier(net, input_size=tiny.SIZE)
+    low = torch.rand(3, 4, 4)
+    calls: list[Any] = [
+        lambda: explain(one, x),
+        lambda: explain(net, x, "cat"),
+        lambda: explain(adapter, x * 9),
+        lambda: explain(adapter, x * 99, normalized=True),
+        lambda: explain(adapter, images, normalized=True),
+        lambda: explain("EfficientNetLite0Classifier", "/nowhere.png", "cat"),
+        lambda: igos_pl.import_saliency(low, net, x, mask_size=8),
+        lambda: igos_pl.import_saliency(low - 1, net, x),
+        lambda: igos_pl.import_saliency([low] * 3, net, x),
+        lambda: igos_pl.evaluate(explain(net, x, **QUICK), "aopc", net, x, "cat"),
+    ]
+    for call in calls:
+        with pytest.raises(IgosError) as caught:
+            call()
+        assert "--" not in str(caught.value)
 
 
 WRONG = [
@@ -336,16 +487,25 @@ WRONG = [
     ({"images": [torch.zeros(3, 8, 8), Image.new("RGB", (9, 9))]}, "mixes tensors"),
     ({"images": np.zeros((3, 8, 3), np.uint8)}, "may come first or last"),
     ({"images": "/nowhere.png"}, "/nowhere.png: cannot be read"),
-    ({"images": "/"}, "/ is a folder"),
+    ({"images": "/"}, r"/ is a folder: give a pattern such as /\*.jpg"),
+    ({"images": "https://example.com/a.png"}, "https://example.com/a.png is a URL: download"),
+    ({"images": "/nowhere/*.png"}, r"No image matches /nowhere/\*.png"),
+    ({"images": [torch.zeros(2, 3, 8, 8), torch.zeros(2)]}, "a pair of images and labels"),
+    (
+        {"images": torch.zeros(1, 8, 8, 3)},
+        r"3 channels behind height and width \(8 x 8\), .*movedim",
+    ),
+    ({"images": torch.zeros(8, 8, 3, dtype=torch.uint8)}, "images has 3 channels behind height and width"),
     ({"images": Image.new("RGB", (9, 9))}, "mean, std, input_size must be given to explain pictures"),
     ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images is of uint8: pass the mean and std"),
     ({"mean": 0.5}, "mean and std belong together"),
     ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "images has 3 channels, but TinyNet takes 2"),
     ({"images": torch.zeros(1, 1, 24, 24)}, "images has 1 channel, but TinyNet takes 3"),
+    ({"mean": [123.7, 116.3, 103.5], "std": 57.0}, "mean is .*: divide mean and std by 255"),
     ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
     ({"mean": 0.5, "std": 0.5}, "values from -10 to 10, but 0 to 1 is expected: set normalized=True"),
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
-    ({"targets": [1, 2]}, "targets is a list of 2 for 3 images"),
+    ({"targets": [1]}, "targets is a list of 1 for 3 images"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": [0, 4, 5], "batch_size": 2}, r"image 2: Label 5 is outside of the 5 .* \(0 to 4\)"),
     ({"targets": [0, -1, 0]}, "The target of image 1 is -1, but labels begin at 0"),
@@ -358,13 +518,21 @@ WRONG = [
         {"targets": "cta", "class_names": ["cat", "dog"]},
         r"'cta' is not a class of the network \(did you mean cat",
     ),
-    ({"targets": 1.5}, "The target of image 0 is 1.5, but must be a label"),
+    ({"targets": 1.5}, r"The target of image 0 is 1.5 \(a float\), but must be a label"),
+    ({"targets": [0, 1, "cat"]}, "'cat' is not a class of the network"),
+    ({"targets": torch.eye(5)[:3]}, r"targets has the shape \(3, 5\), but must have one label for each"),
+    ({"targets": 1, "top_k": 2}, "top_k is .* but targets are given: leave one of them out"),
     (
         {"targets": lambda output: output},
         r"must return one number.*returned \(5,\)",
     ),
     ({"network": "resnet"}, "There is no network 'resnet'"),
+    (
+        {"network": Answer(lambda logits: {"out": logits, "aux": logits})},
+        "but returned a dict of out, aux: wrap it in a module that returns its logits",
+    ),
     ({"network": 3}, "network is a int, but must be a torch.nn.Module"),
+    ({"network": torch.jit.ScriptModule()}, "ScriptModule of TorchScript.* made from"),
     ({"network": tiny.TinyNet().half()}, "weights are torch.float16"),
     (
         {"network": tiny.tiny_classifier(), "mean": 0.5, "std": 0.5},
@@ -398,7 +566,7 @@ def test_an_image_that_is_not_finite_is_named(
 def test_eight_bits_are_not_normalized(net: tiny.TinyNet, images: Tensor) -> None:
     adapter = Classifier(net, input_size=tiny.SIZE)
     for given in (images, images.permute(0, 2, 3, 1).numpy(), [Image.new("RGB", (9, 9))]):
-        with pytest.raises(IgosError, match="image 0: .* 8-bit values, .* leave normalized=True .* out, or"):
+        with pytest.raises(IgosError, match="image 0: .* 8-bit values, .* leave normalized=True out, or"):
             explain(adapter, given, normalized=True, **QUICK)
 
 
@@ -426,6 +594,23 @@ def test_a_bare_module_for_the_explainer_is_told_the_way(net: tiny.TinyNet) -> N
         Explainer(net)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"module": 3}, r"module is 3 \(a int\), but must be a torch.nn.Module"),
+        ({"module": tiny.TinyNet}, r"module is the class TinyNet, but must be an object: TinyNet\(...\)"),
+        ({"weights": {}}, "weights is a dict, .* module.load_state_dict"),
+        ({"mean": 0.5}, r"mean is 0.5 \(a float\), but must be a list with one number for each channel"),
+        ({"std": "imagenet"}, r"std is 'imagenet' \(a str\), but must be a list"),
+        ({"targets": 1}, r"targets is 1 \(a int\), but must be one of predicted, .* or a list of labels"),
+        ({"targets": [0, 1.5]}, r"targets\[1\] is 1.5 \(a float\), but must be a whole number"),
+    ],
+)
+def test_what_a_classifier_refuses(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(IgosError, match=message):
+        Classifier(**{"module": tiny.TinyNet(), **settings})
+
+
 def test_captum_takes_it_for_one_of_its_methods(net: tiny.TinyNet, images: Tensor) -> None:
     metrics = pytest.importorskip("captum.metrics")
     x = normalized(images)
@@ -448,6 +633,19 @@ def test_captum_takes_it_for_one_of_its_methods(net: tiny.TinyNet, images: Tenso
     )
     assert sensitivity.shape == (3,)
     assert sensitivity.isfinite().all()
+
+
+def test_what_the_interfaces_of_other_libraries_refuse(net: tiny.TinyNet, images: Tensor) -> None:
+    x, method = normalized(images), MaskAttribution(net, metrics=True, **QUICK)
+    for inputs, message in (
+        (x.numpy(), r"inputs is a ndarray, but must be a tensor \(N, C, H, W\)"),
+        (x[0], r"inputs must have the shape \(N, C, H, W\), but has \(3, 24, 24\)"),
+    ):
+        with pytest.raises(IgosError, match=message):
+            method.attribute(inputs)
+    for targets in (np.eye(5)[:3], np.array([0.5, 1, 2]), np.array(["a", "b", "c"]), None):
+        with pytest.raises(IgosError, match=r"targets \(.*\) must be one label for each of the 3 images"):
+            explain_func(net, x.numpy(), targets, **QUICK)  # type: ignore[arg-type]
 
 
 def test_attributions_of_uint8_images_are_no_integers(net: tiny.TinyNet, images: Tensor) -> None:

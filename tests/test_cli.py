@@ -19,11 +19,13 @@ import tiny
 import torch
 import yaml
 from PIL import Image
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 import igos_pl
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.cli.main import main
+from igos_pl.cli.messages import interrupts_explained
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult
 from igos_pl.datamodules.samples import ImageDataset
@@ -309,6 +311,14 @@ def test_an_interrupt_says_what_is_kept(
     interrupt_at(-1)
     assert main(words(photos)) == 0
     assert RunFolder("run").done() >= done
+
+
+def test_only_the_first_rank_looks_at_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, told in ((1, ""), (0, "all")):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        with pytest.raises(KeyboardInterrupt) as caught, interrupts_explained(iter(["all"]).__next__):
+            raise KeyboardInterrupt
+        assert str(caught.value) == told
 
 
 def test_failed_write_is_not_tried_again(

@@ -510,6 +510,8 @@ def test_wrong_settings_are_refused() -> None:
             drawn(explanation(), **options)
     with pytest.raises(IgosError, match="0 explanations cannot be drawn"):
         draw([])
+    with pytest.raises(IgosError, match="explanations has a str, but must be explanations, as MaskFile"):
+        draw("runs/photos")  # type: ignore[arg-type]
     with pytest.raises(IgosError, match="401 explanations cannot be drawn in one figure: choose 1 to 400"):
         draw([explanation()] * 401)
 
@@ -520,7 +522,7 @@ def test_an_image_of_another_size_is_refused() -> None:
 
 
 def test_images_that_moved(tmp_path: Path) -> None:
-    with pytest.raises(IgosError, match=r"b/cat.jpg cannot be shown: /nowhere: .*add --images FOLDER"):
+    with pytest.raises(IgosError, match=r"b/cat.jpg cannot be shown: /nowhere: .*pass them .--images FOLDER"):
         explanation().plot()
     assert explanation().plot("heatmap").axes  # which needs no image
     (tmp_path / "b").mkdir()

@@ -429,15 +429,17 @@ def test_find_images_leaves_out_what_igos_pl_wrote(tmp_path: Path, caplog: pytes
         report = run / "gallery"
         touch(report, "report.json", "data/a.js", "pictures/0/b.jpg", "thumbnails/0/c.jpg", "static/d.js")
         touch(run, "heat/.igos-pl-export", "heat/a/e.png")
+        touch(run, "explanations/epoch=000.h5", "explanations/epoch=000/0.png")
     with pytest.raises(IgosError, match=r"No image in .*igos-pl wrote are left out: .*/gallery, .*/heat, "):
         find_images(tmp_path)
     own = [
-        "a.png", "cats/b.png", "damaged/g.png", "dogs/overlays/c.png", "dogs/report/e.png", "segments/f.png",
+        "a.png", "cats/b.png", "damaged/g.png", "dogs/epoch=000/h.png", "dogs/overlays/c.png",
+        "dogs/report/e.png", "segments/f.png",
     ]  # fmt: skip
     touch(tmp_path, *own, "dogs/samples.txt", "dogs/report/report.json")
     assert [path.as_posix() for path in find_images(tmp_path)] == own
     assert f"Left out pictures that igos-pl wrote: {tmp_path / 'gallery'}, " in caplog.text
-    assert "(6 in all)" in caplog.text
+    assert "(8 in all)" in caplog.text
     named = find_images(tmp_path / "overlays")  # what a user asks for
     assert named == [Path("a.png")]
 

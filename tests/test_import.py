@@ -115,7 +115,10 @@ def test_images_without_maps_and_bad_maps(
     [
         (lambda folder: np.save(folder / "other.npy", saliency(0)), "No image has a saliency map"),
         (lambda folder: None, "has no saliency maps"),
-        (lambda folder: np.save(folder / "a.npy", -saliency(0)), "negative values"),
+        (
+            lambda folder: np.save(folder / "a.npy", -saliency(0)),
+            "Negative values, .* in 1 of the 1 saliency map ",
+        ),
         (lambda folder: np.save(folder / "a.npy", saliency(0, 5)), "--model.mask_size 5"),
         (lambda folder: np.save(folder / "a.npy", np.ones((3, 12, 12))), "3 saliency maps"),
         (lambda folder: np.save(folder / "a.npy", np.ones(4)), r"\(h, w\)"),
@@ -135,6 +138,22 @@ def test_maps_that_are_refused(
     assert main(imported(folder, photos)) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not Path("run/masks.h5").exists()
+
+
+def test_negative_maps_are_told_before_the_first_image(
+    maps: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if the first image has none."""
+    np.save(maps / "e.npy", -saliency(3))
+    (maps / "e.npz").unlink()
+    (maps / "d.png").write_bytes(b"damaged")  # this is recorded for the image, as always
+    assert main(imported(maps, photos)) == 2
+    message = (
+        r"in 1 of the 4 saliency maps looked at \(down to -.*, in e.png\): set negative \(--model.negative"
+    )
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(Path("run").glob("segments/*"))
+    assert main(imported(maps, photos, "--model.negative=absolute")) == 0
 
 
 def test_maps_in_files(tmp_path: Path) -> None:
@@ -307,7 +326,7 @@ def test_an_image_that_has_changed_is_not_judged(photos: Path, capsys: pytest.Ca
     assert main(["evaluate", "run", "--metrics=morf"]) == 1
     said = capsys.readouterr().out
     assert "1 image could not be judged" in said
-    assert "d.png: the run recorded a score of" in said
+    assert "d.png: the recorded score of" in said
     with MaskFile("run") as file:
         assert np.isnan(file.evaluation["morf_mean"]).tolist() == [False, False, True, False]
 

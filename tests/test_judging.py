@@ -252,7 +252,7 @@ def test_cells_of_any_map() -> None:
     assert "the same everywhere" in saliency_cells(np.ones((1, 4, 4)), 2, "refuse").note
     assert (saliency_cells(np.zeros((1, 4, 4)), 2, "refuse").saliency == 0).all()
     for bad, size, words in (
-        (signed, 2, "--model.negative zero"),
+        (signed, 2, r"set negative \(--model.negative\) to zero"),
         (np.full((1, 4, 4), np.nan), 2, "not finite"),
         (np.ones((1, 4, 3)), 4, "--model.mask_size 3"),
     ):
@@ -362,13 +362,36 @@ def test_channels_are_summed_and_lists_may_differ_in_size() -> None:
         (torch.rand(3, 6, 6), "3 saliency maps for 2 images"),
         (torch.rand(2), r"\(N, h, w\)"),
         ("maps/", "igos-pl import"),
-        (-torch.rand(2, 6, 6), "negative"),
-        ([torch.rand(2, 6, 6)] * 2, "2 saliency maps, but the network proposes 1"),
+        (torch.rand(2, 6, 6, 3), "saliency has 3 channels behind height and width"),
+        (
+            torch.tensor([1.0, -2])[:, None, None].expand(2, 6, 6),
+            r"in 1 of the 2 .* \(down to -2, in image 1\)",
+        ),
+        ([torch.rand(6, 6), torch.full((6, 6), torch.nan)], "^image 1: its saliency .*not finite"),
+        (
+            [torch.rand(2, 6, 6)] * 2,
+            "^image 0: it has 2 saliency maps, but the network proposes 1 target: .*top_k",
+        ),
     ],
 )
 def test_saliency_that_is_refused(saliency: Any, message: str) -> None:
     with pytest.raises(IgosError, match=message):
         igos_pl.import_saliency(saliency, Quadrant(), torch.rand(2, 3, 12, 12))
+
+
+def test_arguments_that_there_are_not_are_named() -> None:
+    images, network = torch.rand(2, 3, 12, 12), Quadrant()
+    with pytest.raises(IgosError, match="import_saliency has no argument 'topk': did you mean top_k"):
+        igos_pl.import_saliency(torch.rand(2, 6, 6), network, images, topk=2)
+    result = igos_pl.import_saliency(torch.rand(2, 6, 6), network, images, metrics=False)
+    with pytest.raises(IgosError, match="evaluate has no argument 'cell': did you mean cells"):
+        igos_pl.evaluate(result, "morf", network, images, cell=3)
+    with pytest.raises(IgosError, match="explanations is a ndarray, but must be what explain"):
+        igos_pl.evaluate(result.saliency, "morf", network, images)  # type: ignore[arg-type]
+    with pytest.raises(IgosError, match="metrics is a int, but must be names"):
+        igos_pl.evaluate(result, 3, network, images)  # type: ignore[arg-type]
+    with pytest.raises(IgosError, match="For a run, leave targets, top_k out"):
+        igos_pl.evaluate("run", "morf", network, images, 0, top_k=2)
 
 
 def test_sensitivity_explains_again() -> None:
@@ -392,7 +415,7 @@ def test_another_network_or_other_images_are_noticed() -> None:
     images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)) * 0.2
     images[:, :, :6, :6] += 0.7
     result = igos_pl.import_saliency(torch.rand(2, 6, 6), Quadrant(), images, 0)
-    with pytest.raises(IgosError, match="the run recorded a score of"):
+    with pytest.raises(IgosError, match="^image 0: the recorded score of 0 is .*, but the network gives"):
         igos_pl.evaluate(result, "morf", Quadrant(), images * 0.1, 0)
     with pytest.raises(IgosError, match="explanations are of other images"):
         igos_pl.evaluate(result, "morf", Quadrant(), images[:1], 0)

@@ -70,30 +70,6 @@ def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(names["result"][0].region_saliency()) == [0, 1, 2, 3]
 
 
-def test_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    tiny.write_pictures(tmp_path / "photos", ["cat.jpg", "dog.jpg"])
-    monkeypatch.setattr(
-        igos_pl, "explain", partial(igos_pl.explain, iterations=1, mask_size=6), raising=False
-    )
-    classifier = tiny.tiny_classifier()
-    trainer = tiny.quiet_trainer(tmp_path / "runs/photos")
-    data = igos_pl.ImageFolderDataModule("photos", num_workers=0)
-    trainer.predict(igos_pl.Explainer(classifier, mask_size=6, iterations=1), data, return_predictions=False)
-    igos_pl.evaluate("runs/photos", "deletion_insertion,morf", classifier, data)
-    names: dict[str, Any] = {
-        "network": tiny.TinyNet(classes=2).eval(),
-        "images": torch.rand(2, 3, 24, 24),
-        "maps": torch.rand(2, 24, 24),
-        "classifier": classifier,
-    }
-    for block in pages.blocks("docs/evaluation.md"):
-        exec(block, names)
-    assert names["figures"]["difference_mean"].shape == (2,)
-    with MaskFile("runs/photos") as file:
-        assert {"difference_mean", "difference_black", "lerf_morf_mean"} <= set(file.evaluation)
-
-
 QUICK: dict[str, Any] = {"iterations": 1, "mask_size": 6, "path_steps": 1}
 OPTIONS = [f"--model.{key}={value}" for key, value in QUICK.items()]
 OPTIONS += ["--trainer.accelerator=cpu", "--data.num_workers=0", "--overlays.count=0"]
@@ -136,6 +112,26 @@ def test_two_lines(tmp_path: Path, quick: None) -> None:
     assert names["figure"].axes
     with MaskFile("runs/python/masks.h5") as masks:
         assert masks.column("sample_id").tolist() == ["cat.jpg"]
+
+
+def test_evaluation(tmp_path: Path, place: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a smaller network than the demo's."""
+    tiny.write_pictures(tmp_path / "runs" / "demo" / "photos", ["cat.jpg", "dog.jpg"])
+    assert main(["predict", "--data.root=runs/demo/photos", "--output=runs/demo", *TINY, *OPTIONS]) == 0
+    monkeypatch.setattr(igos_pl, "EfficientNetLite0Classifier", tiny.tiny_classifier, raising=False)
+    monkeypatch.setattr(igos_pl, "explain", partial(igos_pl.explain, iterations=1), raising=False)
+    names: dict[str, Any] = {}
+    first, *rest = pages.blocks("docs/evaluation.md")
+    exec(first, names)
+    for command in "".join(pages.blocks("docs/evaluation.md", "console")).splitlines():
+        words = shlex.split(command)[1:]
+        more = [*TINY, "--model.mask_size=6"] if words[0] == "import" else []
+        assert main([*words, *more]) == 0, command
+    for block in rest:
+        exec(block, names)
+    assert names["figures"]["difference_mean"].shape == (2,)
+    with MaskFile("runs/demo") as file:
+        assert {"difference_mean", "difference_black", "lerf_morf_mean"} <= set(file.evaluation)
 
 
 def test_results_of_classifiers(tmp_path: Path, place: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert run.segments() == [segment]
     assert run.done() == {"a", "bad", "c", "d"}
     assert not run.is_merged()
-    assert merge(run, partial=True) == run.merged
+    assert merge(tmp_path, partial=True) == run.merged
     assert run.is_merged()
     expected = {name: np.concatenate([part.explanations[name] for part in parts]) for name in EXPLANATIONS}
     for path in (segment, run.merged, tmp_path):

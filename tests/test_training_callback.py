@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import igos_pl
 from igos_pl import ExplainCallback, IgosError, MaskFile
+from igos_pl.data.images import find_images
 from igos_pl.models import Classifier
 from igos_pl.training.samples import Samples
 
@@ -294,6 +295,8 @@ def test_without_a_logger_everything_is_a_file(tmp_path: Path, monkeypatch: pyte
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     drawn = [f"epoch={epoch:03d}/{number}.png" for epoch in (0, 1) for number in range(3)]
     assert names == sorted(["epoch=000.h5", "epoch=001.h5", "metrics.csv", *drawn])
+    with pytest.raises(IgosError, match="No image .*igos-pl wrote are left out: .*epoch=000, .*epoch=001"):
+        find_images(tmp_path)
     rows = rows_of(folder / "metrics.csv")
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "4"), ("1", "9")]
     with MaskFile(folder / "epoch=001.h5") as masks:
@@ -605,6 +608,11 @@ def test_too_few_images_are_told(tmp_path: Path) -> None:
         ({"samples": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "must be the network's floating-point"),
         ({"mean": [0.5]}, "mean and std belong together"),
         ({"preset": "quick"}, "preset is 'quick'"),
+        ({"regions": "slc"}, "regions is 'slc', but must be slic, label maps, or a RegionSource"),
+        ({"network": nn.Identity()}, "network is a Identity, but must be a function that finds the network"),
+        ({"output": "tanh"}, "output is 'tanh', but must be one of: softmax, sigmoid"),
+        ({"class_names": "cats"}, "class_names is 'cats' .* must be a list of names"),
+        ({"samples": (torch.zeros(2, 3, 8, 8), None)}, "NoneType as labels: there must be one integer"),
         ({"iterations": 0}, "iterations is 0"),
     ],
 )
@@ -627,7 +635,6 @@ def test_unknown_settings_are_refused_at_once() -> None:
         ({"network": lambda module: module.drawn}, {}, "network is a list, but must be a torch.nn.Module"),
         ({"network": lambda m: Classifier(m, mean=[0], std=[1])}, {}, "has 3 channels, but Trained takes 1"),
         ({"network": Classifier, "mean": 0, "std": 1}, {}, "has its own mean, std: leave them out"),
-        ({"regions": "slc"}, {}, "regions is 'slc', but must be slic, label maps, or a RegionSource"),
         ({"regions": QUARTERS[:9]}, {}, "has 24 x 9 pixels, but the image has 24 x 24"),
         ({"targets": 7}, {}, "Label 7 is outside of the 5 classes"),
     ],

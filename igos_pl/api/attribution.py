@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from igos_pl.api.call import explain
+from igos_pl.checks import check_shape
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 
 
@@ -21,12 +23,12 @@ class MaskAttribution:
     Args:
         network: see `igos_pl.explain`.
         preset: see `igos_pl.explain`.
-        **settings: arguments of `igos_pl.explain`.
+        **settings: arguments of `igos_pl.explain`. Curves are never measured.
     """
 
     def __init__(self, network: nn.Module | str, preset: str = "fast", **settings: Any) -> None:
         self.network = network
-        self.settings = {"preset": preset, **settings}
+        self.settings = {"preset": preset, **settings, "metrics": False}
 
     def attribute(self, inputs: Tensor | tuple[Tensor], target: Any = None) -> Any:
         """The saliency of every input value.
@@ -47,11 +49,14 @@ class MaskAttribution:
             if len(inputs) != 1:
                 raise IgosError(f"inputs has {len(inputs)} tensors, but must have one")
             return (self.attribute(inputs[0], target),)
-        result = explain(self.network, inputs, target, metrics=False, **self.settings)
+        if not isinstance(inputs, Tensor):
+            raise IgosError(f"inputs is a {type(inputs).__name__}, but must be a tensor (N, C, H, W)")
+        check_shape("inputs", inputs, ("N", "C", "H", "W"))
+        result = explain(self.network, inputs, target, **self.settings)
         if len(result) != len(inputs):
             raise IgosError(
-                f"There are {len(result)} explanations for {len(inputs)} images, but attribute needs one"
-                " for each: use igos_pl.explain"
+                f"There are {len(result)} explanations for {counted(len(inputs), 'image')}, but attribute"
+                " needs one for each: use igos_pl.explain"
             )
         dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
         saliency = torch.from_numpy(np.stack(result.saliency_on_original())).to(inputs.device, dtype)
@@ -75,7 +80,13 @@ def explain_func(
     """
     own = {name: value for name, value in settings.items() if name not in ("device", "channel_first")}
     images = torch.as_tensor(np.asarray(inputs), dtype=torch.float32)
-    labels = np.asarray(targets).reshape(-1).tolist()
+    labels = np.asarray(targets)
+    is_number = labels.dtype.kind in "iuf"
+    if labels.shape != (len(images),) or not (is_number and (labels == np.trunc(labels)).all()):
+        raise IgosError(
+            f"targets ({labels.dtype}, of the shape {labels.shape}) must be one label for each of the"
+            f" {counted(len(images), 'image')}"
+        )
     attribution = MaskAttribution(model, **own)
-    saliency: Tensor = attribution.attribute(images, [int(label) for label in labels])
+    saliency: Tensor = attribution.attribute(images, labels.astype(int))
     return np.asarray(saliency[:, :1].numpy(), np.float32)

@@ -18,11 +18,11 @@ from igos_pl.api.networks import Normalization, adapter_of, device_of
 from igos_pl.api.regions import as_regions
 from igos_pl.api.result import Explanations
 from igos_pl.api.targets import with_targets
-from igos_pl.checks import check_arguments, check_count
+from igos_pl.checks import check_arguments, check_count, check_flag
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.wording import counted
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, without_options
 from igos_pl.explainer import Explainer
 from igos_pl.models import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor
@@ -31,6 +31,7 @@ from igos_pl.settings import parameters_of
 from igos_pl.solver.presets import preset_settings
 
 
+@without_options()
 def explain(
     network: nn.Module | str,
     images: Any,
@@ -58,8 +59,9 @@ def explain(
             ``hf:FOLDER``, or a class of igos_pl. For a module that returns something else, give functions as
             ``targets``.
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``, which is the network's input as it is; an array
-            likewise, or a picture with its channels last; a PIL image; a path; or a list of these. Pictures
-            are scaled to the network's input.
+            likewise, or with its channels last; a PIL image; a path, or a pattern of paths such as
+            ``photos/*.jpg``; or a list of these. Pictures (PIL images, files, and uint8 arrays with their
+            channels last) are scaled to the network's input.
         targets: one for all images, or a list with one for each image: a label; a class name; a function that
             turns the network's output for one image (without the batch axis) into one number, the score,
             which should lie in [0, 1]; for detectors, boxes ``(n, 4)`` x1 y1 x2 y2 in pixels of the original,
@@ -129,6 +131,11 @@ def question(
         IgosError: if they do not fit together. The message says what to do.
     """
     check_count("batch_size", batch_size, 1)
+    check_flag("normalized", normalized)
+    if targets is not None and bare.get("top_k") is not None:
+        raise IgosError(
+            "top_k is the number of predicted classes, but targets are given: leave one of them out"
+        )
     found = gathered(images)
     adapter = adapter_of(network, found, mean, std, **bare)
     inputs, device = as_inputs(found, adapter, normalized), device_of(adapter)
@@ -138,12 +145,13 @@ def question(
 
 def answer(module: BatchPredictor, asked: Question) -> Explanations:
     """The explanations that a module makes of images in memory."""
-    with _channels_explained(asked.network.name, asked.inputs.images.shape[1]):
+    with _input_explained(asked.network.name, asked.inputs.images.shape[1]):
         results = [module.explain_batch(batch) for batch in asked.batches]
     records = [record for result in results for record in result.images]
     for record in records:
         if record.message:
-            warnings.warn(f"{record.sample_id}: {record.message}", stacklevel=3)
+            # The caller of `explain`, which has a frame more for its decorator.
+            warnings.warn(f"{record.sample_id}: {record.message}", stacklevel=4)
     described = module.describe()
     return Explanations(
         records,
@@ -153,25 +161,34 @@ def answer(module: BatchPredictor, asked: Question) -> Explanations:
     )
 
 
-# A part of torch's message about a convolution's input.
+# Parts of torch's messages about the input of a convolution or a linear layer.
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
+_TYPES = re.compile(
+    r"(?:Input type \(float\) and \w+ type \(|but got Float and )(?:c10::)?(\w+)", re.IGNORECASE
+)
 
 
 @contextmanager
-def _channels_explained(network: str, channels: int) -> Iterator[None]:
-    """Turn torch's error about images with a wrong number of channels into a readable message.
+def _input_explained(network: str, channels: int) -> Iterator[None]:
+    """Turn torch's errors about images with other channels, or of another type, into readable messages.
 
     Raises:
-        IgosError: if the network takes another number of channels.
+        IgosError: if the network takes another number of channels, or its weights have another type.
     """
     try:
         yield
     except RuntimeError as error:
         found = _CHANNELS.search(str(error))
-        if not found or int(found[2]) != channels:
-            raise
-        given = counted(channels, "channel")
-        raise IgosError(f"images has {given}, but {network} takes {found[1]}") from error
+        if found and int(found[2]) == channels:
+            raise IgosError(
+                f"images has {counted(channels, 'channel')}, but {network} takes {found[1]}"
+            ) from error
+        if found := _TYPES.search(str(error)):
+            raise IgosError(
+                f"The weights of {network} are {found[1].lower()}, but images are float32: call"
+                " network.float() first"
+            ) from error
+        raise
 
 
 def _batches(

@@ -16,9 +16,10 @@ from torch import Tensor
 from igos_pl.data.geometry import Frame
 from igos_pl.data.images import displayed, read_image
 from igos_pl.data.inputs import NetworkInput
-from igos_pl.data.items import image_of
+from igos_pl.data.items import PICTURE_CHANNELS, image_of
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.wording import counted
+from igos_pl.datamodules.folder import is_pattern, matching_pictures
 from igos_pl.errors import IgosError
 from igos_pl.models import ExplainableNetwork
 
@@ -56,10 +57,11 @@ def gathered(images: Any) -> Tensor | list[Picture]:
 
     Args:
         images: a tensor ``(N, C, H, W)`` or ``(C, H, W)``; an array likewise, or with the channels last; a
-            PIL image; a path; the bytes of a picture file; or a list of these, all tensors or all pictures.
+            PIL image; a path, or a pattern of paths such as ``photos/*.jpg``; the bytes of a picture file; or
+            a list of these, all tensors or all pictures.
 
     Raises:
-        IgosError: if they are something else or empty, or a path cannot be read.
+        IgosError: if they are something else or empty, a path cannot be read, or no path matches a pattern.
     """
     if isinstance(images, Tensor):
         return _batch(images)
@@ -69,7 +71,10 @@ def gathered(images: Any) -> Tensor | list[Picture]:
         image = image_of(images)
         return _batch(image) if isinstance(image, Tensor) else [Picture(image)]
     if isinstance(images, str | Path):
-        return [_read(Path(images))]
+        if "://" in str(images):
+            raise IgosError(f"{images} is a URL: download the picture, and give its path")
+        path = Path(images).absolute()
+        return [_read(each) for each in (sorted(matching_pictures(path)) if is_pattern(path) else [path])]
     if not isinstance(images, list | tuple):
         raise IgosError(
             f"images is a {type(images).__name__}, but must be a tensor, an array, a picture, a path, or a"
@@ -78,7 +83,20 @@ def gathered(images: Any) -> Tensor | list[Picture]:
         )
     if not images:
         raise IgosError("images is empty: give at least one")
+    if _is_labelled(images):
+        raise IgosError(
+            "images is a pair of images and labels, as a data set or a DataLoader gives them: pass the images"
+            " as images, and the labels as targets if you want to explain them"
+        )
     return _joined([gathered(image) for image in images])
+
+
+def _is_labelled(images: Sequence[Any]) -> bool:
+    """Whether this is an item of a data set, or a batch of a DataLoader: images first, and their labels."""
+    if len(images) != 2 or not isinstance(images[0], Tensor | np.ndarray | Image.Image):
+        return False
+    labels = images[1]
+    return isinstance(labels, int | float) or (isinstance(labels, Tensor | np.ndarray) and labels.ndim < 2)
 
 
 def _joined(parts: Sequence[Tensor | list[Picture]]) -> Tensor | list[Picture]:
@@ -108,16 +126,33 @@ def _batch(images: Tensor) -> Tensor:
         raise IgosError(
             f"images must have the shape (N, C, H, W) or (C, H, W), but has {tuple(images.shape)}"
         )
+    check_channels_first("images", batch.shape)
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
         raise IgosError(f"images is of {images.dtype}, but must be of uint8 or a floating-point type")
     return batch.detach() if batch.dtype == torch.uint8 else batch.detach().float()
 
 
+def check_channels_first(name: str, shape: Sequence[int]) -> None:
+    """Raise if a tensor with four dimensions seems to have its channels last.
+
+    Raises:
+        IgosError: saying how to move them.
+    """
+    if len(shape) == 4 and shape[3] in PICTURE_CHANNELS and shape[1] > max(PICTURE_CHANNELS):
+        raise IgosError(
+            f"{name} has {counted(shape[3], 'channel')} behind height and width ({shape[1]} x {shape[2]}),"
+            " but they must come first: move axis -1 to -3 (torch.movedim, np.moveaxis)"
+        )
+
+
 def _read(path: Path) -> Picture:
     if path.is_dir():
-        raise IgosError(f"{path} is a folder: list its files, or explain it with igos-pl predict")
+        raise IgosError(
+            f"{path} is a folder: give a pattern such as {path / '*.jpg'}. Large folders are for igos-pl"
+            " predict, which reads one batch at a time"
+        )
     try:
-        return Picture(read_image(path), str(path.absolute()))
+        return Picture(read_image(path), str(path))
     except IgosError as error:
         raise IgosError(f"{path}: {error}") from error
 

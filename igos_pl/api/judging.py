@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,14 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from igos_pl.api.call import MASK_SIZE, answer, question
+from igos_pl.api.images import check_channels_first
 from igos_pl.api.networks import Normalization
 from igos_pl.api.result import Explanations
 from igos_pl.callbacks import MaskProgressBar
+from igos_pl.checks import check_arguments
 from igos_pl.data.records import Columns
 from igos_pl.datamodules.base import SampleDataModule
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, without_options
 from igos_pl.evaluation.columns import joined
 from igos_pl.explainer import Explainer
 from igos_pl.judging.evaluate import evaluate_run
@@ -30,6 +33,7 @@ from igos_pl.models import ExplainableNetwork
 from igos_pl.store import MaskFile
 
 
+@without_options()
 def import_saliency(
     saliency: Any,
     network: nn.Module | str,
@@ -77,6 +81,7 @@ def import_saliency(
     Raises:
         IgosError: if the arguments do not fit together, or a map cannot be used.
     """
+    _check_bare(import_saliency, bare)
     asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     maps = _each(saliency, len(asked.inputs.records))
     names = [record.sample_id for record in asked.inputs.records]
@@ -91,13 +96,21 @@ def import_saliency(
         baseline=baseline,
         metrics=metrics,
     )
+    importer.check_signs(names)
     return answer(importer, asked)
+
+
+def _check_bare(function: Callable[..., Any], bare: Iterable[str]) -> None:
+    """Raise if a function is called with an argument that it does not have."""
+    named = [name for name in inspect.signature(function).parameters if name != "bare"]
+    check_arguments(function.__name__, bare, [*named, "input_size", "class_names", "output", "top_k"])
 
 
 def _each(saliency: Any, count: int) -> list[NDArray[Any]]:
     """An array for each image."""
     if isinstance(saliency, Tensor | np.ndarray):
         whole = _array(saliency)
+        check_channels_first("saliency", whole.shape)
         if whole.ndim == 4:
             whole = whole.sum(1)
         if whole.ndim != 3:
@@ -123,6 +136,7 @@ def _array(values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
+@without_options()
 def evaluate(
     explanations: Explanations | str | Path,
     metrics: str | Sequence[str],
@@ -165,9 +179,20 @@ def evaluate(
     Raises:
         IgosError: if the arguments do not fit together, or the network is not the one that was explained.
     """
+    _check_bare(evaluate, bare)
     asked = asked_for(metrics, cells, samples)
     if isinstance(explanations, str | Path):
+        given = {"targets": targets, "mean": mean, "std": std, **bare}
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise IgosError(
+                f"For a run, leave {', '.join(unused)} out: its network and data module have them"
+            )
         return _evaluate_run(Path(explanations), asked, network, images, explainer)
+    if not isinstance(explanations, Explanations):
+        raise IgosError(
+            f"explanations is a {type(explanations).__name__}, but must be what explain or import_saliency"
+            " returned, or the folder of a run"
+        )
     made = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     rows = ExplainedInMemory(list(explanations), explanations.attributes)
     names = {record.sample_id for record in made.inputs.records}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from igos_pl.models import Classifier, DenseDetector, ExplainableNetwork, RCNNDe
 from igos_pl.models.base import size_of
 from igos_pl.models.names import network_named
 from igos_pl.settings import parameters_of
+from igos_pl.solver.micro_batches import is_machine_error
 
 # Turns a network's output for one image into the score that is explained.
 Target = Callable[[Any], Tensor]
@@ -155,7 +156,8 @@ class Scored(ExplainableNetwork):
 
     Args:
         adapter: the network with its normalisation.
-        functions: each turns the output for one image, without the batch axis, into the score.
+        functions: each turns the output for one image, without the batch axis, into the score. A tensor of
+            the output is passed whole if its first axis does not have the length of the batch.
     """
 
     not_settings = frozenset({"adapter", "functions", *("class_names", "mean", "std", "input_size", "name")})
@@ -183,15 +185,39 @@ class Scored(ExplainableNetwork):
     def score(self, images: Tensor, targets: Targets) -> Tensor:
         """Score each row with the function that its target names."""
         output = self.module(images)
+        functions = [self.functions[label] for label in targets.label.tolist()]
         return torch.stack(
             [
-                self._scored(function, tree_map(lambda part: part[place], output))  # noqa: B023
-                for place, function in enumerate(self.functions[label] for label in targets.label.tolist())
+                self._scored(function, self._of_image(output, place, len(images)))
+                for place, function in enumerate(functions)
             ]
         )
 
+    def _of_image(self, output: Any, place: int, images: int) -> Any:
+        """The part of the module's output that belongs to one image of a batch."""
+
+        def part_of(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                return part[place] if part.ndim and len(part) == images else part
+            if part is None or isinstance(part, str | int | float):
+                return part
+            raise IgosError(
+                f"{self.name} returned a {type(part).__name__}, but a function as target needs a tensor, or"
+                " tuples, lists and dicts of tensors: wrap the network in a module that returns these"
+            )
+
+        return tree_map(part_of, output)
+
     def _scored(self, function: Target, output: Any) -> Tensor:
-        score = function(output)
+        try:
+            score = function(output)
+        except Exception as error:
+            if isinstance(error, IgosError) or is_machine_error(error):
+                raise
+            raise IgosError(
+                f"The target {_name_of(function)} raised {type(error).__name__}: {error}. It was called with"
+                f" the output of {self.name} for one image, which is {_in_words(output)}"
+            ) from error
         if not isinstance(score, Tensor) or score.numel() != 1:
             found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise IgosError(
@@ -208,6 +234,18 @@ class Scored(ExplainableNetwork):
         targets = class_targets(image, label, torch.zeros(len(images), device=images.device))
         score = self.score(images, targets)
         return ProposedTargets(class_targets(image, label, score.float()), [""] * len(images))
+
+
+def _in_words(output: Any) -> str:
+    """What an output consists of, as in ``a dict of logits: a tensor of shape (5,)``."""
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"a {kind} of " + ", ".join(f"{key}: {_in_words(part)}" for key, part in output.items())
+    if isinstance(output, list | tuple):
+        return f"a {kind} of " + ", ".join(map(_in_words, output))
+    return f"a {kind}"
 
 
 def _name_of(function: Target) -> str:

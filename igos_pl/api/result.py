@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,7 +17,6 @@ from igos_pl.data.records import BatchResult, Columns, ImageRecord
 from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.columns import joined
-from igos_pl.figures import draw
 from igos_pl.settings import Attributes
 from igos_pl.store.files import publishing
 from igos_pl.store.segments import segment_bytes
@@ -34,6 +34,9 @@ class Explanations(Sequence[Explanation]):
         tables: the rows of the batches.
         attributes: the settings.
         originals: the N pictures ``(h, w, 3)`` uint8 that are drawn on.
+
+    Attributes:
+        image_index: ``(R,)`` the number of each row's image.
     """
 
     def __init__(
@@ -46,8 +49,14 @@ class Explanations(Sequence[Explanation]):
         self.images = images
         self.attributes = attributes
         self._result = BatchResult(images, joined(tables))
-        self._rows = explanations_of(self._result, attributes)
         self.originals = originals
+        place = {record.sample_id: number for number, record in enumerate(images)}
+        rows = explanations_of(self._result, attributes)
+        self.image_index: NDArray[np.int64] = np.array([place[row.sample_id] for row in rows], np.int64)
+        self._rows = [
+            replace(row, original=originals[number])
+            for row, number in zip(rows, self.image_index.tolist(), strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -84,12 +93,6 @@ class Explanations(Sequence[Explanation]):
         """``(R, s, s)`` in [0, 1], high = important."""
         return np.asarray(1 - self.masks, np.float32)
 
-    @property
-    def image_index(self) -> NDArray[np.int64]:
-        """``(R,)`` the number of each row's image."""
-        place = {record.sample_id: number for number, record in enumerate(self.images)}
-        return np.array([place[row.sample_id] for row in self._rows], np.int64)
-
     def saliency_on_original(self) -> list[NDArray[np.float32]]:
         """For each row, the saliency of every pixel of its image, ``(height, width)``, high = important."""
         return [row.saliency_on_original() for row in self._rows]
@@ -114,7 +117,7 @@ class Explanations(Sequence[Explanation]):
         if not -len(self) <= row < len(self):
             there_are = f"there {is_or_are(len(self))} {counted(len(self), 'explanation')}"
             raise IgosError(f"row is {row}, but {there_are}: 0 to {len(self) - 1}")
-        return draw([self[row]], style, [self.originals[int(self.image_index[row])]], **options)
+        return self[row].plot(style, **options)
 
     def save(self, path: str | Path) -> Path:
         """Write the explanations to an HDF5 file, which `igos_pl.MaskFile` and ``igos-pl info`` read.

@@ -76,10 +76,16 @@ def _label(classes: ClassLabels, target: Any, place: int) -> int:
     """The label that is the target of the image at a place."""
     if isinstance(target, str):
         return classes.of(target)
+    if isinstance(target, Tensor | np.ndarray):
+        if target.ndim:
+            raise IgosError(
+                f"targets has the shape {tuple(target.shape)}, but must have one label for each image: (N,)"
+            )
+        target = target.item()
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
         raise IgosError(
-            f"The target of image {place} is {target!r}, but must be a label, a class name, or a function of"
-            " the output"
+            f"The target of image {place} is {target!r} (a {type(target).__name__}), but must be a label (a"
+            " whole number) or a class name; or give functions of the output, for all images"
         )
     if target < 0:
         raise IgosError(f"The target of image {place} is {target}, but labels begin at 0")
@@ -91,14 +97,21 @@ def _objects(network: Detector, target: Any) -> GroundTruth:
     labels = target.get("labels") if isinstance(target, dict) else None
     boxes = target.get("boxes") if isinstance(target, dict) else target
     try:
-        corners = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4).cpu().numpy()
+        corners = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise IgosError(
-            f"A target of {network.name} must be boxes (n, 4), or a dict of boxes (n, 4) and labels (n,)"
+            f"A target of {network.name} must be boxes (n, 4), or a dict of boxes (n, 4) and labels (n,), but"
+            f" is {target!r}: leave targets out to explain all that it detects"
         ) from error
+    right = corners.isfinite().all(1) & (corners[:, 2:] > corners[:, :2]).all(1)
+    if not right.all():
+        raise IgosError(
+            f"The box {corners[~right][0].tolist()} of a target must be x1 y1 x2 y2, with x1 below x2 and y1"
+            " below y2, in pixels of the original picture"
+        )
     names: Sequence[str] = [""] * len(corners)
     if labels is not None:
         names = [one if isinstance(one, str) else network.label_name(int(one)) for one in labels]
     if len(names) != len(corners):
         raise IgosError(f"A target has {len(corners)} boxes, but {len(names)} labels")
-    return GroundTruth(boxes=corners, names=tuple(names), ids=tuple(range(len(corners))))
+    return GroundTruth(boxes=corners.numpy(), names=tuple(names), ids=tuple(range(len(corners))))

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
 
 from igos_pl.checks import closest, suggestion
 from igos_pl.data.regions import GivenLabelMaps, RegionSource
@@ -96,7 +97,8 @@ def interrupts_explained(kept: Callable[[], str]) -> Iterator[None]:
     """Let an interrupt (Ctrl-C), which Lightning turns into a ``SystemExit``, say what the command has kept.
 
     Args:
-        kept: says what is kept, and how to go on; called when all processes have ended their part.
+        kept: says what is kept, and how to go on; called by the first rank when all ranks have ended their
+            part.
 
     Raises:
         KeyboardInterrupt: with these words.
@@ -106,7 +108,7 @@ def interrupts_explained(kept: Callable[[], str]) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
             raise
-        raise KeyboardInterrupt(kept()) from end
+        raise KeyboardInterrupt(rank_zero_only(kept, default="")()) from end
 
 
 def own_error(error: BaseException | None) -> IgosError | None:

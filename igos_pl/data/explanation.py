@@ -24,11 +24,14 @@ class Explanation:
         values: the row's columns; see `igos_pl.store.schema.EXPLANATIONS`.
         image: the image's columns; see `igos_pl.store.schema.IMAGES`.
         attributes: the settings of the run.
+        original: the upright original ``(h, w, 3)`` uint8 of an image that was explained in memory; None for
+            images in files.
     """
 
     values: dict[str, Any]
     image: dict[str, Any]
     attributes: dict[str, Any]
+    original: NDArray[np.uint8] | None = None
 
     def __getattr__(self, name: str) -> Any:
         # self.values would call this method again while the object is copied or unpickled, and has none yet.
@@ -89,7 +92,8 @@ class Explanation:
 
         Args:
             style: what is drawn, see `igos_pl.draw`.
-            image: the upright original, as a picture or an array. By default, its file is read again.
+            image: the upright original, as a picture or an array. By default, that which was explained in
+                memory, or its file is read again.
             options: more options of `igos_pl.draw`.
 
         Returns:

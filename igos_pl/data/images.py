@@ -28,8 +28,8 @@ from igos_pl.errors import IgosError, UnreadError
 def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     """All pictures under a folder, recursively, as sorted relative paths.
 
-    Hidden files are left out. The overlays of runs, reports and exports below the folder are left out with a
-    warning.
+    Hidden files are left out. The pictures of runs, trainings, reports and exports below the folder are left
+    out with a warning.
 
     Images are recognised by their file extensions. An unreadable image is noticed only when it is read. A
     broken link with the name of a picture is such an image. Other broken links are left out with a warning,
@@ -43,9 +43,9 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         IgosError: if the folder does not exist, is a file, or has no picture in it.
     """
     if not root.exists():
-        raise IgosError(f"There is no folder {root}: set --data.root to the folder with the images")
+        raise IgosError(f"There is no folder {root}: set root (--data.root) to the folder with the images")
     if not root.is_dir():
-        raise IgosError(f"{root} is a file: set --data.root to the folder that contains it")
+        raise IgosError(f"{root} is a file: set root (--data.root) to the folder that contains it")
     results: list[Path] = []
     broken: list[Path] = []
     files = list(_files(root, results, broken))

@@ -100,12 +100,12 @@ class NetworkInput:
         if self.normalized:
             raise IgosError(
                 f"{found} when the network's normalisation (mean {_listed(self.mean)}, std"
-                f" {_listed(self.std)}) is undone, but 0 to 1 is expected: normalise by the network's"
-                " mean and std, or remove Normalize from the data set's transform and the setting normalized"
+                f" {_listed(self.std)}) is undone, but 0 to 1 is expected: normalise the images by this mean"
+                " and std; or do not normalise them, and leave normalized=True (--data.normalized true) out"
             )
         raise IgosError(
-            f"{found}, but 0 to 1 is expected: set normalized=True (--data.normalized true) if the data set"
-            " normalises its images; divide by 255, or use torch.uint8, if values go up to 255"
+            f"{found}, but 0 to 1 is expected: set normalized=True (--data.normalized true) if the images are"
+            " already normalised; divide them by 255, or use torch.uint8, if values go up to 255"
         )
 
 

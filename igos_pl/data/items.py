@@ -20,7 +20,7 @@ from igos_pl.errors import IgosError
 _LABELS = ("label", "labels", "target", "cls")
 
 # What the last axis of an array has if the array is a picture: grey, RGB, RGB with transparency.
-_PICTURE_CHANNELS = (1, 3, 4)
+PICTURE_CHANNELS = (1, 3, 4)
 
 
 class ItemReader:
@@ -165,7 +165,7 @@ def image_of(value: Any) -> Image.Image | Tensor:
         raise IgosError(
             f"the image is an array of the shape {value.shape}, but must be (H, W), (H, W, C) or (C, H, W)"
         )
-    if pixels.shape[2] not in _PICTURE_CHANNELS:
+    if pixels.shape[2] not in PICTURE_CHANNELS:
         return torch.from_numpy(np.ascontiguousarray(pixels))
     if value.ndim == 3 and value.shape[0] in (1, 3):
         raise IgosError(

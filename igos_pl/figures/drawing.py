@@ -61,7 +61,8 @@ def draw(
             cells are drawn as cells with sharp borders. Overlays of a search number the cells or regions that
             it took first.
         images: the upright originals, RGB or grey: pictures, or arrays ``(height, width)`` or ``(height,
-            width, 3)`` from 0 to 255. By default, and for each None, the image's file is read again.
+            width, 3)`` from 0 to 255. By default, and for each None, the image that was explained in memory,
+            or the image's file is read again.
         fraction: of the cells that ``masked`` shows; regions as a whole, as the curves do.
         scale: ``each`` colours by the largest saliency of each explanation, ``shared`` by that of the whole
             figure. If a mask reaches less than a fifth of the shared colours, its caption says so, see
@@ -79,6 +80,12 @@ def draw(
         IgosError: if there is nothing to draw, an image cannot be read any more or has another size now, or a
             setting is wrong.
     """
+    for one in explanations:
+        if not isinstance(one, Explanation):
+            raise IgosError(
+                f"explanations has a {type(one).__name__}, but must be explanations, as MaskFile(run)[:4] or"
+                " explain gives them"
+            )
     check_choice("style", style, STYLES)
     check_choice("scale", scale, SCALES)
     check_share("fraction", fraction)

@@ -174,13 +174,20 @@ def baseline_of(settings: Mapping[str, Any]) -> str:
 def _original(explanation: Explanation, picture: Picture | None) -> Image.Image:
     """The upright original as 8-bit RGB."""
     if picture is None:
+        picture = explanation.original
+    if picture is None:
+        path, advice = explanation.image["path"], "The style heatmap (--style heatmap) needs no images"
+        if not path:
+            raise IgosError(
+                f"The image of {explanation.sample_id} cannot be shown: it was explained in memory, and files"
+                f" of results have no images: pass it again. {advice}"
+            )
         try:
-            image = read_image(Path(explanation.image["path"]))
+            image = read_image(Path(path))
         except IgosError as error:
             raise IgosError(
-                f"The image of {explanation.sample_id} cannot be shown: {explanation.image['path']}: {error}."
-                " If the images have moved, add --images FOLDER. igos-pl figure --style heatmap works without"
-                " the images"
+                f"The image of {explanation.sample_id} cannot be shown: {path}: {error}. If the images have"
+                f" moved, pass them (--images FOLDER). {advice}"
             ) from error
     else:
         image = (

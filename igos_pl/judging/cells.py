@@ -16,6 +16,12 @@ from igos_pl.errors import TargetError
 # What happens to negative values of imported saliency.
 NEGATIVE = ("refuse", "zero", "absolute", "keep")
 
+# What a person can say of negative values.
+MEANINGS = (
+    "set negative (--model.negative) to zero (they do not matter), absolute (they matter as much as positive"
+    " ones) or keep (they matter less than 0)"
+)
+
 # What an imported map shows: the network's input, or the whole image.
 COVERS = ("input", "image")
 
@@ -53,13 +59,12 @@ def saliency_cells(maps: NDArray[np.float64], size: int, negative: str) -> Cells
     if min(height, width) < size:
         raise TargetError(
             f"its saliency map has {height} x {width} values, fewer than the {size} x {size} cells of a mask:"
-            f" set --model.mask_size {min(height, width)}"
+            f" set mask_size={min(height, width)} (--model.mask_size {min(height, width)})"
         )
     if negative == "refuse" and (maps < 0).any():
         raise TargetError(
-            f"its saliency has negative values (down to {maps.min():.3g}): say what they mean by"
-            " --model.negative zero (they do not matter), absolute (they matter as much as positive ones), or"
-            " keep (they matter less than 0)"
+            f"its saliency has negative values (down to {maps.min():.3g}), whose meaning is not known:"
+            f" {MEANINGS}"
         )
     if negative == "zero":
         maps = maps.clip(0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from igos_pl.checks import check_choice, check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.labels import ClassLabels
-from igos_pl.data.records import BatchResult
+from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.data.text import first_few
 from igos_pl.data.wording import counted
@@ -22,7 +24,7 @@ from igos_pl.errors import IgosError, TargetError
 from igos_pl.evaluation.columns import explanation_columns, joined_results, with_diversity
 from igos_pl.evaluation.curves import measured_curves
 from igos_pl.evaluation.deletion_insertion import curve_cells
-from igos_pl.judging.cells import COVERS, NEGATIVE, Cells, saliency_cells, seen_part
+from igos_pl.judging.cells import COVERS, MEANINGS, NEGATIVE, Cells, saliency_cells, seen_part
 from igos_pl.judging.saliency_files import Maps, SaliencyMaps, open_maps
 from igos_pl.models import Classifier, ExplainableNetwork
 from igos_pl.predicting import BatchPredictor, row_keys
@@ -34,6 +36,9 @@ from igos_pl.solver.optimize import Solution
 
 # The setting by which the results of imported saliency are recognised.
 IMPORTED = "saliency"
+
+# The number of maps that are looked at before the first image, evenly spread over the data set.
+_LOOKED_AT = 32
 
 
 class Importer(BatchPredictor):
@@ -110,13 +115,16 @@ class Importer(BatchPredictor):
         return {**self.maps.facts(), **super().facts()}
 
     def on_predict_start(self) -> None:
-        """Compare the names of the images with those of the maps.
+        """Compare the names of the images with those of the maps, and look at some maps.
 
         Raises:
-            IgosError: if no image has a map, or two images share one.
+            IgosError: if no image has a map, two images share one, or maps have negative values that are
+                refused.
         """
         super().on_predict_start()
-        missing, unused = self.maps.check(list(Run.of(self.trainer).assigned))
+        names = list(Run.of(self.trainer).assigned)
+        missing, unused = self.maps.check(names)
+        self.check_signs(names[:: math.ceil(len(names) / _LOOKED_AT) or 1])
         if not self.trainer.is_global_zero:
             return
         log = logging.getLogger(__name__)
@@ -125,6 +133,31 @@ class Importer(BatchPredictor):
         if unused:
             maps = counted(len(unused), "saliency map")
             log.warning("without an image in this run: %s (%s)", maps, first_few(unused))
+
+    def check_signs(self, sample_ids: Sequence[str]) -> None:
+        """Raise if maps have negative values, and these are refused.
+
+        Args:
+            sample_ids: the images whose maps are read. Maps that cannot be read are left to `explain_images`.
+
+        Raises:
+            IgosError: saying how many they are.
+        """
+        if self.negative != "refuse":
+            return
+        lowest: dict[str, float] = {}
+        for name in sample_ids:
+            with suppress(TargetError):
+                maps = self.maps.of(name)
+                if maps is not None and maps.values.min() < 0:
+                    lowest[name] = float(maps.values.min())
+        if lowest:
+            name = min(lowest, key=lowest.__getitem__)
+            raise IgosError(
+                f"Negative values, whose meaning is not known, are in {len(lowest)} of the"
+                f" {counted(len(sample_ids), 'saliency map')} looked at (down to {lowest[name]:.3g}, in"
+                f" {name}): {MEANINGS}"
+            )
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Import the maps of a batch. Images without a map are recorded as failed.
@@ -156,11 +189,8 @@ class Importer(BatchPredictor):
         names = [record.sample_id for record in batch.records]
         made = make_baselines(self.baseline, batch.images.clone(), names, self.seed)
         proposed = self.proposed(images, batch)
-        targets = self._targets(images, proposed, maps)
-        cells = [
-            self._cells(each, batch.records[place].seen().input_size, batch, place)
-            for place, each in enumerate(maps)
-        ]
+        targets = self._targets(images, proposed, batch, maps)
+        cells = [self._cells(each, record) for each, record in zip(maps, batch.records, strict=True)]
         masks = 1 - torch.cat([each.saliency for each in cells]).to(images.device)
         notes = [
             "; ".join(part for part in (note, each.note) if part)
@@ -185,18 +215,28 @@ class Importer(BatchPredictor):
         )
         return self.result_of(batch, targets, notes, with_diversity(columns))
 
-    def _cells(self, maps: Maps, input_size: tuple[int, int], batch: ImageBatch, place: int) -> Cells:
-        values, frame = maps.values, batch.records[place].seen()
-        if self.covers == "image":
-            values = seen_part(values, frame)
-        return saliency_cells(values, self.mask_size, self.negative)
+    def _cells(self, maps: Maps, record: ImageRecord) -> Cells:
+        """The cells of an image's maps.
 
-    def _targets(self, images: Tensor, proposed: ProposedTargets, maps: Sequence[Maps]) -> Targets:
+        Raises:
+            TargetError: if the maps cannot be used. The message names the image.
+        """
+        values = maps.values
+        if self.covers == "image":
+            values = seen_part(values, record.seen())
+        try:
+            return saliency_cells(values, self.mask_size, self.negative)
+        except TargetError as error:
+            raise TargetError(f"{record.sample_id}: {error}") from error
+
+    def _targets(
+        self, images: Tensor, proposed: ProposedTargets, batch: ImageBatch, maps: Sequence[Maps]
+    ) -> Targets:
         """A row for each map."""
         counts = torch.bincount(proposed.targets.image, minlength=len(maps)).tolist()
-        for each, count in zip(maps, counts, strict=True):
+        for record, each, count in zip(batch.records, maps, counts, strict=True):
             if each.labels is None and len(each.values) != count:
-                raise TargetError(_wrong_number(len(each.values), count))
+                raise TargetError(f"{record.sample_id}: {_wrong_number(len(each.values), count)}")
         if all(each.labels is None for each in maps):
             return proposed.targets
         if not isinstance(self.network, Classifier):
@@ -245,7 +285,8 @@ def _wrong_number(maps: int, targets: int) -> str:
     text = f"it has {counted(maps, 'saliency map')}, but the network proposes {counted(targets, 'target')}"
     if targets == 1:
         return (
-            f"{text}: for several classes, name each map by its label (an .npz, or a group in HDF5), or set"
-            " --model.network.top_k. Channels of one map must have the shape (1, channels, h, w)"
+            f"{text}: for several classes, set top_k (--model.network.top_k), or name each map in its file by"
+            " its label (an .npz, or a group in HDF5). Channels of one map must have the shape (1, channels,"
+            " h, w)"
         )
     return f"{text}: give one map for each, in their order"

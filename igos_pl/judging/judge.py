@@ -222,9 +222,9 @@ class Judge(BatchPredictor):
         for explanation, score in zip(explanations, now, strict=True):
             if abs(score - explanation.score) > _SAME_SCORE:
                 raise TargetError(
-                    f"the run recorded a score of {explanation.score:.2f} for {explanation.label_name}, but"
-                    f" the network gives {score:.2f}: is it the same network, with the same weights, and the"
-                    " same image?"
+                    f"{explanation.sample_id}: the recorded score of {explanation.label_name} is"
+                    f" {explanation.score:.2f}, but the network gives {score:.2f}: is it the same network,"
+                    " with the same weights, and the same image?"
                 )
 
     def _targets(self, images: Tensor, batch: ImageBatch, found: Sequence[Sequence[Explanation]]) -> Targets:
@@ -273,7 +273,7 @@ def cannot_explain_again(attributes: Mapping[str, Any]) -> str:
             f"sensitivity explains images again, but the masks of {attributes.get('method')} were imported,"
             " and igos_pl does not have the method: leave sensitivity out"
         )
-    return "sensitivity explains images again: give the explainer of the run"
+    return "sensitivity explains images again: pass the explainer that made the masks as explainer"
 
 
 def check_network(network: ExplainableNetwork, attributes: Mapping[str, Any]) -> None:

@@ -6,12 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_at_least
+from igos_pl.checks import check_at_least, check_whole, wrong_type
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.preprocessing import Preprocessing, Resize
 from igos_pl.data.targets import ProposedTargets, Targets
@@ -70,11 +71,13 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         name: str | None = None,
     ) -> None:
         super().__init__()
+        _check_module(module)
         self.name = name or type(module).__name__
         self.input_size = size_of(input_size)
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
         _check_normalization(self.mean, self.std)
         self.preprocessing: Preprocessing = Resize(self.input_size, channels=self.channels)
+        _check_names(class_names or ())
         self.class_names = tuple(class_names or ())
         for text in (self.name, *self.class_names):
             if "\0" in text:
@@ -82,7 +85,12 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self.module = module
         self.register_buffer("pixel_mean", torch.tensor(self.mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(self.std).reshape(1, -1, 1, 1), persistent=False)
-        sha256 = self._load_weights(weights) if weights else None
+        if not isinstance(weights, str | Path | None):
+            raise IgosError(
+                f"weights is a {type(weights).__name__}, but must be the path of a file: load a state dict by"
+                " module.load_state_dict(weights)"
+            )
+        sha256 = self._load_weights(str(weights)) if weights else None
         check_tensors(module, self.name)
         self.file_sha256 = sha256
 
@@ -211,13 +219,44 @@ def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         IgosError: if it is neither, or too small.
     """
-    pair = (size, size) if isinstance(size, int) else tuple(map(int, size))
+    pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(pair) != 2:
         raise IgosError(f"input_size is {size}, but must be one number, or height and width")
+    for length in pair:
+        check_whole("input_size", length)
     check_at_least("input_size", min(pair), 2)
     if max(pair) > _LARGEST_SIDE:
         raise IgosError(f"input_size is {size}, but must be at most {_LARGEST_SIDE} pixels along a side")
-    return pair
+    return int(pair[0]), int(pair[1])
+
+
+def _check_module(module: object) -> None:
+    if isinstance(module, type):
+        raise IgosError(
+            f"module is the class {module.__name__}, but must be an object: {module.__name__}(...)"
+        )
+    if not isinstance(module, nn.Module):
+        raise wrong_type("module", module, "a torch.nn.Module")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise IgosError(
+            f"The network is a {type(module).__name__} of TorchScript, whose layers cannot be frozen: give"
+            " the module that it was made from"
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise wrong_type("class_names", names, "a list of names in the order of the labels")
+    for place, name in enumerate(names):
+        if not isinstance(name, str):
+            raise wrong_type(f"class_names[{place}]", name, "text")
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values))
+    except (TypeError, ValueError) as error:
+        raise wrong_type(name, values, "a list with one number for each channel") from error
 
 
 def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
@@ -229,3 +268,7 @@ def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
         raise IgosError(f"std is {list(std)}, but must be above 0 for every channel, and finite")
     if not all(map(math.isfinite, mean)):
         raise IgosError(f"mean is {list(mean)}, but must be a finite number for every channel")
+    if max(mean) > 1:
+        raise IgosError(
+            f"mean is {list(mean)}, but must be the mean of values in [0, 1]: divide mean and std by 255"
+        )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from igos_pl.checks import check_choice, check_count, check_shape
+from igos_pl.checks import check_choice, check_count, check_shape, check_whole, wrong_type
 from igos_pl.data import imagenet
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
@@ -59,6 +59,10 @@ class Classifier(ExplainableNetwork):
         check_count("top_k", top_k, 1)
         if isinstance(targets, str):
             check_choice("targets", targets, _CHOICES)
+        elif not isinstance(targets, list | tuple):
+            raise wrong_type(
+                "targets", targets, f"one of {', '.join(_CHOICES)}, or a list of labels and class names"
+            )
         elif not targets:
             raise IgosError("targets is an empty list: name at least one label")
         self.output = output
@@ -73,6 +77,7 @@ class Classifier(ExplainableNetwork):
         except IgosError as error:
             raise IgosError(f"targets: {error}") from error
         for place, label in enumerate(labels):
+            check_whole(f"targets[{place}]", label)
             if label in labels[:place]:
                 raise IgosError(
                     f"targets names the class {targets[place]} twice (label {label}): name it once"
@@ -91,7 +96,8 @@ class Classifier(ExplainableNetwork):
         if self.output == "softmax" and logits.shape[1] == 1:
             raise IgosError(
                 f"{self.name} has one output, and the softmax of one output is always 1. Set output="
-                '"sigmoid" (--model.network.output sigmoid) to take it as the probability of one class'
+                '"sigmoid" (--model.network.output sigmoid): the score is then the sigmoid of the output, and'
+                " the only label is 0. If the network takes the sigmoid already, leave that out"
             )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -109,10 +115,20 @@ class Classifier(ExplainableNetwork):
 
     def _check_logits(self, logits: object, output: object, images: Tensor) -> None:
         """Raise unless the module returned logits. The check does not wait for the device."""
+        remedy = (
+            "wrap it in a module that returns its logits, or use an adapter for its task (igos_pl.Segmenter)"
+        )
         if not isinstance(logits, Tensor):
             found = f"a {type(output).__name__}"
+            if isinstance(output, Mapping):
+                found += f" of {', '.join(map(str, output))}"
         elif logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
             found = f"the shape {tuple(logits.shape)} for {len(images)} images"
+            if logits.shape == (len(images),):
+                remedy = (
+                    'if this is its one output, return (B, 1), and set output="sigmoid"'
+                    " (--model.network.output sigmoid)"
+                )
         elif (
             not logits.is_floating_point() or logits.layout != torch.strided or logits.device != images.device
         ):
@@ -121,7 +137,7 @@ class Classifier(ExplainableNetwork):
             return
         raise IgosError(
             f"{self.name} must return logits of shape (B, classes), dense and floating-point (bare, as"
-            f" 'logits' of an object or dict, or first in a tuple), but returned {found}"
+            f" 'logits' of an object or dict, or first in a tuple), but returned {found}: {remedy}"
         )
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
@@ -186,11 +202,13 @@ class Classifier(ExplainableNetwork):
             labels: the labels.
             images: the place in the batch of the image of each label; None for labels of no certain image.
         """
-        known = f"{counted(classes, 'class')} of {self.name} (0 to {classes - 1})"
+        there_are = f"the {classes} classes of {self.name} (0 to {classes - 1})"
+        if classes == 1:
+            there_are = f"the classes of {self.name}: it has one output, whose label is 0"
         for place, label in enumerate(labels):
             if not 0 <= label < classes:
                 raise TargetError(
-                    f"Label {label} is outside of the {known}",
+                    f"Label {label} is outside of {there_are}",
                     None if images is None else images[place],
                 )
 

@@ -83,7 +83,7 @@ def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_tensors(module: nn.Module, name: str) -> None:
-    """Raise if a tensor of a module has no values, or is sparse or quantised.
+    """Raise if a tensor of a module has no values, is sparse or quantised, or is closed to autograd.
 
     Raises:
         IgosError: the message names the first such tensor.
@@ -93,6 +93,11 @@ def check_tensors(module: nn.Module, name: str) -> None:
             raise IgosError(
                 f"{name}: {key} is {_kind(tensor)}, but must be dense and in memory: build the network on the"
                 " CPU and load its weights"
+            )
+        if isinstance(tensor, Tensor) and tensor.is_inference():
+            raise IgosError(
+                f"{name}: {key} was made in torch.inference_mode, so gradients cannot pass it: build the"
+                " network outside of it"
             )
 
 
@@ -227,7 +232,7 @@ def file_sha256(path: Path) -> str:
     if not path.is_file():
         raise IgosError(
             f"No weight file at {path}. Put it there (weight/README.md says where to get it),"
-            " or name another with --model.network.weights"
+            " or name another with weights (--model.network.weights)"
         )
     digest = hashlib.sha256()
     with path.open("rb") as file:

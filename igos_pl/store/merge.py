@@ -25,7 +25,7 @@ _ROOM_BYTES = 1 << 16  # HDF5 itself needs less than this in a small file
 
 
 def merge(
-    run: RunFolder, partial: bool = False, on_progress: Callable[[int, int], None] | None = None
+    run: RunFolder | str | Path, partial: bool = False, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Copy all segments of a run into its ``masks.h5``.
 
@@ -45,6 +45,7 @@ def merge(
     Raises:
         IgosError: if there is no segment, images are missing, configurations differ, or the disk is full.
     """
+    run = run if isinstance(run, RunFolder) else RunFolder(run)
     tell_damaged(run.set_aside(run.damaged()))
     published = run.published()  # segments that are published later are not merged
     missing = [] if partial else run.missing(published)

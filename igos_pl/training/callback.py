@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 
 from igos_pl.api import Explanations, explain
 from igos_pl.api.networks import Normalization, adapter_of
-from igos_pl.api.regions import has_map_of_each
+from igos_pl.api.regions import as_regions, has_map_of_each
 from igos_pl.checks import check_choice, check_count
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.run_files import EPOCH
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.figures import draw
@@ -102,6 +104,11 @@ class ExplainCallback(Callback):
         **settings: Any,
     ) -> None:
         check_count("every_n_epochs", every_n_epochs, 1)
+        if isinstance(network, nn.Module) or not (network is None or callable(network)):
+            raise IgosError(
+                f"network is a {type(network).__name__}, but must be a function that finds the network in the"
+                " LightningModule, as in lambda module: module.backbone"
+            )
         if isinstance(targets, str):
             check_choice("targets", targets, _OWN)
         if (mean is None) != (std is None):
@@ -124,9 +131,12 @@ class ExplainCallback(Callback):
             self._check_labels(self._given)
         if isinstance(targets, list | tuple) and len(targets) != self._count:
             raise IgosError(f"There are {len(targets)} targets for {self._count} samples: give one for each")
+        if isinstance(settings.get("regions"), str):
+            as_regions(settings["regions"], [])
         self._has_map_of_each = has_map_of_each(settings.get("regions"), self._count)
         # Checks the settings; the size of the images is not known yet.
-        Explainer.from_preset(Classifier(nn.Identity(), input_size=_LARGE), preset, **settings)
+        like = Classifier(nn.Identity(), class_names, output or "softmax", input_size=_LARGE)
+        Explainer.from_preset(like, preset, **settings)
         self._begin()
 
     def _begin(self) -> None:
@@ -274,7 +284,7 @@ class ExplainCallback(Callback):
         taken = log(trainer, {"epoch": trainer.current_epoch, **metrics}, pictures, step)
         if _is_trial(trainer):
             return
-        folder, name = folder_of(trainer), f"epoch={trainer.current_epoch:03d}"
+        folder, name = folder_of(trainer), f"{EPOCH}{trainer.current_epoch:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         masks = folder / f"{name}.h5"
         masks.unlink(missing_ok=True)  # left by an earlier training
@@ -304,7 +314,13 @@ _METRICS = tuple(f"{_GROUP}/{name}" for name in ("deletion", "insertion", "inser
 def _given(samples: Any) -> Samples:
     """Images that were given to the constructor, with their labels if there are any."""
     if isinstance(samples, tuple | list) and len(samples) == 2:
-        images, labels = samples[0], torch.as_tensor(samples[1])
+        try:
+            images, labels = samples[0], torch.as_tensor(samples[1])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise IgosError(
+                f"samples has images, but {type(samples[1]).__name__} as labels: there must be one integer"
+                " for each image"
+            ) from error
         found = Samples.of((images, labels))
         if labels.shape != (len(found),) or min(found.labels) < 0:
             raise IgosError(
@@ -333,9 +349,9 @@ def _drawn(
     label, truth = explanation.label_name, labels[number]
     if truth not in (-1, explanation.label) and isinstance(network, Classifier):
         label = f"{label}, labelled {network.label_name(truth)}"
-    shown = Explanation({**explanation.values, "label_name": label}, explanation.image, result.attributes)
+    shown = replace(explanation, values={**explanation.values, "label_name": label})
     name = f"{_GROUP}/{number}" if explanation.target == 0 else f"{_GROUP}/{number}-{explanation.target}"
-    figure = draw([shown], images=[result.originals[number]])
+    figure = draw([shown])
     return name, Picture.of(figure, f"{label} ({explanation.score:.2f})")
 
 

@@ -463,7 +463,7 @@ def test_annotation_ids_are_unique_and_whole(data_of: Writer) -> None:
 @pytest.mark.parametrize("name", ["../7.png", "/etc/7.png", "a/../../7.png"])
 def test_file_names_stay_in_the_root(data_of: Writer, name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        IgosError, match="image 7: .*7.png lies outside of .*: set --data.root to a folder that"
+        IgosError, match="image 7: .*7.png lies outside of .*: set root .--data.root. to a folder that"
     ):
         data_of(content(images=[an_image(7, file_name=name)])).find_samples()
     for inside in ("7.png", "a/../7.png", str(tmp_path / "7.png")):

@@ -292,6 +292,8 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("a/1*", ["1.png"]),
         (["a/b/2.png", "d"], ["a/b/2.png", "d/5.png"]),
         (["a/b", "a/b/*.png", "a/b/2.png"], ["2.png"]),
+        (Path("a/b"), ["2.png"]),
+        ([Path("a/b/2.png"), Path("d")], ["a/b/2.png", "d/5.png"]),
     ):
         data = ImageFolderDataModule(roots)
         assert [sample.id for sample in data.find_samples()] == expected, roots
@@ -304,7 +306,8 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("texts/*", r"No image matches .*texts/\*"),
         ("texts/**", r"No image matches .*texts/\*\*"),
         (["a/1.png", "text?"], r"No image matches .*text\?"),
-        ("e", "There is no folder .*e: set --data.root"),
+        ("e", r"There is no folder .*e: set root \(--data.root\)"),
+        (None, r"root is None \(a NoneType\), but must be a path, or a list of paths"),
     ):
         with pytest.raises(IgosError, match=message):
             ImageFolderDataModule(bad).find_samples()
