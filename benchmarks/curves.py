@@ -18,6 +18,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def record(network: ExplainableNetwork, path: Path, target: Path) -> None:
     images = network.normalize(batch.images)
     baselines = network.normalize(make_baselines("blur", batch.images, [path.name], _SEED))
     targets = network.propose(images, batch.truth).targets
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     if len(targets):
         problem = Problem(images, baselines, targets, range(len(targets)))
         cells = curve_cells(targets, _CELLS, network.input_size)
@@ -108,7 +109,7 @@ def record(network: ExplainableNetwork, path: Path, target: Path) -> None:
             found[f"mask_{name}"] = masks.numpy()
     part = target.with_suffix(".part")  # whole or not at all
     with part.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **found)
+        np.savez_compressed(file, **found)
     part.replace(target)
 
 

@@ -44,10 +44,11 @@ def figures(insertion: float, deletion: float = 0.0) -> Any:
     return Figures(deletion, insertion, evaluations=30, forwards=6, seconds=1.0)
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
-def test_every_script_can_be_imported(script: str) -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
+def test_every_module_can_be_imported(path: Path) -> None:
     """Names that moved between the modules of the benchmarks would be noticed months later."""
-    importlib.import_module(script)
+    parts = path.relative_to(ROOT / "benchmarks").with_suffix("").parts
+    importlib.import_module(".".join(parts))
 
 
 def test_paired_difference() -> None:

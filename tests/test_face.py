@@ -55,6 +55,7 @@ def test_importing_it_is_free() -> None:
     assert not heavy & modules_after("import igos_pl")
     assert "torch" in modules_after("from igos_pl import Explainer")
     assert "torch" not in modules_after("from igos_pl import MaskFile")
+    assert "torch" not in modules_after("import igos_pl.compare.agreement")
 
 
 @pytest.mark.filterwarnings("ignore")

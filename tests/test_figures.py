@@ -217,6 +217,16 @@ def test_colours_say_true_values() -> None:
     assert {"insertion - deletion 0.25", "saliency up to 0.35"} < set(texts(each))
 
 
+def test_saliency_in_the_padding_has_no_part_in_the_colours() -> None:
+    masks = np.full((4, 4), 0.75, np.float32)
+    masks[0] = 0  # beyond the upper edge of the image
+    padded = explanation(masks=masks)
+    padded.image["frame"] = (0, -20, 60, 40)
+    figure = drawn(padded, explanation(), style="overlay")
+    assert "saliency up to 0.25" in texts(figure)
+    assert shown(figure.axes[0]).max() > 0.7, "its pixels have the brightest colour"
+
+
 @pytest.mark.parametrize("scale", ["shared", "each"])
 def test_the_scale_of_one_explanation_has_its_values(scale: str) -> None:
     figure = drawn(explanation(), style="heatmap", scale=scale)

@@ -25,7 +25,8 @@ def figure_options(parser: argparse.ArgumentParser) -> None:
     )
     look.add_argument(
         "--scale", default="each",
-        help="the colours end at the largest saliency of each mask, or of the figure (shared) [each]",
+        help="each: the colours of each mask end at its own largest saliency;"
+        " shared: at the largest of the figure [each]",
     )  # fmt: skip
     look.add_argument("--columns", type=int, metavar="N", help="explanations in a row [as many as fit]")
     look.add_argument("--width", type=float, metavar="INCHES", help="of the figure, at most [7.2]")

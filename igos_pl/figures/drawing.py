@@ -19,7 +19,7 @@ from igos_pl.figures.footer import Footer
 from igos_pl.figures.layout import LINE, MARGIN, Place, Tile, arranged, fitted, flow
 from igos_pl.figures.lettering import SMALL, no_glyph_warnings, write
 from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
-from igos_pl.figures.subjects import Picture, Subject
+from igos_pl.figures.subjects import Picture, Subject, largest_saliency
 
 SCALES = ("each", "shared")
 
@@ -121,7 +121,7 @@ def draw(
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
     tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
-    largest = [0.0 if style in WITHOUT_COLORS else float(one.saliency.max()) for one in explanations]
+    largest = [0.0 if style in WITHOUT_COLORS else largest_saliency(one) for one in explanations]
     own = scale == "each" and style not in WITHOUT_COLORS
     abouts = [
         f"{'faint: ' if is_faint else ''}saliency up to {most:.2f}" if own or is_faint else ""
@@ -162,7 +162,7 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
         style: see `draw`.
         scale: see `draw`.
     """
-    largest = [float(one.saliency.max()) for one in explanations]
+    largest = [largest_saliency(one) for one in explanations]
     top = float(np.nanmax([0.0, *largest]))
     if style in WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
         return [False] * len(largest)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from igos_pl.solver.regions import Regions
+if TYPE_CHECKING:  # comparing results imports this module, and must not import torch
+    from torch import Tensor
+
+    from igos_pl.solver.regions import Regions
 
 
 def ranks(masks: Tensor, regions: Regions | None = None) -> Tensor:
@@ -40,8 +41,15 @@ def array_ranks(masks: NDArray[Any], labels: NDArray[np.integer[Any]] | None = N
     Returns:
         ``(R, s, s)`` integers from 0 to ``s * s - 1``.
     """
-    regions = None if labels is None else Regions.of(torch.tensor(labels.astype(np.int64)))
-    return ranks(torch.tensor(masks), regions).numpy()
+    if labels is None:
+        order = masks.reshape(len(masks), -1).argsort(axis=1, kind="stable")
+        return order.argsort(axis=1).reshape(masks.shape)
+    import torch
+
+    from igos_pl.solver.regions import Regions
+
+    native = masks.astype(masks.dtype.newbyteorder("="))  # PyTorch knows no other byte order
+    return ranks(torch.tensor(native), Regions.of(torch.tensor(labels.astype(np.int64)))).numpy()
 
 
 def most_important(
