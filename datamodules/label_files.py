@@ -39,9 +39,11 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
     labels: dict[str, int] = {}
     for number, name, word in lines:
         try:
-            label = int(word) if word.isdecimal() else classes.of(word)
+            label = int(word) if word.removeprefix("-").isdecimal() else classes.of(word)
         except IgosError as error:
             raise IgosError(f"{_place(path, number, name)}: {error}") from error
+        if label < 0:
+            raise IgosError(f"{_place(path, number, name)}: labels count from 0, but this is {word[:20]}")
         if label >= _INT32:
             raise IgosError(
                 f"{_place(path, number, name)}: the label {word[:20]} is too large; labels count from 0"
@@ -54,9 +56,11 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
     missing = [name for name in names if name not in labels]
     if missing:
         lack = f"{len(missing):,} of {counted(len(names), 'image')} {has_or_have(len(missing))} none"
+        others = [printable(name) for name in labels.keys() - set(names)]
+        about = f". Its lines for other names are those of {first_few(sorted(others))}" if others else ""
         raise IgosError(
             f"{path} has labels for {counted(len(labels), 'image')}, but {lack} ({first_few(missing)}): add a"
-            " line for each"
+            f" line for each{about}"
         )
     return labels
 

@@ -32,7 +32,7 @@ from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.data.targets import class_targets
 from igos_pl.datamodules import ImageFolderDataModule
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, TargetError
 from igos_pl.evaluation.adaptive_curves import EXPECTED_PASSES
 from igos_pl.evaluation.deletion_insertion import CURVE_STEPS
 from igos_pl.explainer import Explainer
@@ -345,6 +345,16 @@ def test_given_labels_and_ground_truth() -> None:
         explainer_of(tiny_classifier(targets="ground_truth")).predict_step(batch_of(images))
     with pytest.raises(IgosError, match=r"^Label 5 is outside of the 5 classes of TinyNet \(0 to 4\)"):
         explainer_of(tiny_classifier(targets=[0, 5])).predict_step(batch_of(images))
+
+
+@pytest.mark.parametrize("targets", ["predicted", "ground_truth", [1]])
+def test_labels_must_be_classes_whatever_is_explained(targets: Any) -> None:
+    """They are kept beside the predictions, and compared with them."""
+    network = tiny_classifier(targets=targets)
+    network.check([GroundTruth(label=4)])
+    with pytest.raises(TargetError, match="Label 5 is outside of the 5 classes") as raised:
+        network.check([GroundTruth(label=0), GroundTruth(label=5)])
+    assert raised.value.image == 1
 
 
 def test_classes_by_name() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from igos_pl.checks import suggestion
 from igos_pl.data.imagenet import index_of_wordnet_id
+from igos_pl.data.text import first_few
 from igos_pl.errors import IgosError
 
 
@@ -14,7 +15,8 @@ class ClassLabels:
     """Finds labels by class names, as people write them in folders, tables and data sets.
 
     Case does not matter, and ``_`` and ``-`` are the same as spaces. Any of the names in "tabby, tabby cat"
-    finds the class if no other class has it. WordNet ids (``n02123045``) find the classes of networks with
+    finds the class if no other class has it. If several have it, they are told apart by case, as "cardigan"
+    and the dog "Cardigan" of ImageNet. WordNet ids (``n02123045``) find the classes of networks with
     1000 classes, which are ImageNet's.
 
     Args:
@@ -23,29 +25,28 @@ class ClassLabels:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        whole, parts = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
-        for label, name in enumerate(self.names):
-            whole[_plain(name)].add(label)
-            for part in name.split(","):
-                parts[_plain(part)].add(label)
-        self._labels = {
-            **{name: min(labels) for name, labels in parts.items() if len(labels) == 1},
-            **{name: min(labels) for name, labels in whole.items() if len(labels) == 1},
-        }
+        self._labels, self._several = _labels_by(_plain, self.names)
+        self._exact, _ = _labels_by(_spaced, self.names)
         if len(self.names) == 1000:
             self._labels |= index_of_wordnet_id()
 
     def find(self, name: str) -> int | None:
         """The label of a class; None if the network has no such class, or several."""
-        return self._labels.get(_plain(name))
+        return self._exact.get(_spaced(name), self._labels.get(_plain(name)))
 
     def of(self, name: str) -> int:
         """The label of a class.
 
         Raises:
-            IgosError: if the network has no such class. The message names a similar one.
+            IgosError: if the network has no such class, or several. The message names a similar one, or their
+                labels.
         """
         label = self.find(name)
+        if label is None and (several := self._several.get(_plain(name))):
+            labels = first_few([str(each) for each in several])
+            raise IgosError(
+                f"{len(several)} classes of the network have the name {name!r}: give the label ({labels})"
+            )
         if label is None:
             raise IgosError(f"{name!r} is not a class of the network{self._advice(name)}")
         return label
@@ -60,5 +61,24 @@ class ClassLabels:
         return f" ({suggestion(_plain(name), [part for part in parts if self.find(part) is not None])})"
 
 
+def _labels_by(
+    key: Callable[[str], str], names: Sequence[str]
+) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """The label of each name that one class has, and the labels of each name that several have."""
+    whole, parts = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
+    for label, name in enumerate(names):
+        whole[key(name)].add(label)
+        for part in name.split(","):
+            parts[key(part)].add(label)
+    # The whole name of a class is its own, although another class may have it as a part.
+    found = parts | {name: labels for name, labels in whole.items() if len(labels) == 1}
+    one = {name: min(labels) for name, labels in found.items() if len(labels) == 1}
+    return one, {name: sorted(labels) for name, labels in found.items() if len(labels) > 1}
+
+
+def _spaced(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").split())
+
+
 def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    return _spaced(name).casefold()

@@ -160,16 +160,21 @@ class Classifier(ExplainableNetwork):
     def check(self, truth: Sequence[GroundTruth]) -> None:
         """Raise if needed labels are missing, or if labels, class names or top_k do not fit the logits.
 
-        If the number of classes matters, a forward pass of a blank image finds it.
+        If the number of classes matters, a forward pass of a blank image finds it. Labels that are only kept
+        beside the predictions must fit, too. Those of a network with one output may count its two classes.
         """
-        labels = [known.label for known in truth] if self.targets in _LABELLED else []
-        self._check_labelled(labels)
-        wanted = labels or ([] if isinstance(self.targets, str) else self.targets)
-        if wanted or self.class_names or self.top_k > 1:
+        labelled = self.targets in _LABELLED
+        if labelled:
+            self._check_labelled([known.label for known in truth])
+        labels = {image: known.label for image, known in enumerate(truth) if known.label >= 0}
+        chosen = [] if isinstance(self.targets, str) else self.targets
+        if labels or chosen or self.class_names or self.top_k > 1:
             classes = self._count_classes()
             if classes is not None:
                 self._check_classes(classes)
-                self._check_labels(classes, wanted, range(len(labels)) if labels else None)
+                self._check_labels(classes, chosen)
+                if labelled or classes > 1:
+                    self._check_labels(classes, list(labels.values()), list(labels))
 
     def _count_classes(self) -> int | None:
         """The number of logits; None if the network fails on a blank image; the first batch reports it."""

@@ -17,6 +17,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.imagenet import class_names
 from igos_pl.data.images import read_image, to_input
+from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -91,7 +92,7 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
             "a.png 1\nb.png x\nc.png 2\n",
             "line 2, b.png: 'x' is not a class of the network, whose class names are",
         ),
-        ("a.png 1\nb.png -1\nc.png 2\n", "line 2, b.png: '-1' is not a class"),
+        ("a.png 1\nb.png -1\nc.png 2\n", "line 2, b.png: labels count from 0, but this is -1"),
         ("a.png 1\nb.png ²\nc.png 2\n", "line 2, b.png: '²' is not a class"),
         (
             "a.png 1\nb.png 2\nc.png 2\na.png 5\n",
@@ -246,6 +247,14 @@ def test_tables_and_class_names(tmp_path: Path, name: str, text: str) -> None:
     assert labelled(root, str(tmp_path / name), NAMES) == {"a.png": 3, "with space.png": 2}
 
 
+def test_names_of_several_classes_are_told_apart_by_case() -> None:
+    classes = ClassLabels(["Cardigan", "cardigan", "crane, bird", "crane"])
+    found = [classes.find(name) for name in ("Cardigan", "cardigan", "bird", "Crane", "CARDIGAN")]
+    assert found == [0, 1, 2, 3, None]
+    with pytest.raises(IgosError, match=r"2 classes .* the name 'CARDIGAN': give the label \(0, 1\)"):
+        classes.of("CARDIGAN")
+
+
 def test_class_names_of_several_words_in_text(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "photos", ["a.png", "a.png b.png"])
     (tmp_path / "a.txt").write_text("a.png Egyptian cat\na.png b.png fire truck\n")
@@ -262,8 +271,9 @@ def test_class_names_of_several_words_in_text(tmp_path: Path) -> None:
         ),
         ("a.csv", "path,label\na.png\n", r"line 2: expected a path and a label, found \['a.png'\]"),
         ("a.csv", "a.png,laek\n", "line 1, a.png: 'laek' is not a class of the network .did you mean lake"),
-        ("a.csv", "a.png,-1\n", "line 1, a.png: '-1' is not a class of the network .there are"),
+        ("a.csv", "a.png,-1\n", "line 1, a.png: labels count from 0, but this is -1"),
         ("a.csv", "path,label\n", "labels for 0 images, but 1 of 1 image has none"),
+        ("a.txt", "aa.png 1\n", r"1 image has none .a\.png.: add .*other names are those of aa\.png"),
         ("a.txt", "a.png Egyptian dog\n", "line 1, a.png: 'Egyptian dog' is not a class"),
     ],
 )
