@@ -64,7 +64,7 @@ def closest(name: str, known: Collection[str], most: int = 3) -> list[str]:
         most: the largest number of names to return.
     """
     by_case: dict[str, list[str]] = {}
-    for each in known:
+    for each in dict.fromkeys(known):
         by_case.setdefault(each.lower(), []).append(each)
     wanted = name.lower()
     found = difflib.get_close_matches(wanted, by_case, most, cutoff=0.6)

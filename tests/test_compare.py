@@ -245,8 +245,11 @@ def test_names_and_values_do_not_reorder_the_page(opened: Any) -> None:
 
 
 def test_results_without_anything_in_common(opened: Any) -> None:
-    with pytest.raises(IgosError, match="share no explanation .*for example, a.png, z.png"):
+    with pytest.raises(IgosError, match="have no image in common .*for example, a.png, z.png"):
         compare([opened("one", IDS), opened("other", ["z.png"])], ["one", "other"])
+    cats, dogs = (opened(name, IDS, label_name=[name] * len(IDS)) for name in ("cat", "dog"))
+    with pytest.raises(IgosError, match="share no explanation .*same classes, use --model.network.targets"):
+        compare([cats, dogs], ["cat", "dog"])
     with pytest.raises(IgosError, match="two results or more"):
         compare([opened("single", IDS)], ["one"])
 

@@ -209,6 +209,9 @@ def _nothing_shared(results: Sequence[MaskFile], names: Sequence[str], pairing: 
     counts = ", ".join(f"{name}: {len(result)}" for name, result in zip(names, results, strict=True))
     alone = [found[0] for found in pairing.images_alone if found]
     example = f". Images that only one result has are, for example, {', '.join(alone)}" if alone else ""
+    images = [set(result.images["sample_id"]) for result in results]
+    if not set.intersection(*images):
+        return f"The results have no image in common (explanations of {counts}){example}"
     return (
         f"The results share no explanation of the same image and class (explanations of {counts}){example}."
         " To explain the same classes, use --model.network.targets"
