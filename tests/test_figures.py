@@ -217,6 +217,13 @@ def test_colours_say_true_values() -> None:
     assert {"insertion - deletion 0.25", "saliency up to 0.35"} < set(texts(each))
 
 
+def test_dots_mark_measured_points() -> None:
+    measured = np.isin(np.arange(11), (0, 4, 10)).astype(np.int8)
+    figure = drawn(explanation(deletion_measured=measured))
+    dots = [line.get_xdata() for line in figure.axes[2].lines if line.get_marker() == "."]
+    assert [np.round(one, 2).tolist() for one in dots] == [[], [0, 0.4, 1]]
+
+
 def test_saliency_in_the_padding_has_no_part_in_the_colours() -> None:
     masks = np.full((4, 4), 0.75, np.float32)
     masks[0] = 0  # beyond the upper edge of the image

@@ -140,7 +140,11 @@ def _curves(axes: Axes, subject: Subject, look: Look) -> None:
         ("deletion", "low", COLORS(0.35), 3),
     ):
         curve = getattr(explanation, f"{name}_curve")
-        axes.plot(np.linspace(0, 1, len(curve)), curve, color=color)
+        share = np.linspace(0, 1, len(curve))
+        axes.plot(share, curve, color=color)
+        # Only some points are measured; straight lines join them.
+        measured = np.flatnonzero(explanation.values.get(f"{name}_measured", 0))
+        axes.plot(share[measured], curve[measured], ".", color=color, markersize=3)
         about = f"{name}: area {getattr(explanation, name):.2f} ({good} is good)"
         axes.annotate(
             about, (0, 1), (0, above), "axes fraction", "offset points", color=color, fontsize=SMALL
