@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from igos_pl.checks import check_count
+from igos_pl.checks import check_count, suggestion
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.run_files import OVERLAYS
@@ -57,7 +57,18 @@ class OverlayWriter(Callback):
         self._failed: set[Key] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find out which pictures there are."""
+        """Find out which pictures there are.
+
+        Raises:
+            IgosError: if the network has no class of a given name.
+        """
+        known = tuple(getattr(getattr(pl_module, "network", None), "class_names", ()))
+        for name in self.label_names or ():
+            if known and name not in known:
+                raise IgosError(
+                    f"label_names (--overlays.label_names): {name!r} is not a class of the network"
+                    f" ({suggestion(name, known)})"
+                )
         self._folder = Run.of(trainer).folder.path / OVERLAYS
         self._drawn = _pictures(self._folder) if trainer.is_global_zero and self.count else set()
         self._images: set[str] | None = None

@@ -13,6 +13,7 @@ from PIL import Image
 
 from igos_pl import Explainer, ImageFolderDataModule, OverlayWriter
 from igos_pl.callbacks import overlays
+from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile, RunFolder
 
 NAMES = ["b/owl.jpg", "cat.jpg", "cat.png", "dog & cow.png"]
@@ -111,3 +112,11 @@ def test_classes_are_chosen_by_name(photos: Path) -> None:
     wanted = labels["cat.jpg"]
     predict(photos, 9, label_names=[wanted])
     assert sorted(shown(photos).values()) == sorted(name for name, label in labels.items() if label == wanted)
+
+
+def test_classes_that_the_network_does_not_have_are_refused(photos: Path) -> None:
+    network = tiny.tiny_classifier(class_names=["tench", "owl", "cat", "cow", "dog"])
+    trainer = tiny.quiet_trainer(photos.parent / "run", callbacks=[OverlayWriter(label_names=["owll"])])
+    with pytest.raises(IgosError, match=r"label_names.*: 'owll' is not a class .*did you mean owl"):
+        trainer.predict(Explainer(network), ImageFolderDataModule(str(photos), num_workers=0))
+    assert not list((photos.parent / "run").glob("*.h5"))
