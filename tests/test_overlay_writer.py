@@ -118,5 +118,5 @@ def test_classes_that_the_network_does_not_have_are_refused(photos: Path) -> Non
     network = tiny.tiny_classifier(class_names=["tench", "owl", "cat", "cow", "dog"])
     trainer = tiny.quiet_trainer(photos.parent / "run", callbacks=[OverlayWriter(label_names=["owll"])])
     with pytest.raises(IgosError, match=r"label_names.*: 'owll' is not a class .*did you mean owl"):
-        trainer.predict(Explainer(network), ImageFolderDataModule(str(photos), num_workers=0))
+        trainer.predict(Explainer(network, mask_size=4), ImageFolderDataModule(str(photos), num_workers=0))
     assert not list((photos.parent / "run").glob("*.h5"))
