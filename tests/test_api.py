@@ -132,6 +132,14 @@ def test_a_picture_in_memory_is_read_as_its_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(of_picture.image), np.asarray(of_file.image))
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 4), (9, 3)])
+def test_narrow_images_with_many_channels(height: int, width: int) -> None:
+    """Their last axis is as short as that of channels, but the network takes more."""
+    net = nn.Sequential(nn.Conv2d(12, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    result = explain(net, torch.rand(2, 12, height, width), iterations=1, mask_size=3, metrics=False)
+    assert result.masks.shape == (2, 3, 3)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_any_number_of_channels_and_any_size(channels: int) -> None:
     net = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -428,13 +436,14 @@ def test_weights_without_autograd_are_named(images: Tensor) -> None:
         explain(net, normalized(images), **QUICK)
 
 
-def test_parts_of_the_output_without_a_batch_come_whole(images: Tensor) -> None:
+@pytest.mark.parametrize("length", [1, 2, 3, 7])  # 3 is the number of images
+def test_parts_of_the_output_without_a_batch_come_whole(images: Tensor, length: int) -> None:
     def score(output: tuple[Tensor, Tensor, Tensor, str]) -> Tensor:
         logits, scale, anchors, name = output
-        assert (scale.shape, anchors.shape, name) == ((), (7, 4), "tiny")
+        assert (scale.shape, anchors.shape, name) == ((), (length, 4), "tiny")
         return logits[0] * scale
 
-    net = Answer(lambda logits: (logits, torch.tensor(0.5), torch.zeros(7, 4), "tiny"))
+    net = Answer(lambda logits: (logits, torch.tensor(0.5), torch.zeros(length, 4), "tiny"))
     x = normalized(images)
     found = explain(net, x, score, metrics=False, **QUICK)
     assert found.score == pytest.approx(0.5 * net.net(x)[:, 0].detach().numpy(), abs=1e-5)
@@ -496,6 +505,18 @@ WRONG = [
         r"3 channels behind height and width \(8 x 8\), .*movedim",
     ),
     ({"images": torch.zeros(8, 8, 3, dtype=torch.uint8)}, "images has 3 channels behind height and width"),
+    (
+        {"network": tiny.tiny_classifier(), "images": torch.zeros(1, 8, 8, 3)},
+        "images has 3 channels behind height and width",
+    ),
+    (
+        {"images": torch.zeros(2, 8, 8, 1)},
+        r"images has the shape \(2, 8, 8, 1\), so the images are 8 x 1 pixels, but must .* move axis -1",
+    ),
+    (
+        {"network": Answer(lambda logits: list(logits)), "targets": lambda output: output[0][0]},
+        "returned a list of a tensor of shape .* for one image, but .* for two: wrap the network",
+    ),
     ({"images": Image.new("RGB", (9, 9))}, "mean, std, input_size must be given to explain pictures"),
     ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images is of uint8: pass the mean and std"),
     ({"mean": 0.5}, "mean and std belong together"),

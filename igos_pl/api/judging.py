@@ -14,11 +14,12 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from igos_pl.api.call import MASK_SIZE, answer, question
-from igos_pl.api.images import check_channels_first
+from igos_pl.api.images import channels_last
 from igos_pl.api.networks import Normalization
 from igos_pl.api.result import Explanations
 from igos_pl.callbacks import MaskProgressBar
 from igos_pl.checks import check_arguments
+from igos_pl.data.items import PICTURE_CHANNELS
 from igos_pl.data.records import Columns
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, without_options
@@ -83,7 +84,7 @@ def import_saliency(
     """
     _check_bare(import_saliency, bare)
     asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
-    maps = _each(saliency, len(asked.inputs.records))
+    maps = _each(saliency, asked.inputs.images)
     names = [record.sample_id for record in asked.inputs.records]
     size = min([MASK_SIZE, *(length for one in maps for length in one.shape[-2:])])
     importer = Importer(
@@ -106,12 +107,13 @@ def _check_bare(function: Callable[..., Any], bare: Iterable[str]) -> None:
     check_arguments(function.__name__, bare, [*named, "input_size", "class_names", "output", "top_k"])
 
 
-def _each(saliency: Any, count: int) -> list[NDArray[Any]]:
-    """An array for each image."""
+def _each(saliency: Any, images: Tensor) -> list[NDArray[Any]]:
+    """An array for each of the images ``(N, C, H, W)``."""
     if isinstance(saliency, Tensor | np.ndarray):
         whole = _array(saliency)
-        check_channels_first("saliency", whole.shape)
         if whole.ndim == 4:
+            if _is_channels_last(whole.shape, images.shape[-2] / images.shape[-1]):
+                raise channels_last("saliency", whole.shape)
             whole = whole.sum(1)
         if whole.ndim != 3:
             raise IgosError(
@@ -125,9 +127,15 @@ def _each(saliency: Any, count: int) -> list[NDArray[Any]]:
             f"saliency is a {type(saliency).__name__}, but must be a tensor, an array, or a list of these."
             " For files, use igos-pl import"
         )
-    if len(each) != count:
-        raise IgosError(f"There are {len(each)} saliency maps for {count} images: give one for each")
+    if len(each) != len(images):
+        raise IgosError(f"There are {len(each)} saliency maps for {len(images)} images: give one for each")
     return each
+
+
+def _is_channels_last(shape: Sequence[int], aspect: float) -> bool:
+    """Whether maps have the images' height / width only if their last axis holds their channels."""
+    _, first, second, last = shape
+    return last in PICTURE_CHANNELS and first / second == aspect != second / last
 
 
 def _array(values: Any) -> NDArray[Any]:

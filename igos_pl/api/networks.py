@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
-from igos_pl.api.images import Picture
+from igos_pl.api.images import Picture, check_channels_first
 from igos_pl.checks import check_arguments
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
@@ -60,6 +60,8 @@ def adapter_of(
             raise IgosError(f"{network.name} has its own {', '.join(given)}: leave them out here")
         return network
     _check_type(network)
+    if isinstance(images, Tensor):
+        check_channels_first(images, _first_channels(network))
     if isinstance(network, FasterRCNN | RetinaNet | FCOS | SSD):
         for name in ("mean", "std"):
             if name in given:
@@ -123,6 +125,12 @@ def _check_type(network: object) -> None:
             )
 
 
+def _first_channels(module: nn.Module) -> int | None:
+    """The channels that a module's first convolution takes; None if it has none."""
+    layers = module.modules()
+    return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), None)
+
+
 def _sized(given: dict[str, Any], images: Tensor | list[Picture]) -> dict[str, Any]:
     """The settings; if the images are tensors, with their size as ``input_size``."""
     if isinstance(images, list):
@@ -157,7 +165,7 @@ class Scored(ExplainableNetwork):
     Args:
         adapter: the network with its normalisation.
         functions: each turns the output for one image, without the batch axis, into the score. A tensor of
-            the output is passed whole if its first axis does not have the length of the batch.
+            the output is passed whole if the length of its first axis is not the number of images.
     """
 
     not_settings = frozenset({"adapter", "functions", *("class_names", "mean", "std", "input_size", "name")})
@@ -175,6 +183,7 @@ class Scored(ExplainableNetwork):
         self.preprocessing = adapter.preprocessing
         self.is_normalizing = adapter.is_normalizing
         self.functions = tuple(functions)
+        self._has_batch_axis: list[bool] | None = None
         self._adapter = [adapter]  # in a list, so that it is not registered as a submodule
 
     @property
@@ -184,29 +193,43 @@ class Scored(ExplainableNetwork):
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
         """Score each row with the function that its target names."""
-        output = self.module(images)
-        functions = [self.functions[label] for label in targets.label.tolist()]
-        return torch.stack(
-            [
-                self._scored(function, self._of_image(output, place, len(images)))
-                for place, function in enumerate(functions)
+        if self._has_batch_axis is None:
+            self._has_batch_axis = self._find_batch_axes(images[:1])
+        parts, structure = self._parts(images)
+        scores = []
+        for place, label in enumerate(targets.label.tolist()):
+            own = [
+                part[place] if batched else part
+                for part, batched in zip(parts, self._has_batch_axis, strict=True)
             ]
-        )
+            scores.append(self._scored(self.functions[label], tree_unflatten(own, structure)))
+        return torch.stack(scores)
 
-    def _of_image(self, output: Any, place: int, images: int) -> Any:
-        """The part of the module's output that belongs to one image of a batch."""
+    @torch.no_grad()
+    def _find_batch_axes(self, image: Tensor) -> list[bool]:
+        """Which parts of the module's output have an entry for each image.
 
-        def part_of(part: Any) -> Any:
-            if isinstance(part, Tensor):
-                return part[place] if part.ndim and len(part) == images else part
-            if part is None or isinstance(part, str | int | float):
-                return part
+        One pass cannot tell: a constant may happen to be as long as the batch.
+        """
+        (one, structure), (two, other) = (self._parts(image.repeat(count, 1, 1, 1)) for count in (1, 2))
+        if structure != other:
             raise IgosError(
-                f"{self.name} returned a {type(part).__name__}, but a function as target needs a tensor, or"
-                " tuples, lists and dicts of tensors: wrap the network in a module that returns these"
+                f"{self.name} returned {_in_words(tree_unflatten(one, structure))} for one image, but"
+                f" {_in_words(tree_unflatten(two, other))} for two: wrap the network in a module that returns"
+                " tensors whose first axis is the batch"
             )
+        return [_length(first) == 1 and _length(second) == 2 for first, second in zip(one, two, strict=True)]
 
-        return tree_map(part_of, output)
+    def _parts(self, images: Tensor) -> tuple[list[Any], TreeSpec]:
+        """The tensors and constants of the module's output, and their structure."""
+        parts, structure = tree_flatten(self.module(images))
+        for part in parts:
+            if not (part is None or isinstance(part, Tensor | str | int | float)):
+                raise IgosError(
+                    f"{self.name} returned a {type(part).__name__}, but a function as target needs a tensor,"
+                    " or tuples, lists and dicts of tensors: wrap the network in a module that returns these"
+                )
+        return parts, structure
 
     def _scored(self, function: Target, output: Any) -> Tensor:
         try:
@@ -234,6 +257,11 @@ class Scored(ExplainableNetwork):
         targets = class_targets(image, label, torch.zeros(len(images), device=images.device))
         score = self.score(images, targets)
         return ProposedTargets(class_targets(image, label, score.float()), [""] * len(images))
+
+
+def _length(part: Any) -> int | None:
+    """The length of a tensor's first axis; None if there is no axis."""
+    return len(part) if isinstance(part, Tensor) and part.ndim else None
 
 
 def _in_words(output: Any) -> str:
