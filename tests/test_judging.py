@@ -388,12 +388,14 @@ def test_arguments_that_there_are_not_are_named() -> None:
     result = igos_pl.import_saliency(torch.rand(2, 6, 6), network, images, metrics=False)
     with pytest.raises(IgosError, match="evaluate has no argument 'cell': did you mean cells"):
         igos_pl.evaluate(result, "morf", network, images, cell=3)
-    with pytest.raises(IgosError, match="explanations is a ndarray, but must be what explain"):
+    with pytest.raises(IgosError, match="explanations is of the type ndarray, but must be what explain"):
         igos_pl.evaluate(result.saliency, "morf", network, images)  # type: ignore[arg-type]
-    with pytest.raises(IgosError, match="metrics is a int, but must be names"):
+    with pytest.raises(IgosError, match="metrics is of the type int, but must be names"):
         igos_pl.evaluate(result, 3, network, images)  # type: ignore[arg-type]
     with pytest.raises(IgosError, match="For a run, leave targets, top_k out"):
         igos_pl.evaluate("run", "morf", network, images, 0, top_k=2)
+    with pytest.raises(IgosError, match="For a run, leave normalized, batch_size out"):
+        igos_pl.evaluate("run", "morf", network, images, normalized=False, batch_size=8)
 
 
 def test_sensitivity_explains_again() -> None:

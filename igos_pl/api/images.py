@@ -77,8 +77,8 @@ def gathered(images: Any) -> Tensor | list[Picture]:
         return [_read(each) for each in (sorted(matching_pictures(path)) if is_pattern(path) else [path])]
     if not isinstance(images, list | tuple):
         raise IgosError(
-            f"images is a {type(images).__name__}, but must be a tensor, an array, a picture, a path, or a"
-            " list of these. For a data set or a DataLoader, use"
+            f"images is of the type {type(images).__name__}, but must be a tensor, an array, a picture, a"
+            " path, or a list of these. For a data set or a DataLoader, use"
             " Trainer().predict(Explainer(network), DatasetDataModule(dataset))"
         )
     if not images:

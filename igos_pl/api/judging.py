@@ -124,8 +124,8 @@ def _each(saliency: Any, images: Tensor) -> list[NDArray[Any]]:
         each = [_array(one) for one in saliency]
     else:
         raise IgosError(
-            f"saliency is a {type(saliency).__name__}, but must be a tensor, an array, or a list of these."
-            " For files, use igos-pl import"
+            f"saliency is of the type {type(saliency).__name__}, but must be a tensor, an array, or a list of"
+            " these. For files, use igos-pl import"
         )
     if len(each) != len(images):
         raise IgosError(f"There are {len(each)} saliency maps for {len(images)} images: give one for each")
@@ -157,8 +157,8 @@ def evaluate(
     explainer: Explainer | None = None,
     mean: Normalization = None,
     std: Normalization = None,
-    normalized: bool = False,
-    batch_size: int = 8,
+    normalized: bool | None = None,
+    batch_size: int | None = None,
     **bare: Any,
 ) -> dict[str, NDArray[np.float32]]:
     """Judge explanations by metrics.
@@ -176,8 +176,8 @@ def evaluate(
         explainer: made the masks; needed for ``sensitivity`` alone.
         mean: see `igos_pl.explain`; like all that follow, not for a run.
         std: see `igos_pl.explain`.
-        normalized: see `igos_pl.explain`.
-        batch_size: number of images that are judged together.
+        normalized: see `igos_pl.explain`; false by default.
+        batch_size: number of images that are judged together; 8 by default.
         **bare: ``input_size``, ``class_names``, ``output`` and ``top_k``; see `igos_pl.explain`.
 
     Returns:
@@ -190,7 +190,14 @@ def evaluate(
     _check_bare(evaluate, bare)
     asked = asked_for(metrics, cells, samples)
     if isinstance(explanations, str | Path):
-        given = {"targets": targets, "mean": mean, "std": std, **bare}
+        given = {
+            "targets": targets,
+            "mean": mean,
+            "std": std,
+            "normalized": normalized,
+            "batch_size": batch_size,
+            **bare,
+        }
         if unused := [name for name, value in given.items() if value is not None]:
             raise IgosError(
                 f"For a run, leave {', '.join(unused)} out: its network and data module have them"
@@ -198,9 +205,11 @@ def evaluate(
         return _evaluate_run(Path(explanations), asked, network, images, explainer)
     if not isinstance(explanations, Explanations):
         raise IgosError(
-            f"explanations is a {type(explanations).__name__}, but must be what explain or import_saliency"
-            " returned, or the folder of a run"
+            f"explanations is of the type {type(explanations).__name__}, but must be what explain or"
+            " import_saliency returned, or the folder of a run"
         )
+    normalized = False if normalized is None else normalized
+    batch_size = 8 if batch_size is None else batch_size
     made = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     rows = ExplainedInMemory(list(explanations), explanations.attributes)
     names = {record.sample_id for record in made.inputs.records}

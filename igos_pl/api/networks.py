@@ -114,8 +114,8 @@ def _numbers(name: str, values: Normalization) -> float | list[float] | None:
 def _check_type(network: object) -> None:
     if not isinstance(network, nn.Module):
         raise IgosError(
-            f"network is a {type(network).__name__}, but must be a torch.nn.Module or one of igos_pl's"
-            " networks"
+            f"network is of the type {type(network).__name__}, but must be a torch.nn.Module or one of"
+            " igos_pl's networks"
         )
     for weight in network.parameters():
         if weight.dtype != torch.float32 and weight.is_floating_point():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from igos_pl.api.networks import Scored
+from igos_pl.checks import wrong_type
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.wording import counted
@@ -83,9 +84,10 @@ def _label(classes: ClassLabels, target: Any, place: int) -> int:
             )
         target = target.item()
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
-        raise IgosError(
-            f"The target of image {place} is {target!r} (a {type(target).__name__}), but must be a label (a"
-            " whole number) or a class name; or give functions of the output, for all images"
+        raise wrong_type(
+            f"The target of image {place}",
+            target,
+            "a label (a whole number) or a class name; or give functions of the output, for all images",
         )
     if target < 0:
         raise IgosError(f"The target of image {place} is {target}, but labels begin at 0")

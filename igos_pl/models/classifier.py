@@ -53,7 +53,8 @@ class Classifier(ExplainableNetwork):
         top_k: int = 1,
         **network: Any,
     ) -> None:
-        names = imagenet.class_names() if class_names == "imagenet" else class_names
+        of_imagenet = isinstance(class_names, str) and class_names == "imagenet"
+        names = imagenet.class_names() if of_imagenet else class_names
         super().__init__(module, class_names=names, **network)
         check_choice("output", output, ("softmax", "sigmoid"))
         check_count("top_k", top_k, 1)

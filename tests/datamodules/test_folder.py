@@ -307,7 +307,7 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("texts/**", r"No image matches .*texts/\*\*"),
         (["a/1.png", "text?"], r"No image matches .*text\?"),
         ("e", r"There is no folder .*e: set root \(--data.root\)"),
-        (None, r"root is None \(a NoneType\), but must be a path, or a list of paths"),
+        (None, r"root is None \(of the type NoneType\), but must be a path, or a list of paths"),
     ):
         with pytest.raises(IgosError, match=message):
             ImageFolderDataModule(bad).find_samples()
