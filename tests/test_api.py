@@ -243,7 +243,7 @@ def test_no_images_are_told(net: tiny.TinyNet, none: Any) -> None:
 def test_one_output_needs_the_sigmoid(images: Tensor) -> None:
     net, x = nn.Sequential(tiny.TinyNet(), nn.Linear(5, 1)), normalized(images)
     with pytest.raises(
-        IgosError, match=r'softmax of one output is always 1\. Set output="sigmoid": the score'
+        IgosError, match=r'always 1\. Set output="sigmoid": .* applies the sigmoid itself, .* targets=lambda'
     ):
         explain(net, x, **QUICK)
     with pytest.raises(IgosError, match="image 1: Label 1 .* it has one output, whose label is 0"):
@@ -534,7 +534,7 @@ WRONG = [
     ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
     ({"mean": 0.5, "std": 0.5}, "values from -10 to 10, but 0 to 1 is expected: set normalized=True"),
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
-    ({"targets": [1]}, "targets is a list of 1 for 3 images"),
+    ({"targets": [1]}, "There is 1 target for 3 images: give one for each, or one for all"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": [0, 4, 5], "batch_size": 2}, r"image 2: Label 5 is outside of the 5 .* \(0 to 4\)"),
     ({"targets": [0, -1, 0]}, "The target of image 1 is -1, but labels begin at 0"),

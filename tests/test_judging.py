@@ -367,7 +367,7 @@ def test_channels_are_summed_and_lists_may_differ_in_size() -> None:
         (torch.rand(2, 6, 6, 3), "saliency has 3 channels behind height and width"),
         (
             torch.tensor([1.0, -2])[:, None, None].expand(2, 6, 6),
-            r"in 1 of the 2 .* \(down to -2, in image 1\)",
+            r"of 1 of the 2 images checked \(down to -2, in image 1\)",
         ),
         ([torch.rand(6, 6), torch.full((6, 6), torch.nan)], "^image 1: its saliency .*not finite"),
         (

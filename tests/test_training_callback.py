@@ -600,7 +600,7 @@ def test_too_few_images_are_told(tmp_path: Path) -> None:
         ({"samples": 0}, "samples is 0, but must be at least 1"),
         ({"every_n_epochs": 0}, "every_n_epochs is 0"),
         ({"targets": "labels"}, "targets is 'labels', but must be one of: predicted, label"),
-        ({"targets": [1, 2], "samples": 3}, "There are 2 targets for 3 samples"),
+        ({"targets": [1, 2], "samples": 3}, "There are 2 targets for 3 images: give one"),
         ({"samples": torch.zeros(2, 3, 8, 8), "targets": "label"}, "the samples have no labels"),
         ({"regions": [QUARTERS] * 2, "samples": 3}, "There are 2 label maps for 3 images: give one"),
         ({"samples": (torch.zeros(2, 3, 8, 8), [1])}, "2 images, but labels of the shape"),

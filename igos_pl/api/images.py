@@ -18,7 +18,7 @@ from igos_pl.data.images import displayed, read_image
 from igos_pl.data.inputs import NetworkInput
 from igos_pl.data.items import image_of
 from igos_pl.data.records import ImageRecord
-from igos_pl.data.wording import counted
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.datamodules.folder import is_pattern, matching_pictures
 from igos_pl.errors import IgosError
 from igos_pl.models import ExplainableNetwork
@@ -172,6 +172,25 @@ def _read(path: Path) -> Picture:
         return Picture(read_image(path), str(path))
     except IgosError as error:
         raise IgosError(f"{path}: {error}") from error
+
+
+def check_one_for_each(what: str, given: int, images: int, else_one: bool = True) -> None:
+    """Raise unless something is given for each image.
+
+    Args:
+        what: the name of one.
+        given: how many there are.
+        images: the number of images.
+        else_one: whether one for all images is allowed, too.
+
+    Raises:
+        IgosError: naming both numbers.
+    """
+    if given != images:
+        raise IgosError(
+            f"There {is_or_are(given)} {counted(given, what)} for {counted(images, 'image')}: give one for"
+            f" each{', or one for all' if else_one else ''}"
+        )
 
 
 def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, normalized: bool) -> Inputs:

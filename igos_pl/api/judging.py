@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from igos_pl.api.call import MASK_SIZE, answer, question
-from igos_pl.api.images import channels_last
+from igos_pl.api.images import channels_last, check_one_for_each
 from igos_pl.api.networks import Normalization
 from igos_pl.api.result import Explanations
 from igos_pl.callbacks import MaskProgressBar
@@ -127,8 +127,7 @@ def _each(saliency: Any, images: Tensor) -> list[NDArray[Any]]:
             f"saliency is of the type {type(saliency).__name__}, but must be a tensor, an array, or a list of"
             " these. For files, use igos-pl import"
         )
-    if len(each) != len(images):
-        raise IgosError(f"There are {len(each)} saliency maps for {len(images)} images: give one for each")
+    check_one_for_each("saliency map", len(each), len(images), else_one=False)
     return each
 
 

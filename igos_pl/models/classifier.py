@@ -98,7 +98,8 @@ class Classifier(ExplainableNetwork):
             raise IgosError(
                 f"{self.name} has one output, and the softmax of one output is always 1. Set output="
                 '"sigmoid" (--model.network.output sigmoid): the score is then the sigmoid of the output, and'
-                " the only label is 0. If the network takes the sigmoid already, leave that out"
+                " the only label is 0. If the network applies the sigmoid itself, explain a function of its"
+                " output: igos_pl.explain with targets=lambda output: output[0]"
             )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

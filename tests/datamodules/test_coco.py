@@ -254,7 +254,7 @@ def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
         ("[1, 2]", r"no COCO instances file: it has no list 'images', 'categories', 'annotations'"),
         (
             {"images": []},
-            r"it has no list 'categories', 'annotations'\. Set --data\.annotations to one",
+            r"it has no list 'categories', 'annotations'\. Set annotations \(--data\.annotations\) to one",
         ),
         (without(content(), "annotations"), r"it has no list 'annotations'"),
         (content(annotations={}), r"it has no list 'annotations'"),
