@@ -125,7 +125,9 @@ def test_binary_and_missing_label_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80 junk\n")
     with pytest.raises(IgosError, match=r"binary, line 1, .*\\x00.*: 'junk' is not a class"):
         samples_of(root, labels=str(tmp_path / "binary"))
-    with pytest.raises(IgosError, match="There is no labels file .*nowhere.txt"):
+    with pytest.raises(
+        IgosError, match=r"There is no labels file .*nowhere.txt: correct labels \(--data.labels\)"
+    ):
         samples_of(root, labels=str(tmp_path / "nowhere.txt"))
 
 
