@@ -457,6 +457,15 @@ def test_parts_of_the_output_without_a_batch_come_whole(images: Tensor, length: 
     assert found.score == pytest.approx(0.5 * net.net(x)[:, 0].detach().numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_networks_may_squeeze_the_batch_axis_of_one_image(images: Tensor, outputs: int) -> None:
+    net, x = Answer(lambda logits: logits[:, :outputs].squeeze()), normalized(images)
+    for size in (1, 3):
+        result = explain(net, x, lambda output: output.sum(), batch_size=size, metrics=False, **QUICK)
+        wanted = net.net(x)[:, :outputs].sum(1).detach().numpy()
+        assert result.score == pytest.approx(wanted, abs=1e-5)
+
+
 def test_patterns_of_paths(tmp_path: Path, net: tiny.TinyNet) -> None:
     tiny.write_pictures(tmp_path, ["b.png", "a.png", "c/d.jpg"])
     adapter = Classifier(net, input_size=tiny.SIZE)
@@ -523,7 +532,7 @@ WRONG = [
     ),
     (
         {"network": Answer(list), "targets": lambda output: output[0][0]},
-        "returned a list of a tensor of shape .* for one image, but .* for two: wrap the network",
+        "returned a list of a tensor of shape .* for two images, but .* for three: wrap the network",
     ),
     ({"images": Image.new("RGB", (9, 9))}, "mean, std, input_size must be given to explain pictures"),
     ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images is of uint8: pass the mean and std"),

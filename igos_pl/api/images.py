@@ -174,14 +174,14 @@ def _read(path: Path) -> Picture:
         raise IgosError(f"{path}: {error}") from error
 
 
-def check_one_for_each(what: str, given: int, images: int, else_one: bool = True) -> None:
+def check_one_for_each(what: str, given: int, images: int, one_for_all: bool = True) -> None:
     """Raise unless something is given for each image.
 
     Args:
         what: the name of one.
         given: how many there are.
         images: the number of images.
-        else_one: whether one for all images is allowed, too.
+        one_for_all: whether one for all images is allowed, too.
 
     Raises:
         IgosError: naming both numbers.
@@ -189,7 +189,7 @@ def check_one_for_each(what: str, given: int, images: int, else_one: bool = True
     if given != images:
         raise IgosError(
             f"There {is_or_are(given)} {counted(given, what)} for {counted(images, 'image')}: give one for"
-            f" each{', or one for all' if else_one else ''}"
+            f" each{', or one for all' if one_for_all else ''}"
         )
 
 

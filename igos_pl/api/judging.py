@@ -127,7 +127,7 @@ def _each(saliency: Any, images: Tensor) -> list[NDArray[Any]]:
             f"saliency is of the type {type(saliency).__name__}, but must be a tensor, an array, or a list of"
             " these. For files, use igos-pl import"
         )
-    check_one_for_each("saliency map", len(each), len(images), else_one=False)
+    check_one_for_each("saliency map", len(each), len(images), one_for_all=False)
     return each
 
 

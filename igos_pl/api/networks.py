@@ -15,6 +15,7 @@ from torchvision.models.detection.ssd import SSD
 from igos_pl.api.images import Picture, check_channels_first
 from igos_pl.checks import check_arguments
 from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.items import PICTURE_CHANNELS
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, DenseDetector, ExplainableNetwork, RCNNDetector
@@ -61,7 +62,7 @@ def adapter_of(
         return network
     _check_type(network)
     if isinstance(images, Tensor):
-        check_channels_first(images, _first_channels(network))
+        check_channels_first(images, _picture_channels(network))
     if isinstance(network, FasterRCNN | RetinaNet | FCOS | SSD):
         for name in ("mean", "std"):
             if name in given:
@@ -125,10 +126,13 @@ def _check_type(network: object) -> None:
             )
 
 
-def _first_channels(module: nn.Module) -> int | None:
-    """The channels that a module's first convolution takes; None if it has none."""
-    layers = module.modules()
-    return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), None)
+def _picture_channels(module: nn.Module) -> int | None:
+    """The channels that a module's first convolution takes, if these may be a picture's; otherwise None.
+
+    With more channels, it may not be the layer that takes the images.
+    """
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    return first.in_channels if first is not None and first.in_channels in PICTURE_CHANNELS else None
 
 
 def _sized(given: dict[str, Any], images: Tensor | list[Picture]) -> dict[str, Any]:
@@ -199,7 +203,8 @@ class Scored(ExplainableNetwork):
         scores = []
         for place, label in enumerate(targets.label.tolist()):
             own = [
-                part[place] if batched else part
+                # Some networks squeeze the batch axis of a single image.
+                part[place] if batched and _length(part) == len(images) else part
                 for part, batched in zip(parts, self._has_batch_axis, strict=True)
             ]
             scores.append(self._scored(self.functions[label], tree_unflatten(own, structure)))
@@ -211,14 +216,14 @@ class Scored(ExplainableNetwork):
 
         One pass cannot tell: a constant may happen to be as long as the batch.
         """
-        (one, structure), (two, other) = (self._parts(image.repeat(count, 1, 1, 1)) for count in (1, 2))
-        if structure != other:
+        (two, structure), (three, changed) = (self._parts(image.repeat(count, 1, 1, 1)) for count in (2, 3))
+        if structure != changed:
             raise IgosError(
-                f"{self.name} returned {_in_words(tree_unflatten(one, structure))} for one image, but"
-                f" {_in_words(tree_unflatten(two, other))} for two: wrap the network in a module that returns"
-                " tensors whose first axis is the batch"
+                f"{self.name} returned {_in_words(tree_unflatten(two, structure))} for two images, but"
+                f" {_in_words(tree_unflatten(three, changed))} for three: wrap the network in a module that"
+                " returns tensors whose first axis is the batch"
             )
-        return [_length(first) == 1 and _length(second) == 2 for first, second in zip(one, two, strict=True)]
+        return [(_length(one), _length(other)) == (2, 3) for one, other in zip(two, three, strict=True)]
 
     def _parts(self, images: Tensor) -> tuple[list[Any], TreeSpec]:
         """The tensors and constants of the module's output, and their structure."""
