@@ -126,7 +126,7 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
         IgosError: if the file is missing, is not valid JSON, or lacks one of the three lists.
     """
     if not path.is_file():
-        raise IgosError(f"There is no annotations file {path}: correct --data.annotations")
+        raise IgosError(f"There is no annotations file {path}: correct annotations (--data.annotations)")
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
@@ -140,7 +140,7 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
         ) from error
     except RecursionError as error:
         raise IgosError(
-            f"{path} is nested too deeply to be an instances file: correct --data.annotations"
+            f"{path} is nested too deeply to be an instances file: correct annotations (--data.annotations)"
         ) from error
     except ValueError as error:  # Python refuses to read thousands of digits
         raise IgosError(f"{path} has a number with too many digits ({error}): correct it") from error
@@ -149,7 +149,8 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
     if missing:
         raise IgosError(
             f"{path} is no COCO instances file: it has no list {', '.join(map(repr, missing))}. Set"
-            " --data.annotations to one (as instances_val2017.json), or omit it to explain all images in root"
+            " annotations (--data.annotations) to one (as instances_val2017.json), or leave it out to explain"
+            " all images in root"
         )
     return lists
 

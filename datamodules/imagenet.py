@@ -51,15 +51,15 @@ def _by_folder(root: Path, paths: list[Path]) -> list[int]:
         if path.parent.name not in known:
             raise IgosError(
                 f"{root / path} does not lie in a folder whose name is an ImageNet WordNet id"
-                " (n01440764, ...). For a flat folder, set --data.ground_truth to the official labels file;"
-                " for other images, use ImageFolderDataModule"
+                " (n01440764, ...). For a flat folder, set ground_truth (--data.ground_truth) to the"
+                " official labels file; for other images, use ImageFolderDataModule"
             )
     return [known[path.parent.name] for path in paths]
 
 
 def _official(file: Path, paths: list[Path]) -> list[int]:
     if not file.is_file():
-        raise IgosError(f"There is no ground-truth file {file}: correct --data.ground_truth")
+        raise IgosError(f"There is no ground-truth file {file}: correct ground_truth (--data.ground_truth)")
     lines = file.read_text("utf-8-sig", errors="replace").split()
     known = index_of_ilsvrc2012_id()
     for number, line in enumerate(lines, 1):
@@ -69,6 +69,6 @@ def _official(file: Path, paths: list[Path]) -> list[int]:
         raise IgosError(
             f"{file} has {counted(len(lines), 'label')}, but there {is_or_are(len(paths))}"
             f" {counted(len(paths), 'image')}: the file is for the whole"
-            " validation set; use --data.limit to explain a part of it"
+            " validation set; set limit (--data.limit) to explain a part of it"
         )
     return [known[int(line)] for line in lines]

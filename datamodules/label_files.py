@@ -32,7 +32,7 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
         IgosError: if the file is missing, a line is malformed, or a picture has no label, or two.
     """
     if not path.is_file():
-        raise IgosError(f"There is no labels file {path}: correct --data.labels")
+        raise IgosError(f"There is no labels file {path}: correct labels (--data.labels)")
     text = path.read_text("utf-8-sig", errors="replace")
     ending = path.suffix.lower()
     lines = _table(path, text, _TABLES[ending]) if ending in _TABLES else _plain_lines(path, text, set(names))

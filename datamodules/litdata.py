@@ -66,7 +66,7 @@ def _length(folder: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IgosError(
             f"{folder} is not a folder that litdata.optimize wrote: cannot read {index.name}"
-            f" ({type(error).__name__}: {error}). Set --data.root to the folder with the chunks"
+            f" ({type(error).__name__}: {error}). Set root (--data.root) to the folder with the chunks"
         ) from error
 
 

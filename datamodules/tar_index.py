@@ -82,7 +82,7 @@ def _check_start(path: Path, file: BinaryIO) -> None:
             " (compression hardly makes images smaller)"
         )
     if head and head != _ENDS and not _is_header(head):
-        raise IgosError(f"{path} is not a tar file: correct --data.urls")
+        raise IgosError(f"{path} is not a tar file: correct urls (--data.urls)")
 
 
 def _is_header(block: bytes) -> bool:

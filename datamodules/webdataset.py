@@ -102,7 +102,7 @@ class WebDatasetDataModule(SampleDataModule):
         super().__init__(**data)
         given = [urls] if isinstance(urls, str) else list(urls)
         if not any(given):
-            raise IgosError("urls is empty: set --data.urls to the tar files")
+            raise IgosError("urls is empty: set urls (--data.urls) to the tar files")
         for url in given:
             if re.match(r"pipe:|[a-z0-9+]+://", url) and not url.startswith("file://"):
                 raise IgosError(
@@ -164,8 +164,8 @@ class WebDatasetDataModule(SampleDataModule):
             return None, f"the sample has no {what}; its members: {', '.join(members)}"
         if len(found) > 1:
             raise IgosError(
-                f"The sample {key} in {shard} has several pictures ({', '.join(found)}): name the ending of"
-                " the one to explain (--data.image)"
+                f"The sample {key} in {shard} has several pictures ({', '.join(found)}): set image"
+                " (--data.image) to the ending of the one to explain"
             )
         return members[found[0]], ""
 
@@ -184,7 +184,7 @@ def _shards(urls: Sequence[str]) -> list[Path]:
             continue
         matches = sorted(glob.glob(url, recursive=True))
         if not matches:
-            raise IgosError(f"No file matches {url}: correct --data.urls")
+            raise IgosError(f"No file matches {url}: correct urls (--data.urls)")
         shards += map(Path, matches)
     return shards
 

@@ -135,7 +135,7 @@ def check_flag(name: str, value: object) -> None:
 
 def wrong_type(name: str, value: object, wanted: str) -> IgosError:
     """The error for a value of a wrong type; the message names the value, its type and what is wanted."""
-    return IgosError(f"{name} is {value!r} (a {type(value).__name__}), but must be {wanted}")
+    return IgosError(f"{name} is {value!r} (of the type {type(value).__name__}), but must be {wanted}")
 
 
 def check_share(name: str, value: float) -> None:

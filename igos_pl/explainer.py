@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from igos_pl.checks import check_arguments, check_choice, check_count, check_flag, check_whole
+from igos_pl.checks import check_arguments, check_choice, check_count, check_flag, check_whole, wrong_type
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, Columns
 from igos_pl.data.regions import RegionSource
@@ -138,10 +138,7 @@ class Explainer(BatchPredictor):
                 " to 7, as the preset search does, or set regions"
             )
         if not isinstance(start, Start):
-            raise IgosError(
-                f"start is {start!r} (a {type(start).__name__}), but must be a Start, as in"
-                " igos_pl.Start(k=2, init_val=0.2)"
-            )
+            raise wrong_type("start", start, "a Start, as in igos_pl.Start(k=2, init_val=0.2)")
         if not isinstance(self._method, Method) and start != Start():
             raise IgosError(
                 f"The method {self.method} has no diverse starts: leave start.k, start.cells and"

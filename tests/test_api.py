@@ -132,6 +132,14 @@ def test_a_picture_in_memory_is_read_as_its_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(of_picture.image), np.asarray(of_file.image))
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 4), (9, 3)])
+def test_narrow_images_with_many_channels(height: int, width: int) -> None:
+    """Their last axis is as short as that of channels, but the network takes more."""
+    net = nn.Sequential(nn.Conv2d(12, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    result = explain(net, torch.rand(2, 12, height, width), iterations=1, mask_size=3, metrics=False)
+    assert result.masks.shape == (2, 3, 3)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_any_number_of_channels_and_any_size(channels: int) -> None:
     net = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -173,19 +181,27 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"start": {"k": 2}}, r"start is \{'k': 2\} \(a dict\), but must be a Start, .*igos_pl\.Start\(k=2"),
-        ({"mask_size": "14"}, r"mask_size is '14' \(a str\), but must be a whole number"),
-        ({"mask_size": 7.5}, r"mask_size is 7.5 \(a float\), but must be a whole number"),
-        ({"top_k": True}, r"top_k is True \(a bool\), but must be a whole number"),
-        ({"seed": "x"}, r"seed is 'x' \(a str\), but must be a whole number"),
-        ({"metrics": "no"}, r"metrics is 'no' \(a str\), but must be true or false"),
-        ({"normalized": "no"}, r"normalized is 'no' \(a str\), but must be true or false"),
-        ({"input_size": "24"}, r"input_size is '24' \(a str\), but must be a whole number"),
-        ({"input_size": (24.0, 24)}, r"input_size is 24.0 \(a float\), but must be a whole number"),
-        ({"class_names": "cat"}, r"class_names is 'cat' \(a str\), but must be a list of names"),
-        ({"class_names": {0: "cat"}}, r"class_names is \{0: 'cat'\} \(a dict\), but must be a list of names"),
-        ({"class_names": ["a", 1]}, r"class_names\[1\] is 1 \(a int\), but must be text"),
-        ({"average": 1}, r"average is 1 \(a int\), but must be true or false"),
+        (
+            {"start": {"k": 2}},
+            r"start is \{'k': 2\} \(of the type dict\), but must be a Start, .*igos_pl\.Start\(k=2",
+        ),
+        ({"mask_size": "14"}, r"mask_size is '14' \(of the type str\), but must be a whole number"),
+        ({"mask_size": 7.5}, r"mask_size is 7.5 \(of the type float\), but must be a whole number"),
+        ({"top_k": True}, r"top_k is True \(of the type bool\), but must be a whole number"),
+        ({"seed": "x"}, r"seed is 'x' \(of the type str\), but must be a whole number"),
+        ({"metrics": "no"}, r"metrics is 'no' \(of the type str\), but must be true or false"),
+        ({"normalized": "no"}, r"normalized is 'no' \(of the type str\), but must be true or false"),
+        ({"input_size": "24"}, r"input_size is '24' \(of the type str\), but must be a whole number"),
+        ({"input_size": (24.0, 24)}, r"input_size is 24.0 \(of the type float\), but must be a whole number"),
+        ({"class_names": "cat"}, r"class_names is 'cat' \(of the type str\), but must be a list of names"),
+        (
+            {"class_names": {0: "cat"}},
+            r"class_names is \{0: 'cat'\} \(of the type dict\), but must be a list of names",
+        ),
+        ({"class_names": np.array(["a", "b"])}, r"class_names is array.* \(of the type ndarray\), but must"),
+        ({"class_names": 0}, r"class_names is 0 \(of the type int\), but must be a list of names"),
+        ({"class_names": ["a", 1]}, r"class_names\[1\] is 1 \(of the type int\), but must be text"),
+        ({"average": 1}, r"average is 1 \(of the type int\), but must be true or false"),
         ({"curves": 3}, "curves is 3, but must be one of: adaptive, full"),
         ({"optimizer": "NAG"}, r"optimizer is a str, .*from igos_pl\.solver\.optimizers import NAG"),
     ],
@@ -212,7 +228,7 @@ def test_rows_and_folders_that_there_are_not(net: tiny.TinyNet, images: Tensor, 
     for row in (2, -3):
         with pytest.raises(IgosError, match=f"row is {row}, but there are 2 explanations: 0 to 1"):
             result.plot(row)
-    with pytest.raises(IgosError, match=r"row is '0' \(a str\), but must be a whole number"):
+    with pytest.raises(IgosError, match=r"row is '0' \(of the type str\), but must be a whole number"):
         result.plot("0")  # type: ignore[arg-type]
     with pytest.raises(IgosError, match="There is no folder .*nowhere: create it"):
         result.save(tmp_path / "nowhere" / "x.h5")
@@ -227,7 +243,7 @@ def test_no_images_are_told(net: tiny.TinyNet, none: Any) -> None:
 def test_one_output_needs_the_sigmoid(images: Tensor) -> None:
     net, x = nn.Sequential(tiny.TinyNet(), nn.Linear(5, 1)), normalized(images)
     with pytest.raises(
-        IgosError, match=r'softmax of one output is always 1\. Set output="sigmoid": the score'
+        IgosError, match=r'always 1\. Set output="sigmoid": .* applies the sigmoid itself, .* targets=lambda'
     ):
         explain(net, x, **QUICK)
     with pytest.raises(IgosError, match="image 1: Label 1 .* it has one output, whose label is 0"):
@@ -340,7 +356,7 @@ def test_results_are_saved_as_files_that_the_reader_reads(
         assert file.attributes["mask_size"] == 6
         assert file.attributes["igos_pl"] == igos_pl.__version__
         assert [row.sample_id for row in file] == IDS
-        with pytest.raises(IgosError, match="image 0 cannot be shown: it was explained in memory, .* again"):
+        with pytest.raises(IgosError, match="image 0 cannot be shown, because it was explained .* draw"):
             file[0].plot("overlay")
         assert file[0].plot("overlay", result.originals[0]).axes
     with pytest.raises(IgosError, match=r"some.h5 exists already"):
@@ -428,16 +444,26 @@ def test_weights_without_autograd_are_named(images: Tensor) -> None:
         explain(net, normalized(images), **QUICK)
 
 
-def test_parts_of_the_output_without_a_batch_come_whole(images: Tensor) -> None:
+@pytest.mark.parametrize("length", [1, 2, 3, 7])  # 3 is the number of images
+def test_parts_of_the_output_without_a_batch_come_whole(images: Tensor, length: int) -> None:
     def score(output: tuple[Tensor, Tensor, Tensor, str]) -> Tensor:
         logits, scale, anchors, name = output
-        assert (scale.shape, anchors.shape, name) == ((), (7, 4), "tiny")
+        assert (scale.shape, anchors.shape, name) == ((), (length, 4), "tiny")
         return logits[0] * scale
 
-    net = Answer(lambda logits: (logits, torch.tensor(0.5), torch.zeros(7, 4), "tiny"))
+    net = Answer(lambda logits: (logits, torch.tensor(0.5), torch.zeros(length, 4), "tiny"))
     x = normalized(images)
     found = explain(net, x, score, metrics=False, **QUICK)
     assert found.score == pytest.approx(0.5 * net.net(x)[:, 0].detach().numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_networks_may_squeeze_the_batch_axis_of_one_image(images: Tensor, outputs: int) -> None:
+    net, x = Answer(lambda logits: logits[:, :outputs].squeeze()), normalized(images)
+    for size in (1, 3):
+        result = explain(net, x, lambda output: output.sum(), batch_size=size, metrics=False, **QUICK)
+        wanted = net.net(x)[:, :outputs].sum(1).detach().numpy()
+        assert result.score == pytest.approx(wanted, abs=1e-5)
 
 
 def test_patterns_of_paths(tmp_path: Path, net: tiny.TinyNet) -> None:
@@ -474,7 +500,7 @@ def test_messages_name_arguments_and_no_options(net: tiny.TinyNet, images: Tenso
 
 
 WRONG = [
-    ({"images": 3}, "images is a int, but must be a tensor"),
+    ({"images": 3}, "images is of the type int, but must be a tensor"),
     ({"images": torch.utils.data.DataLoader([1])}, "DataLoader.*use.*Trainer.*DatasetDataModule"),
     ({"images": []}, "images is empty"),
     ({"images": torch.zeros(3)}, r"must have the shape \(N, C, H, W\) or \(C, H, W\), but has \(3,\)"),
@@ -496,6 +522,18 @@ WRONG = [
         r"3 channels behind height and width \(8 x 8\), .*movedim",
     ),
     ({"images": torch.zeros(8, 8, 3, dtype=torch.uint8)}, "images has 3 channels behind height and width"),
+    (
+        {"network": tiny.tiny_classifier(), "images": torch.zeros(1, 8, 8, 3)},
+        "images has 3 channels behind height and width",
+    ),
+    (
+        {"images": torch.zeros(2, 8, 8, 1)},
+        r"images has the shape \(2, 8, 8, 1\), so the images are 8 x 1 pixels, but must .* move axis -1",
+    ),
+    (
+        {"network": Answer(list), "targets": lambda output: output[0][0]},
+        "returned a list of a tensor of shape .* for two images, but .* for three: wrap the network",
+    ),
     ({"images": Image.new("RGB", (9, 9))}, "mean, std, input_size must be given to explain pictures"),
     ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images is of uint8: pass the mean and std"),
     ({"mean": 0.5}, "mean and std belong together"),
@@ -505,7 +543,7 @@ WRONG = [
     ({"mean": 0.5, "std": 0.0}, "std is .*must be above 0"),
     ({"mean": 0.5, "std": 0.5}, "values from -10 to 10, but 0 to 1 is expected: set normalized=True"),
     ({"input_size": 9}, "input_size is 9, but the images are 24 x 24"),
-    ({"targets": [1]}, "targets is a list of 1 for 3 images"),
+    ({"targets": [1]}, "There is 1 target for 3 images: give one for each, or one for all"),
     ({"targets": 9}, "Label 9 is outside of the 5 classes"),
     ({"targets": [0, 4, 5], "batch_size": 2}, r"image 2: Label 5 is outside of the 5 .* \(0 to 4\)"),
     ({"targets": [0, -1, 0]}, "The target of image 1 is -1, but labels begin at 0"),
@@ -518,7 +556,7 @@ WRONG = [
         {"targets": "cta", "class_names": ["cat", "dog"]},
         r"'cta' is not a class of the network \(did you mean cat",
     ),
-    ({"targets": 1.5}, r"The target of image 0 is 1.5 \(a float\), but must be a label"),
+    ({"targets": 1.5}, r"The target of image 0 is 1.5 \(of the type float\), but must be a label"),
     ({"targets": [0, 1, "cat"]}, "'cat' is not a class of the network"),
     ({"targets": torch.eye(5)[:3]}, r"targets has the shape \(3, 5\), but must have one label for each"),
     ({"targets": 1, "top_k": 2}, "top_k is .* but targets are given: leave one of them out"),
@@ -531,7 +569,7 @@ WRONG = [
         {"network": Answer(lambda logits: {"out": logits, "aux": logits})},
         "but returned a dict of out, aux: wrap it in a module that returns its logits",
     ),
-    ({"network": 3}, "network is a int, but must be a torch.nn.Module"),
+    ({"network": 3}, "network is of the type int, but must be a torch.nn.Module"),
     ({"network": torch.jit.ScriptModule()}, "ScriptModule of TorchScript.* made from"),
     ({"network": tiny.TinyNet().half()}, "weights are torch.float16"),
     (
@@ -597,13 +635,16 @@ def test_a_bare_module_for_the_explainer_is_told_the_way(net: tiny.TinyNet) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"module": 3}, r"module is 3 \(a int\), but must be a torch.nn.Module"),
+        ({"module": 3}, r"module is 3 \(of the type int\), but must be a torch.nn.Module"),
         ({"module": tiny.TinyNet}, r"module is the class TinyNet, but must be an object: TinyNet\(...\)"),
         ({"weights": {}}, "weights is a dict, .* module.load_state_dict"),
-        ({"mean": 0.5}, r"mean is 0.5 \(a float\), but must be a list with one number for each channel"),
-        ({"std": "imagenet"}, r"std is 'imagenet' \(a str\), but must be a list"),
-        ({"targets": 1}, r"targets is 1 \(a int\), but must be one of predicted, .* or a list of labels"),
-        ({"targets": [0, 1.5]}, r"targets\[1\] is 1.5 \(a float\), but must be a whole number"),
+        (
+            {"mean": 0.5},
+            r"mean is 0.5 \(of the type float\), but must be a list with one number for each channel",
+        ),
+        ({"std": "imagenet"}, r"std is 'imagenet' \(of the type str\), but must be a list"),
+        ({"targets": 1}, r"targets is 1 \(of the type int\), but must be one of predicted, .*list of labels"),
+        ({"targets": [0, 1.5]}, r"targets\[1\] is 1.5 \(of the type float\), but must be a whole number"),
     ],
 )
 def test_what_a_classifier_refuses(settings: dict[str, Any], message: str) -> None:
@@ -636,15 +677,21 @@ def test_captum_takes_it_for_one_of_its_methods(net: tiny.TinyNet, images: Tenso
 
 
 def test_what_the_interfaces_of_other_libraries_refuse(net: tiny.TinyNet, images: Tensor) -> None:
-    x, method = normalized(images), MaskAttribution(net, metrics=True, **QUICK)
+    with pytest.raises(
+        IgosError, match="metrics is True, but attributions come without curves: leave it out"
+    ):
+        MaskAttribution(net, metrics=True)
+    x, method = normalized(images), MaskAttribution(net, **QUICK)
     for inputs, message in (
-        (x.numpy(), r"inputs is a ndarray, but must be a tensor \(N, C, H, W\)"),
+        (x.numpy(), r"inputs is of the type ndarray, but must be a tensor \(N, C, H, W\)"),
         (x[0], r"inputs must have the shape \(N, C, H, W\), but has \(3, 24, 24\)"),
     ):
         with pytest.raises(IgosError, match=message):
             method.attribute(inputs)
     for targets in (np.eye(5)[:3], np.array([0.5, 1, 2]), np.array(["a", "b", "c"]), None):
-        with pytest.raises(IgosError, match=r"targets \(.*\) must be one label for each of the 3 images"):
+        with pytest.raises(
+            IgosError, match=r"targets must be whole numbers, .* of the 3 images, but is .+ of the shape"
+        ):
             explain_func(net, x.numpy(), targets, **QUICK)  # type: ignore[arg-type]
 
 

@@ -527,7 +527,7 @@ def test_wrong_settings_are_refused() -> None:
             drawn(explanation(), **options)
     with pytest.raises(IgosError, match="0 explanations cannot be drawn"):
         draw([])
-    with pytest.raises(IgosError, match="explanations has a str, but must be explanations, as MaskFile"):
+    with pytest.raises(IgosError, match="an entry of the type str, but must have explanations, as MaskFile"):
         draw("runs/photos")  # type: ignore[arg-type]
     with pytest.raises(IgosError, match="401 explanations cannot be drawn in one figure: choose 1 to 400"):
         draw([explanation()] * 401)
@@ -539,8 +539,16 @@ def test_an_image_of_another_size_is_refused() -> None:
 
 
 def test_images_that_moved(tmp_path: Path) -> None:
-    with pytest.raises(IgosError, match=r"b/cat.jpg cannot be shown: /nowhere: .*pass them .--images FOLDER"):
-        explanation().plot()
+    (tmp_path / "a.tar").touch()
+    for path, message in (
+        ("/nowhere", r"b/cat.jpg cannot be shown. /nowhere: .* moved, pass .* or its folder .*--images"),
+        ("list[0]", r"b/cat.jpg cannot be shown, because list\[0\], .* is not a file: pass .* plot"),
+        (f"{tmp_path}/a.tar/cat.jpg", r"because .*a.tar/cat.jpg, .* is not a file"),
+    ):
+        given = explanation()
+        given.image["path"] = path
+        with pytest.raises(IgosError, match=message):
+            given.plot()
     assert explanation().plot("heatmap").axes  # which needs no image
     (tmp_path / "b").mkdir()
     Image.fromarray(picture()).save(tmp_path / "b" / "cat.jpg")

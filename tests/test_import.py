@@ -117,7 +117,7 @@ def test_images_without_maps_and_bad_maps(
         (lambda folder: None, "has no saliency maps"),
         (
             lambda folder: np.save(folder / "a.npy", -saliency(0)),
-            "Negative values, .* in 1 of the 1 saliency map ",
+            "Negative values, .* in the saliency of 1 of the 1 image checked ",
         ),
         (lambda folder: np.save(folder / "a.npy", saliency(0, 5)), "--model.mask_size 5"),
         (lambda folder: np.save(folder / "a.npy", np.ones((3, 12, 12))), "3 saliency maps"),
@@ -148,9 +148,7 @@ def test_negative_maps_are_told_before_the_first_image(
     (maps / "e.npz").unlink()
     (maps / "d.png").write_bytes(b"damaged")  # this is recorded for the image, as always
     assert main(imported(maps, photos)) == 2
-    message = (
-        r"in 1 of the 4 saliency maps looked at \(down to -.*, in e.png\): set negative \(--model.negative"
-    )
+    message = r"of 1 of the 3 images checked \(down to -.*, in e.png\): set negative \(--model.negative"
     assert re.search(message, capsys.readouterr().err)
     assert not list(Path("run").glob("segments/*"))
     assert main(imported(maps, photos, "--model.negative=absolute")) == 0

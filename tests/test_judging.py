@@ -350,6 +350,8 @@ def test_channels_are_summed_and_lists_may_differ_in_size() -> None:
     np.testing.assert_allclose(by_channel.masks, summed.masks, atol=1e-6)
     sizes = igos_pl.import_saliency([np.ones((5, 7)), np.ones((9, 9))], network, images, metrics=False)
     assert sizes.masks.shape == (2, 5, 5)
+    deep = igos_pl.import_saliency(torch.rand(2, 512, 4, 4), network, images, metrics=False)
+    assert deep.masks.shape == (2, 4, 4)
     several = igos_pl.import_saliency(
         [torch.rand(2, 6, 6), torch.rand(2, 6, 6)], network, images, top_k=2, metrics=False
     )
@@ -365,7 +367,7 @@ def test_channels_are_summed_and_lists_may_differ_in_size() -> None:
         (torch.rand(2, 6, 6, 3), "saliency has 3 channels behind height and width"),
         (
             torch.tensor([1.0, -2])[:, None, None].expand(2, 6, 6),
-            r"in 1 of the 2 .* \(down to -2, in image 1\)",
+            r"of 1 of the 2 images checked \(down to -2, in image 1\)",
         ),
         ([torch.rand(6, 6), torch.full((6, 6), torch.nan)], "^image 1: its saliency .*not finite"),
         (
@@ -386,12 +388,14 @@ def test_arguments_that_there_are_not_are_named() -> None:
     result = igos_pl.import_saliency(torch.rand(2, 6, 6), network, images, metrics=False)
     with pytest.raises(IgosError, match="evaluate has no argument 'cell': did you mean cells"):
         igos_pl.evaluate(result, "morf", network, images, cell=3)
-    with pytest.raises(IgosError, match="explanations is a ndarray, but must be what explain"):
+    with pytest.raises(IgosError, match="explanations is of the type ndarray, but must be what explain"):
         igos_pl.evaluate(result.saliency, "morf", network, images)  # type: ignore[arg-type]
-    with pytest.raises(IgosError, match="metrics is a int, but must be names"):
+    with pytest.raises(IgosError, match="metrics is of the type int, but must be names"):
         igos_pl.evaluate(result, 3, network, images)  # type: ignore[arg-type]
     with pytest.raises(IgosError, match="For a run, leave targets, top_k out"):
         igos_pl.evaluate("run", "morf", network, images, 0, top_k=2)
+    with pytest.raises(IgosError, match="For a run, leave normalized, batch_size out"):
+        igos_pl.evaluate("run", "morf", network, images, normalized=False, batch_size=8)
 
 
 def test_sensitivity_explains_again() -> None:

@@ -23,10 +23,18 @@ class MaskAttribution:
     Args:
         network: see `igos_pl.explain`.
         preset: see `igos_pl.explain`.
-        **settings: arguments of `igos_pl.explain`. Curves are never measured.
+        **settings: other arguments of `igos_pl.explain`. Curves are never measured.
+
+    Raises:
+        IgosError: if curves are asked for.
     """
 
     def __init__(self, network: nn.Module | str, preset: str = "fast", **settings: Any) -> None:
+        if settings.get("metrics"):
+            raise IgosError(
+                f"metrics is {settings['metrics']!r}, but attributions come without curves: leave it out, or"
+                " use igos_pl.explain"
+            )
         self.network = network
         self.settings = {"preset": preset, **settings, "metrics": False}
 
@@ -50,7 +58,9 @@ class MaskAttribution:
                 raise IgosError(f"inputs has {len(inputs)} tensors, but must have one")
             return (self.attribute(inputs[0], target),)
         if not isinstance(inputs, Tensor):
-            raise IgosError(f"inputs is a {type(inputs).__name__}, but must be a tensor (N, C, H, W)")
+            raise IgosError(
+                f"inputs is of the type {type(inputs).__name__}, but must be a tensor (N, C, H, W)"
+            )
         check_shape("inputs", inputs, ("N", "C", "H", "W"))
         result = explain(self.network, inputs, target, **self.settings)
         if len(result) != len(inputs):
@@ -84,8 +94,8 @@ def explain_func(
     is_number = labels.dtype.kind in "iuf"
     if labels.shape != (len(images),) or not (is_number and (labels == np.trunc(labels)).all()):
         raise IgosError(
-            f"targets ({labels.dtype}, of the shape {labels.shape}) must be one label for each of the"
-            f" {counted(len(images), 'image')}"
+            f"targets must be whole numbers, one for each of the {counted(len(images), 'image')}, but is"
+            f" {labels.dtype} of the shape {labels.shape}"
         )
     attribution = MaskAttribution(model, **own)
     saliency: Tensor = attribution.attribute(images, labels.astype(int))

@@ -16,9 +16,9 @@ from torch import Tensor
 from igos_pl.data.geometry import Frame
 from igos_pl.data.images import displayed, read_image
 from igos_pl.data.inputs import NetworkInput
-from igos_pl.data.items import PICTURE_CHANNELS, image_of
+from igos_pl.data.items import image_of
 from igos_pl.data.records import ImageRecord
-from igos_pl.data.wording import counted
+from igos_pl.data.wording import counted, is_or_are
 from igos_pl.datamodules.folder import is_pattern, matching_pictures
 from igos_pl.errors import IgosError
 from igos_pl.models import ExplainableNetwork
@@ -77,8 +77,8 @@ def gathered(images: Any) -> Tensor | list[Picture]:
         return [_read(each) for each in (sorted(matching_pictures(path)) if is_pattern(path) else [path])]
     if not isinstance(images, list | tuple):
         raise IgosError(
-            f"images is a {type(images).__name__}, but must be a tensor, an array, a picture, a path, or a"
-            " list of these. For a data set or a DataLoader, use"
+            f"images is of the type {type(images).__name__}, but must be a tensor, an array, a picture, a"
+            " path, or a list of these. For a data set or a DataLoader, use"
             " Trainer().predict(Explainer(network), DatasetDataModule(dataset))"
         )
     if not images:
@@ -126,23 +126,40 @@ def _batch(images: Tensor) -> Tensor:
         raise IgosError(
             f"images must have the shape (N, C, H, W) or (C, H, W), but has {tuple(images.shape)}"
         )
-    check_channels_first("images", batch.shape)
+    if min(batch.shape[2:]) < 2:
+        raise IgosError(
+            f"images has the shape {tuple(images.shape)}, so the images are {batch.shape[2]} x"
+            f" {batch.shape[3]} pixels, but must have at least 2 along each side. If the channels come last,"
+            f" {_MOVE}"
+        )
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
         raise IgosError(f"images is of {images.dtype}, but must be of uint8 or a floating-point type")
     return batch.detach() if batch.dtype == torch.uint8 else batch.detach().float()
 
 
-def check_channels_first(name: str, shape: Sequence[int]) -> None:
-    """Raise if a tensor with four dimensions seems to have its channels last.
+_MOVE = "move axis -1 to -3 (torch.movedim, np.moveaxis)"
+
+
+def channels_last(name: str, shape: Sequence[int]) -> IgosError:
+    """The error for a tensor ``(N, H, W, C)``; the message says how to move its channels."""
+    return IgosError(
+        f"{name} has {counted(shape[3], 'channel')} behind height and width ({shape[1]} x {shape[2]}), but"
+        f" they must come first: {_MOVE}"
+    )
+
+
+def check_channels_first(images: Tensor, channels: int | None) -> None:
+    """Raise if the last axis has the length of the network's channels, and the channels' axis has not.
+
+    Args:
+        images: ``(N, C, H, W)``, or else ``(N, H, W, C)``.
+        channels: how many the network takes; None if that is unknown.
 
     Raises:
-        IgosError: saying how to move them.
+        IgosError: saying how to move the channels.
     """
-    if len(shape) == 4 and shape[3] in PICTURE_CHANNELS and shape[1] > max(PICTURE_CHANNELS):
-        raise IgosError(
-            f"{name} has {counted(shape[3], 'channel')} behind height and width ({shape[1]} x {shape[2]}),"
-            " but they must come first: move axis -1 to -3 (torch.movedim, np.moveaxis)"
-        )
+    if channels == images.shape[3] != images.shape[1]:
+        raise channels_last("images", images.shape)
 
 
 def _read(path: Path) -> Picture:
@@ -155,6 +172,25 @@ def _read(path: Path) -> Picture:
         return Picture(read_image(path), str(path))
     except IgosError as error:
         raise IgosError(f"{path}: {error}") from error
+
+
+def check_one_for_each(what: str, given: int, images: int, one_for_all: bool = True) -> None:
+    """Raise unless something is given for each image.
+
+    Args:
+        what: the name of one.
+        given: how many there are.
+        images: the number of images.
+        one_for_all: whether one for all images is allowed, too.
+
+    Raises:
+        IgosError: naming both numbers.
+    """
+    if given != images:
+        raise IgosError(
+            f"There {is_or_are(given)} {counted(given, what)} for {counted(images, 'image')}: give one for"
+            f" each{', or one for all' if one_for_all else ''}"
+        )
 
 
 def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, normalized: bool) -> Inputs:
@@ -172,6 +208,7 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
     size = network.input_size
     if isinstance(images, Tensor):
         size = (images.shape[-2], images.shape[-1])
+        check_channels_first(images, network.channels)
         if images.shape[1] != network.channels:
             raise IgosError(
                 f"images has {counted(images.shape[1], 'channel')}, but {network.name} takes"

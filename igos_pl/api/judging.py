@@ -14,11 +14,12 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from igos_pl.api.call import MASK_SIZE, answer, question
-from igos_pl.api.images import check_channels_first
+from igos_pl.api.images import channels_last, check_one_for_each
 from igos_pl.api.networks import Normalization
 from igos_pl.api.result import Explanations
 from igos_pl.callbacks import MaskProgressBar
 from igos_pl.checks import check_arguments
+from igos_pl.data.items import PICTURE_CHANNELS
 from igos_pl.data.records import Columns
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, without_options
@@ -83,7 +84,7 @@ def import_saliency(
     """
     _check_bare(import_saliency, bare)
     asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
-    maps = _each(saliency, len(asked.inputs.records))
+    maps = _each(saliency, asked.inputs.images)
     names = [record.sample_id for record in asked.inputs.records]
     size = min([MASK_SIZE, *(length for one in maps for length in one.shape[-2:])])
     importer = Importer(
@@ -106,12 +107,13 @@ def _check_bare(function: Callable[..., Any], bare: Iterable[str]) -> None:
     check_arguments(function.__name__, bare, [*named, "input_size", "class_names", "output", "top_k"])
 
 
-def _each(saliency: Any, count: int) -> list[NDArray[Any]]:
-    """An array for each image."""
+def _each(saliency: Any, images: Tensor) -> list[NDArray[Any]]:
+    """An array for each of the images ``(N, C, H, W)``."""
     if isinstance(saliency, Tensor | np.ndarray):
         whole = _array(saliency)
-        check_channels_first("saliency", whole.shape)
         if whole.ndim == 4:
+            if _is_channels_last(whole.shape, images.shape[-2] / images.shape[-1]):
+                raise channels_last("saliency", whole.shape)
             whole = whole.sum(1)
         if whole.ndim != 3:
             raise IgosError(
@@ -122,12 +124,17 @@ def _each(saliency: Any, count: int) -> list[NDArray[Any]]:
         each = [_array(one) for one in saliency]
     else:
         raise IgosError(
-            f"saliency is a {type(saliency).__name__}, but must be a tensor, an array, or a list of these."
-            " For files, use igos-pl import"
+            f"saliency is of the type {type(saliency).__name__}, but must be a tensor, an array, or a list of"
+            " these. For files, use igos-pl import"
         )
-    if len(each) != count:
-        raise IgosError(f"There are {len(each)} saliency maps for {count} images: give one for each")
+    check_one_for_each("saliency map", len(each), len(images), one_for_all=False)
     return each
+
+
+def _is_channels_last(shape: Sequence[int], aspect: float) -> bool:
+    """Whether maps have the images' height / width only if their last axis holds their channels."""
+    _, first, second, last = shape
+    return last in PICTURE_CHANNELS and first / second == aspect != second / last
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -149,8 +156,8 @@ def evaluate(
     explainer: Explainer | None = None,
     mean: Normalization = None,
     std: Normalization = None,
-    normalized: bool = False,
-    batch_size: int = 8,
+    normalized: bool | None = None,
+    batch_size: int | None = None,
     **bare: Any,
 ) -> dict[str, NDArray[np.float32]]:
     """Judge explanations by metrics.
@@ -168,8 +175,8 @@ def evaluate(
         explainer: made the masks; needed for ``sensitivity`` alone.
         mean: see `igos_pl.explain`; like all that follow, not for a run.
         std: see `igos_pl.explain`.
-        normalized: see `igos_pl.explain`.
-        batch_size: number of images that are judged together.
+        normalized: see `igos_pl.explain`; false by default.
+        batch_size: number of images that are judged together; 8 by default.
         **bare: ``input_size``, ``class_names``, ``output`` and ``top_k``; see `igos_pl.explain`.
 
     Returns:
@@ -182,7 +189,14 @@ def evaluate(
     _check_bare(evaluate, bare)
     asked = asked_for(metrics, cells, samples)
     if isinstance(explanations, str | Path):
-        given = {"targets": targets, "mean": mean, "std": std, **bare}
+        given = {
+            "targets": targets,
+            "mean": mean,
+            "std": std,
+            "normalized": normalized,
+            "batch_size": batch_size,
+            **bare,
+        }
         if unused := [name for name, value in given.items() if value is not None]:
             raise IgosError(
                 f"For a run, leave {', '.join(unused)} out: its network and data module have them"
@@ -190,9 +204,11 @@ def evaluate(
         return _evaluate_run(Path(explanations), asked, network, images, explainer)
     if not isinstance(explanations, Explanations):
         raise IgosError(
-            f"explanations is a {type(explanations).__name__}, but must be what explain or import_saliency"
-            " returned, or the folder of a run"
+            f"explanations is of the type {type(explanations).__name__}, but must be what explain or"
+            " import_saliency returned, or the folder of a run"
         )
+    normalized = False if normalized is None else normalized
+    batch_size = 8 if batch_size is None else batch_size
     made = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     rows = ExplainedInMemory(list(explanations), explanations.attributes)
     names = {record.sample_id for record in made.inputs.records}

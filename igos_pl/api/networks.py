@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
-from igos_pl.api.images import Picture
+from igos_pl.api.images import Picture, check_channels_first
 from igos_pl.checks import check_arguments
 from igos_pl.data.annotations import GroundTruth
+from igos_pl.data.items import PICTURE_CHANNELS
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, DenseDetector, ExplainableNetwork, RCNNDetector
@@ -60,6 +61,8 @@ def adapter_of(
             raise IgosError(f"{network.name} has its own {', '.join(given)}: leave them out here")
         return network
     _check_type(network)
+    if isinstance(images, Tensor):
+        check_channels_first(images, _picture_channels(network))
     if isinstance(network, FasterRCNN | RetinaNet | FCOS | SSD):
         for name in ("mean", "std"):
             if name in given:
@@ -112,8 +115,8 @@ def _numbers(name: str, values: Normalization) -> float | list[float] | None:
 def _check_type(network: object) -> None:
     if not isinstance(network, nn.Module):
         raise IgosError(
-            f"network is a {type(network).__name__}, but must be a torch.nn.Module or one of igos_pl's"
-            " networks"
+            f"network is of the type {type(network).__name__}, but must be a torch.nn.Module or one of"
+            " igos_pl's networks"
         )
     for weight in network.parameters():
         if weight.dtype != torch.float32 and weight.is_floating_point():
@@ -121,6 +124,15 @@ def _check_type(network: object) -> None:
                 f"The network's weights are {weight.dtype}, but must be torch.float32: call"
                 " network.float() first"
             )
+
+
+def _picture_channels(module: nn.Module) -> int | None:
+    """The channels that a module's first convolution takes, if these may be a picture's; otherwise None.
+
+    With more channels, it may not be the layer that takes the images.
+    """
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    return first.in_channels if first is not None and first.in_channels in PICTURE_CHANNELS else None
 
 
 def _sized(given: dict[str, Any], images: Tensor | list[Picture]) -> dict[str, Any]:
@@ -157,7 +169,7 @@ class Scored(ExplainableNetwork):
     Args:
         adapter: the network with its normalisation.
         functions: each turns the output for one image, without the batch axis, into the score. A tensor of
-            the output is passed whole if its first axis does not have the length of the batch.
+            the output is passed whole if the length of its first axis is not the number of images.
     """
 
     not_settings = frozenset({"adapter", "functions", *("class_names", "mean", "std", "input_size", "name")})
@@ -175,6 +187,7 @@ class Scored(ExplainableNetwork):
         self.preprocessing = adapter.preprocessing
         self.is_normalizing = adapter.is_normalizing
         self.functions = tuple(functions)
+        self._has_batch_axis: list[bool] | None = None
         self._adapter = [adapter]  # in a list, so that it is not registered as a submodule
 
     @property
@@ -184,29 +197,44 @@ class Scored(ExplainableNetwork):
 
     def score(self, images: Tensor, targets: Targets) -> Tensor:
         """Score each row with the function that its target names."""
-        output = self.module(images)
-        functions = [self.functions[label] for label in targets.label.tolist()]
-        return torch.stack(
-            [
-                self._scored(function, self._of_image(output, place, len(images)))
-                for place, function in enumerate(functions)
+        if self._has_batch_axis is None:
+            self._has_batch_axis = self._find_batch_axes(images[:1])
+        parts, structure = self._parts(images)
+        scores = []
+        for place, label in enumerate(targets.label.tolist()):
+            own = [
+                # Some networks squeeze the batch axis of a single image.
+                part[place] if batched and _length(part) == len(images) else part
+                for part, batched in zip(parts, self._has_batch_axis, strict=True)
             ]
-        )
+            scores.append(self._scored(self.functions[label], tree_unflatten(own, structure)))
+        return torch.stack(scores)
 
-    def _of_image(self, output: Any, place: int, images: int) -> Any:
-        """The part of the module's output that belongs to one image of a batch."""
+    @torch.no_grad()
+    def _find_batch_axes(self, image: Tensor) -> list[bool]:
+        """Which parts of the module's output have an entry for each image.
 
-        def part_of(part: Any) -> Any:
-            if isinstance(part, Tensor):
-                return part[place] if part.ndim and len(part) == images else part
-            if part is None or isinstance(part, str | int | float):
-                return part
+        One pass cannot tell: a constant may happen to be as long as the batch.
+        """
+        (two, structure), (three, changed) = (self._parts(image.repeat(count, 1, 1, 1)) for count in (2, 3))
+        if structure != changed:
             raise IgosError(
-                f"{self.name} returned a {type(part).__name__}, but a function as target needs a tensor, or"
-                " tuples, lists and dicts of tensors: wrap the network in a module that returns these"
+                f"{self.name} returned {_in_words(tree_unflatten(two, structure))} for two images, but"
+                f" {_in_words(tree_unflatten(three, changed))} for three: wrap the network in a module that"
+                " returns tensors whose first axis is the batch"
             )
+        return [(_length(one), _length(other)) == (2, 3) for one, other in zip(two, three, strict=True)]
 
-        return tree_map(part_of, output)
+    def _parts(self, images: Tensor) -> tuple[list[Any], TreeSpec]:
+        """The tensors and constants of the module's output, and their structure."""
+        parts, structure = tree_flatten(self.module(images))
+        for part in parts:
+            if not (part is None or isinstance(part, Tensor | str | int | float)):
+                raise IgosError(
+                    f"{self.name} returned a {type(part).__name__}, but a function as target needs a tensor,"
+                    " or tuples, lists and dicts of tensors: wrap the network in a module that returns these"
+                )
+        return parts, structure
 
     def _scored(self, function: Target, output: Any) -> Tensor:
         try:
@@ -234,6 +262,11 @@ class Scored(ExplainableNetwork):
         targets = class_targets(image, label, torch.zeros(len(images), device=images.device))
         score = self.score(images, targets)
         return ProposedTargets(class_targets(image, label, score.float()), [""] * len(images))
+
+
+def _length(part: Any) -> int | None:
+    """The length of a tensor's first axis; None if there is no axis."""
+    return len(part) if isinstance(part, Tensor) and part.ndim else None
 
 
 def _in_words(output: Any) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from igos_pl.api.images import check_one_for_each
 from igos_pl.checks import closest
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.regions import GivenLabelMaps, RegionSource, Slic
-from igos_pl.data.wording import counted, is_or_are
 from igos_pl.errors import IgosError
 
 
@@ -52,11 +52,7 @@ def has_map_of_each(regions: Any, images: int) -> bool:
     """
     if not isinstance(regions, list | tuple) and np.ndim(regions) != 3:
         return False
-    if len(regions) != images:
-        raise IgosError(
-            f"There {is_or_are(len(regions))} {counted(len(regions), 'label map')} for"
-            f" {counted(images, 'image')}: give one for each, or one for all"
-        )
+    check_one_for_each("label map", len(regions), images)
     return True
 
 

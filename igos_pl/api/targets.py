@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from igos_pl.api.images import check_one_for_each
 from igos_pl.api.networks import Scored
+from igos_pl.checks import wrong_type
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
-from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
 
@@ -63,11 +64,7 @@ def _for_each(targets: Any, count: int) -> list[Any]:
     if isinstance(targets, Tensor | np.ndarray) and targets.ndim < 2:
         targets = targets.tolist()
     if isinstance(targets, list | tuple):
-        if len(targets) != count:
-            raise IgosError(
-                f"targets is a list of {len(targets)} for {counted(count, 'image')}: give one for each, or"
-                " one for all"
-            )
+        check_one_for_each("target", len(targets), count)
         return list(targets)
     return [targets] * count
 
@@ -83,9 +80,10 @@ def _label(classes: ClassLabels, target: Any, place: int) -> int:
             )
         target = target.item()
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
-        raise IgosError(
-            f"The target of image {place} is {target!r} (a {type(target).__name__}), but must be a label (a"
-            " whole number) or a class name; or give functions of the output, for all images"
+        raise wrong_type(
+            f"The target of image {place}",
+            target,
+            "a label (a whole number) or a class name; or give functions of the output, for all images",
         )
     if target < 0:
         raise IgosError(f"The target of image {place} is {target}, but labels begin at 0")

@@ -83,8 +83,8 @@ def draw(
     for one in explanations:
         if not isinstance(one, Explanation):
             raise IgosError(
-                f"explanations has a {type(one).__name__}, but must be explanations, as MaskFile(run)[:4] or"
-                " explain gives them"
+                f"explanations has an entry of the type {type(one).__name__}, but must have explanations, as"
+                " MaskFile(run)[:4] or explain gives them"
             )
     check_choice("style", style, STYLES)
     check_choice("scale", scale, SCALES)

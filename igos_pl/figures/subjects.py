@@ -185,19 +185,7 @@ def _original(explanation: Explanation, picture: Picture | None) -> Image.Image:
     if picture is None:
         picture = explanation.original
     if picture is None:
-        path, advice = explanation.image["path"], "The style heatmap (--style heatmap) needs no images"
-        if not path:
-            raise IgosError(
-                f"The image of {explanation.sample_id} cannot be shown: it was explained in memory, and files"
-                f" of results have no images: pass it again. {advice}"
-            )
-        try:
-            image = read_image(Path(path))
-        except IgosError as error:
-            raise IgosError(
-                f"The image of {explanation.sample_id} cannot be shown: {path}: {error}. If the images have"
-                f" moved, pass them (--images FOLDER). {advice}"
-            ) from error
+        image = _read_again(explanation)
     else:
         image = (
             Image.fromarray(np.asarray(picture)) if not isinstance(picture, Image.Image) else picture
@@ -209,6 +197,28 @@ def _original(explanation: Explanation, picture: Picture | None) -> Image.Image:
             f" explained one had {width} x {height}"
         )
     return image
+
+
+_ADVICE = (
+    "pass the image to plot or draw, or its folder to the command (--images FOLDER). The style heatmap needs"
+    " no image"
+)
+
+
+def _read_again(explanation: Explanation) -> Image.Image:
+    """The original from its file."""
+    path, image = explanation.image["path"], f"The image of {explanation.sample_id} cannot be shown"
+    if not path:
+        raise IgosError(
+            f"{image}, because it was explained in memory, and files of results have no images: {_ADVICE}"
+        )
+    where = Path(path)
+    if not where.is_absolute() or any(parent.is_file() for parent in where.parents):  # a data set, a tar file
+        raise IgosError(f"{image}, because {path}, from which it was read, is not a file: {_ADVICE}")
+    try:
+        return read_image(where)
+    except IgosError as error:
+        raise IgosError(f"{image}. {path}: {error}. If the images have moved, {_ADVICE}") from error
 
 
 def input_on_original(pixels: NDArray[Any], frame: Frame) -> Image.Image:

@@ -37,7 +37,7 @@ from igos_pl.solver.optimize import Solution
 # The setting by which the results of imported saliency are recognised.
 IMPORTED = "saliency"
 
-# The number of maps that are looked at before the first image, evenly spread over the data set.
+# The number of images whose maps are checked before the first image, evenly spread over the data set.
 _LOOKED_AT = 32
 
 
@@ -149,14 +149,15 @@ class Importer(BatchPredictor):
         for name in sample_ids:
             with suppress(TargetError):
                 maps = self.maps.of(name)
-                if maps is not None and maps.values.min() < 0:
+                if maps is not None:
                     lowest[name] = float(maps.values.min())
-        if lowest:
-            name = min(lowest, key=lowest.__getitem__)
+        negative = [name for name, value in lowest.items() if value < 0]
+        if negative:
+            name = min(negative, key=lowest.__getitem__)
             raise IgosError(
-                f"Negative values, whose meaning is not known, are in {len(lowest)} of the"
-                f" {counted(len(sample_ids), 'saliency map')} looked at (down to {lowest[name]:.3g}, in"
-                f" {name}): {MEANINGS}"
+                f"Negative values, whose meaning is not known, are in the saliency of {len(negative)} of the"
+                f" {counted(len(lowest), 'image')} checked (down to {lowest[name]:.3g}, in {name}):"
+                f" {MEANINGS}"
             )
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:

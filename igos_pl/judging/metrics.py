@@ -187,7 +187,9 @@ def asked_for(
         IgosError: if there is no such metric or baseline, or none is named.
     """
     if not isinstance(names, str | list | tuple):
-        raise IgosError(f"metrics is a {type(names).__name__}, but must be names, in a text or a list")
+        raise IgosError(
+            f"metrics is of the type {type(names).__name__}, but must be names, in a text or a list"
+        )
     words = [word.strip() for word in (names.split(",") if isinstance(names, str) else names)]
     words = [word for word in words if word]
     if not words:

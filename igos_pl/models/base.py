@@ -77,8 +77,9 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
         _check_normalization(self.mean, self.std)
         self.preprocessing: Preprocessing = Resize(self.input_size, channels=self.channels)
-        _check_names(class_names or ())
-        self.class_names = tuple(class_names or ())
+        class_names = () if class_names is None else class_names
+        _check_names(class_names)
+        self.class_names = tuple(class_names)
         for text in (self.name, *self.class_names):
             if "\0" in text:
                 raise IgosError(f"class_names and name: {text!r} has a zero byte, which results cannot hold")

@@ -53,7 +53,8 @@ class Classifier(ExplainableNetwork):
         top_k: int = 1,
         **network: Any,
     ) -> None:
-        names = imagenet.class_names() if class_names == "imagenet" else class_names
+        of_imagenet = isinstance(class_names, str) and class_names == "imagenet"
+        names = imagenet.class_names() if of_imagenet else class_names
         super().__init__(module, class_names=names, **network)
         check_choice("output", output, ("softmax", "sigmoid"))
         check_count("top_k", top_k, 1)
@@ -97,7 +98,8 @@ class Classifier(ExplainableNetwork):
             raise IgosError(
                 f"{self.name} has one output, and the softmax of one output is always 1. Set output="
                 '"sigmoid" (--model.network.output sigmoid): the score is then the sigmoid of the output, and'
-                " the only label is 0. If the network takes the sigmoid already, leave that out"
+                " the only label is 0. If the network applies the sigmoid itself, explain a function of its"
+                " output: igos_pl.explain with targets=lambda output: output[0]"
             )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

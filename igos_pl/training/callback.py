@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from igos_pl.api import Explanations, explain
+from igos_pl.api.images import check_one_for_each
 from igos_pl.api.networks import Normalization, adapter_of
 from igos_pl.api.regions import as_regions, has_map_of_each
 from igos_pl.checks import check_choice, check_count
@@ -129,8 +130,8 @@ class ExplainCallback(Callback):
             self._given = _given(samples)
             self._count = len(self._given)
             self._check_labels(self._given)
-        if isinstance(targets, list | tuple) and len(targets) != self._count:
-            raise IgosError(f"There are {len(targets)} targets for {self._count} samples: give one for each")
+        if isinstance(targets, list | tuple):
+            check_one_for_each("target", len(targets), self._count)
         if isinstance(settings.get("regions"), str):
             as_regions(settings["regions"], [])
         self._has_map_of_each = has_map_of_each(settings.get("regions"), self._count)

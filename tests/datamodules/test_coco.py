@@ -254,7 +254,7 @@ def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
         ("[1, 2]", r"no COCO instances file: it has no list 'images', 'categories', 'annotations'"),
         (
             {"images": []},
-            r"it has no list 'categories', 'annotations'\. Set --data\.annotations to one",
+            r"it has no list 'categories', 'annotations'\. Set annotations \(--data\.annotations\) to one",
         ),
         (without(content(), "annotations"), r"it has no list 'annotations'"),
         (content(annotations={}), r"it has no list 'annotations'"),
@@ -290,7 +290,9 @@ def test_broken_files_are_named(data_of: Writer, written: Any, message: str) -> 
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(IgosError, match=r"no annotations file .*nowhere\.json.*--data\.annotations"):
+    with pytest.raises(
+        IgosError, match=r"no annotations file .*nowhere\.json: correct annotations \(--data\.annotations\)"
+    ):
         COCODataModule(str(tmp_path), str(tmp_path / "nowhere.json")).find_samples()
     with pytest.raises(IgosError, match=r"no folder .*nowhere.*--data\.root"):
         COCODataModule(str(tmp_path / "nowhere"), str(tmp_path / "nowhere.json")).find_samples()

@@ -126,7 +126,9 @@ def test_binary_and_missing_label_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80 junk\n")
     with pytest.raises(IgosError, match=r"binary, line 1, .*\\x00.*: 'junk' is not a class"):
         samples_of(root, labels=str(tmp_path / "binary"))
-    with pytest.raises(IgosError, match="There is no labels file .*nowhere.txt"):
+    with pytest.raises(
+        IgosError, match=r"There is no labels file .*nowhere.txt: correct labels \(--data.labels\)"
+    ):
         samples_of(root, labels=str(tmp_path / "nowhere.txt"))
 
 
@@ -317,7 +319,7 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("texts/**", r"No image matches .*texts/\*\*"),
         (["a/1.png", "text?"], r"No image matches .*text\?"),
         ("e", r"There is no folder .*e: set root \(--data.root\)"),
-        (None, r"root is None \(a NoneType\), but must be a path, or a list of paths"),
+        (None, r"root is None \(of the type NoneType\), but must be a path, or a list of paths"),
     ):
         with pytest.raises(IgosError, match=message):
             ImageFolderDataModule(bad).find_samples()

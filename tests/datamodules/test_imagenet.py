@@ -69,7 +69,9 @@ def test_binary_and_missing_ground_truth_files_are_named(tmp_path: Path) -> None
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x80\n")
     with pytest.raises(IgosError, match="binary, entry 1: expected a number"):
         labels_of(root, ground_truth=str(tmp_path / "binary"))
-    with pytest.raises(IgosError, match="There is no ground-truth file .*nowhere"):
+    with pytest.raises(
+        IgosError, match=r"There is no ground-truth file .*nowhere.*: correct ground_truth \(--data"
+    ):
         labels_of(root, ground_truth=str(tmp_path / "nowhere"))
 
 

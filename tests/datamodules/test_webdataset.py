@@ -155,7 +155,7 @@ def test_the_picture_is_named_if_there_are_several(tmp_path: Path) -> None:
         writer.write({"__key__": "x", "png": encoded(one), "jpg": encoded(other, "JPEG"), "txt": "words"})
     urls = str(tmp_path / "a.tar")
     with pytest.raises(
-        IgosError, match=r"sample x in .*a.tar has several pictures \(jpg, png\).*--data.image"
+        IgosError, match=r"sample x in .*a.tar has several pictures \(jpg, png\): set image \(--data.image\)"
     ):
         run(urls, tmp_path / "run")
     assert torch.equal(run(urls, tmp_path / "run", image=".png")[0].images[0], one)
