@@ -51,9 +51,15 @@ def test_an_image_without_a_label_is_not_predicted_wrongly(tmp_path: Path) -> No
         assert where(opened, ["label!=ground_truth"]).tolist() == [1]
         assert where(opened, ["ground_truth!=0"]).tolist() == [2]
         assert where(opened, ["ground_truth=-1"]).tolist() == []
+        assert select(opened, [0], conditions=["ground_truth=0"]).tolist() == [], "others have labels"
+
+
+def test_labels_that_no_image_has(tmp_path: Path) -> None:
+    path = results.write_result(tmp_path / "result.h5", ["a", "b"], label=[0, 1], ground_truth=[-1, -1])
+    with MaskFile(path) as opened:
         for condition in ("label!=ground_truth", "ground_truth=1"):
-            with pytest.raises(IgosError, match=r"ground_truth is not known .*\(set --data.labels"):
-                where(opened[:1], [condition])
+            with pytest.raises(IgosError, match=f"not known for any .* {condition} chooses none. Labels"):
+                where(opened, [condition])
 
 
 def test_an_explanation_of_no_class_is_not_wrong(tmp_path: Path) -> None:
