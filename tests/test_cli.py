@@ -26,7 +26,7 @@ from torch import Tensor
 import igos_pl
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.cli.main import main
-from igos_pl.cli.messages import interrupts_explained
+from igos_pl.cli.messages import explained, interrupts_explained
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult
 from igos_pl.datamodules.samples import ImageDataset
@@ -254,6 +254,18 @@ def test_words_at_a_wrong_place(given: str, told: str, capsys: pytest.CaptureFix
     message = refused(shlex.split(given), capsys)
     assert re.search(told, message), message
     assert "in all)" not in message, "a list of all settings"
+
+
+def test_evaluate_has_no_output_that_could_be_set() -> None:
+    told = explained("unrecognized arguments: --force", "evaluate").splitlines()[0]
+    assert told == "There is no setting --force: igos-pl evaluate does not replace results"
+
+
+def test_status_of_a_run_without_images(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run/segments").mkdir(parents=True)
+    Path("run/samples.txt").touch()
+    assert main(["status", "run"]) == 0
+    assert capsys.readouterr().out == "This run has no images\n"
 
 
 def test_a_misspelt_option_of_the_preset(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,6 +168,17 @@ def test_shards_without_an_explanation(photos: Path, capsys: pytest.CaptureFixtu
     assert predict("--data.retry_unreadable=true", "--output=none") == 0
 
 
+def test_a_dry_run_without_an_estimate(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "a.png").write_bytes(b"")
+    (photos / "b.png").unlink()
+    (photos / "b.png").symlink_to("/nowhere")
+    assert predict("--dry_run") == 1
+    told = capsys.readouterr().err
+    assert "b.png cannot be read: it is a broken link to /nowhere: it is tried again" in told
+    assert "so there is no estimate\n  a.png: unreadable: the file is empty (0 bytes)\n" in told
+    assert not Path("run").exists()
+
+
 def test_memory_that_runs_out_while_decoding_is_of_the_moment(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import results
 
+from igos_pl.cli.choosing import chosen_groups
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 from igos_pl.store.selection import groups, parsed_numbers, random_order, where
@@ -88,6 +90,12 @@ def test_wrong_conditions(masks: MaskFile, condition: str, message: str) -> None
 def select(masks: MaskFile, *args: Any, **choice: Any) -> np.ndarray:
     """The rows of all groups."""
     return np.concatenate(list(groups(masks, *args, **choice).values()))
+
+
+def test_rows_that_fulfil_nothing_are_named(masks: MaskFile) -> None:
+    options = Namespace(rows="0,2", where=["label_name=dog"], best=0, worst=0, random=0, seed=0)
+    with pytest.raises(IgosError, match="^No explanation of --rows 0,2 fulfils label_name=dog$"):
+        chosen_groups(options, masks)
 
 
 def test_groups_have_names_and_share_no_row(masks: MaskFile) -> None:

@@ -217,8 +217,9 @@ def _unknown_option(message: str, options: Collection[str], command: str) -> str
         wrong, known = f"{group[1]}.{group[2]}", [option.lstrip("-") for option in options]
         return f"There is no setting {wrong}: {suggestion(wrong, known)}"
     found = re.match(r"unrecognized arguments: (\S+?)(?:=|\s|$)", message)
-    if found and found[1] in _REPLACING and command in _WITH_OUTPUT:
-        return f"There is no setting {found[1]}: igos-pl {command} does not replace results. {START_OVER}"
+    if found and found[1] in _REPLACING:
+        said = f"There is no setting {found[1]}: igos-pl {command} does not replace results"
+        return f"{said}. {START_OVER}" if command in _WITH_OUTPUT else said
     return f"There is no setting {found[1]}: {suggestion(found[1], options)}" if found else ""
 
 
