@@ -12,6 +12,7 @@ from igos_pl.callbacks.lifecycle import RunCallback
 from igos_pl.data.records import FAILED
 from igos_pl.data.text import printable
 from igos_pl.data.wording import counted
+from igos_pl.errors import RunError
 from igos_pl.run.run import Run
 from igos_pl.store.segments import segment_bytes
 
@@ -51,16 +52,23 @@ class DryRun(RunCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Print the estimate for all images that are not done."""
+        """Print the estimate for all images that are not done.
+
+        Raises:
+            RunError: if no image could be explained. The reasons of images that are tried again are printed
+                before.
+        """
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._began
         if all(record.status in FAILED for record in outputs.images):
-            print("No image of the first batch could be explained, so there is no estimate")
-            for record in outputs.images[:_SHOWN]:
-                print(printable(f"  {record.sample_id}: {record.status}: {record.message}"))
-            return
+            reasons = [
+                printable(f"  {record.sample_id}: {record.status}: {record.message}")
+                for record in outputs.images[:_SHOWN]
+            ]
+            said = "No image of the first batch could be explained, so there is no estimate"
+            raise RunError("\n".join([said, *reasons]))
         images, rows = len(outputs.images), sum(record.targets for record in outputs.images)
         run, ranks = Run.of(trainer), trainer.world_size
         left = len(run.pending)

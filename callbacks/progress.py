@@ -24,7 +24,9 @@ _SLOW = 0.1  # images/s; slower rates are shown as s/image
 
 
 class MaskProgressBar(ProgressBar):
-    """A bar for the images and one for the phase of the batch; without a terminal, lines.
+    """A bar for the images and one for the phase of the batch.
+
+    Without a terminal, it prints a line after 5 seconds, and then at growing intervals of up to a minute.
 
     The first rank shows it for all ranks together. An image counts when it is finished; `MaskWriter` writes
     finished images to the disk from time to time.
@@ -82,7 +84,9 @@ class MaskProgressBar(ProgressBar):
         """Note how many images are being explained, and show that it has begun."""
         self._explaining = len(batch.records)
         if self._bars is not None:
-            self._bars.reset(self._phase, total=None, description="starting", note="this batch")
+            # A new task, because reset() would keep the total of the last phase.
+            self._bars.remove_task(self._phase)
+            self._phase = self._bars.add_task("starting", total=None, note="this batch")
 
     def on_predict_batch_end(
         self,

@@ -6,7 +6,8 @@ import logging
 import signal
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from igos_pl.datamodules.readers import FatalImages, Readers, be_killed_first, e
 from igos_pl.datamodules.samples import ImageDataset, Sample, check_samples
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.run.coordination import QueueSampler, balanced, batch_ends
+from igos_pl.run.coordination import QueueSampler, balanced, batch_ends, on_first_rank
 from igos_pl.run.run import Run
 from igos_pl.settings import Configurable
 from igos_pl.solver.micro_batches import is_dead_loader
@@ -93,7 +94,8 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         """
         assert self.trainer is not None, "setup is called by a trainer"
         _check_processes(self.trainer)
-        samples = self.find_samples()
+        with _first_rank_warns(self.trainer):
+            samples = self.find_samples()
         check_samples(samples)
         if self.only is not None:
             samples = [sample for sample in samples if sample.id in self.only]
@@ -104,8 +106,7 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         names = [sample.id for sample in samples]
         run = Run.open(self.trainer, self, names, names[: self.limit], list(assigned), self.retry_unreadable)
         self.pending = [assigned[name] for name in run.pending]
-        self.check_input(self._network_input())
-        self._check_truth([sample for sample in self.pending if sample.knows_truth])
+        on_first_rank(self.trainer, self._check)
 
     def class_labels(self) -> ClassLabels:
         """The labels of the trainer's network by their names."""
@@ -134,10 +135,19 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _check_truth(self, samples: Sequence[Sample]) -> None:
-        """Raise if what is known of the samples does not suit the network; the message names the sample."""
+    def _check(self) -> None:
+        """Raise if the network does not take the images, or if what is known of them does not suit it.
+
+        A message about one sample names it.
+        """
+        self.check_input(self._network_input())
+        assert self.trainer is not None
+        network = self._network()
+        # Lightning moves it only after setup, and some networks run on their own device only.
+        network.to(self.trainer.strategy.root_device)
+        samples = [sample for sample in self.pending if sample.knows_truth]
         try:
-            self._network().check([sample.truth for sample in samples])
+            network.check([sample.truth for sample in samples])
         except TargetError as error:
             if error.image is None:
                 raise
@@ -212,6 +222,19 @@ def absolute(root: str | Path) -> Path:
     if not root:
         raise IgosError("root is empty: set root (--data.root) to the folder with the images")
     return Path(root).absolute()
+
+
+@contextmanager
+def _first_rank_warns(trainer: Trainer) -> Iterator[None]:
+    """Silence warnings of the other ranks: all ranks look at the same data."""
+    logger = logging.getLogger("igos_pl")
+    level = logger.level
+    if not trainer.is_global_zero:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _size(sample: Sample) -> int:

@@ -71,7 +71,7 @@ class COCODataModule(ImageDataModule):
             )
         left_out: Counter[str] = Counter()
         samples = _read_samples(self.annotations, self.root, left_out)
-        if left_out and (self.trainer is None or self.trainer.is_global_zero):
+        if left_out:
             counts = ", ".join(f"{count} {what}" for what, count in left_out.items())
             logging.getLogger(__name__).warning("%s: left out %s", self.annotations, counts)
         return samples

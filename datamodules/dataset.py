@@ -181,7 +181,7 @@ class DatasetDataModule(SampleDataModule):
             unused = sample.reader.unused(item)
         except IgosError as error:
             raise IgosError(f"{sample.path}: {error}") from error
-        if unused and self.trainer is not None and self.trainer.is_global_zero:
+        if unused:
             logging.getLogger(__name__).warning(
                 "%s comes with a %s, which is neither a label nor boxes with labels: it is not used",
                 sample.path,

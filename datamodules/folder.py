@@ -69,7 +69,7 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
     bases: list[Path] = []
     found: set[Path] = set()
     for root in roots:
-        if root.is_file() or is_picture(root):
+        if os.path.isfile(root) or (os.path.lexists(root) and is_picture(root)):
             bases.append(root.parent)
             found.add(root)
         elif is_pattern(root):
@@ -100,7 +100,7 @@ def matching_pictures(pattern: Path) -> set[Path]:
     )
     found = {path for path in matches if is_picture(path)}
     for folder in matches if "**" not in pattern.parts else ():
-        if folder.is_dir():
+        if os.path.isdir(folder):
             found.update(folder / path for path in find_images(folder, may_be_empty=True))
     if not found:
         raise IgosError(

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from torch import Tensor
 import igos_pl
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.cli.main import main
-from igos_pl.cli.messages import interrupts_explained
+from igos_pl.cli.messages import explained, interrupts_explained
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult
 from igos_pl.datamodules.samples import ImageDataset
@@ -203,7 +204,7 @@ def test_targets_by_class_name(photos: Path, capsys: pytest.CaptureFixture[str])
 def test_targets_by_class_names_that_are_numbers(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     targets = '--model.network.targets=["2", 0]'
     bare = refused(words(photos, "--model.network.class_names=[4,3,2,1,0]", targets), capsys)
-    assert 'class_names is 4, but must be one of imagenet or text; in quotes, a number is text: "4"' in bare
+    assert 'class_names has the entry 4, but each must be text: write "4" in quotes\n' in bare
     named = '--model.network.class_names=["4","3","2","1","0"]'
     assert main(words(photos, named, targets)) == 0
     with MaskFile(Path("run/masks.h5")) as masks:
@@ -227,22 +228,44 @@ def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["photos/"], "no setting in front of photos/. If .* the images, write --data.root photos/"),
-        (["--model.seed", "3", "my photos"], "no setting in front of my photos. .* --data.root 'my photos'"),
-        (["b/c.png", "b/d.png"], r"set --data.root to their folder, or to a pattern in quotes: 'b/\*.png'"),
-        (["--data.root", "b/c.png", "b/d.png"], r"one value too many .* quotes, .*: --data.root 'b/\*.png'"),
-        (["--data.root=b", "--model.seed=3", "word"], "no setting in front of word: settings are"),
-        (["--data.root=b", "--overwrite"], "results are never replaced. To start over, set --output to"),
+        ("predict photos/", "photos/ belongs to no setting: .* If .* the images, write --data.root photos/"),
+        ("predict 'my photos' --model.seed 3", "my photos belongs to no setting: .* --data.root 'my photos'"),
+        ("predict photos runs", "photos belongs to no setting: .* If .* images, write --data.root photos"),
+        ("predict b/c.png b/d.png", r"root to their folder, or to a pattern in quotes: 'b/\*.png'"),
+        ("predict --data.root b/c.png b/d.png", r"one value too many .* quotes, .*: --data.root 'b/\*.png'"),
+        ("predict --data.root b/c.png b/d.jpg", r"one value too many .* quotes, .*: --data.root 'b/\*'"),
+        ("predict --data.root=b c", "c is one value too many for --data.root\n"),
+        ("predict --model.seed 3 4 --data.root b", "4 is one value too many for --model.seed\n"),
+        ("predict word --data.root=b", "word belongs to no setting: each setting has one value, as in"),
+        ("sanity runs/x extra", "runs/x belongs to no setting: each setting has one value, as in .*VALUE\n"),
+        ("predict -c a.yaml b.yaml", "b.yaml belongs to no setting: each file of settings needs its own -c"),
+        ("predict --data.root=b --overwrite", "igos-pl predict does not replace results. To start over, set"),
+        ("sanity --force", "no setting --force: igos-pl sanity does not replace results. To start over, set"),
+        ("predict --model.network.class_names [a]", "has no setting class_names: the class sets it itself"),
+        ("predict --model.network=Classifier --model.network.class_names=4", "must be imagenet or a list in"),
         (
-            ["--model.network=Classifier", "--model.network.mean=2"],
+            "predict --model.network=Classifier --model.network.mean=2",
             r"must be a list .* did you mean '\[2\]'\?",
         ),
     ],
 )
-def test_words_at_a_wrong_place(given: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(["predict", *given], capsys)
-    assert re.search(told, message)
+def test_words_at_a_wrong_place(given: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text("data:\n  root: b\n")
+    message = refused(shlex.split(given), capsys)
+    assert re.search(told, message), message
     assert "in all)" not in message, "a list of all settings"
+
+
+def test_evaluate_has_no_output_that_could_be_set() -> None:
+    told = explained("unrecognized arguments: --force", "evaluate").splitlines()[0]
+    assert told == "There is no setting --force: igos-pl evaluate does not replace results"
+
+
+def test_status_of_a_run_without_images(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run/segments").mkdir(parents=True)
+    Path("run/samples.txt").touch()
+    assert main(["status", "run"]) == 0
+    assert capsys.readouterr().out == "This run has no images\n"
 
 
 def test_a_misspelt_option_of_the_preset(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -545,6 +545,19 @@ def test_killed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: P
     same_tables(undisturbed, tmp_path / "run" / "masks.h5")
 
 
+def test_the_first_rank_alone_tells_what_is_wrong_with_the_data(
+    start: Callable[..., Ranks], tmp_path: Path
+) -> None:
+    data = tiny.write_pictures(tmp_path / "data", NAMES[:4])
+    (data / "away").symlink_to("/nowhere")
+    run = start(2, f"--data.root={data}", "--model.network.targets=[7]")
+    assert run.wait() == [2, 0]
+    output = run.output.read_text()
+    assert output.count("Left out broken links: ") == 1
+    assert output.count("Label 7 is outside of the 5 classes of SlowNet") == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_failed_rank(start: Callable[..., Ranks], tmp_path: Path, undisturbed: Path, rank: int) -> None:
     """All ranks publish what they finished; the first one says which rank failed and why."""

@@ -357,6 +357,28 @@ def test_labels_must_be_classes_whatever_is_explained(targets: Any) -> None:
     assert raised.value.image == 1
 
 
+def test_the_network_is_on_its_device_before_the_run_begins(tmp_path: Path) -> None:
+    class OnItsDevice(Classifier):
+        """Runs only after it was moved to a device, as networks do that need a GPU."""
+
+        device: Any = None
+
+        def to(self, *arguments: Any, **options: Any) -> Any:
+            self.device = arguments[0] if arguments else self.device
+            return super().to(*arguments, **options)
+
+        def probabilities(self, images: Tensor) -> Tensor:
+            if self.device is None:
+                raise RuntimeError("not on its device")
+            return super().probabilities(images)
+
+    data = ImageFolderDataModule(str(write_pictures(tmp_path / "photos", ["a.png"])), num_workers=0)
+    explainer = explainer_of(OnItsDevice(TinyNet(), input_size=SIZE, targets=[7]))
+    with pytest.raises(IgosError, match="Label 7 is outside of the 5 classes"):
+        quiet_trainer(tmp_path / "run").predict(explainer, data)
+    assert not (tmp_path / "run").exists()
+
+
 def test_classes_by_name() -> None:
     names = ["ant", "honey_bee", "tabby, tabby cat", "dog", "eel"]
     network = tiny_classifier(targets=["Tabby cat", 0, "honey bee"], class_names=names)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from igos_pl.cli.main import main
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import find_images, read_image
+from igos_pl.data.images import file_content, find_images, read_image
 from igos_pl.data.records import BatchResult, ImageRecord
 from igos_pl.datamodules import COCODataModule
 from igos_pl.datamodules.readers import FatalImages, Readers
@@ -96,27 +96,87 @@ def test_what_the_content_says_is_final(photos: Path, capsys: pytest.CaptureFixt
         assert masks.column("sample_id").tolist() == ["a.png", "b.png", "d.png", "e.png"]
 
 
-def test_a_broken_link_is_an_unreadable_image(
-    photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("root", ["photos", "photos/*"])
+def test_a_broken_link_is_tried_again(
+    photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, root: str
 ) -> None:
-    (photos / "c.png").unlink()
-    (photos / "c.png").symlink_to("/nowhere/c.png")
+    (photos / "c.png").rename("away.png")
+    (photos / "c.png").symlink_to(Path("away.png").absolute())
+    Path("away.png").rename("mount")
     os.symlink(b"/nowhere/\xff", photos / "f.png")
-    (photos / "g").symlink_to("/nowhere/g")
-    for number, root in enumerate(("photos", "photos/*")):
-        assert predict(f"--data.root={root}", f"--output=run{number}") == 0
-        with MaskFile(f"run{number}") as masks:
-            names, messages = masks.images["sample_id"].tolist(), masks.images["message"].tolist()
-        assert names == [*NAMES, "f.png"]
-        assert messages[2] == "a link to /nowhere/c.png, which does not exist"
-        assert statuses(f"run{number}")["f.png"] == "unreadable"
-    assert [record.message for record in caplog.records] == [f"Left out broken links: {photos / 'g'}"]
-    (photos / "h").mkdir()
-    (photos / "h/i.png").symlink_to("i.png")
-    assert predict("--data.root=photos/h", "--output=none") == 2
-    assert "No image could be explained: igos-pl info none lists the reasons" in capsys.readouterr().err
-    assert statuses("none") == {"i.png": "unreadable"}, "what was written stays"
+    (photos / "g.png").symlink_to("a" * 300)  # too long for a name: Path.exists() raises
+    (photos / "h").symlink_to("/nowhere/h")
+    assert predict(f"--data.root={root}") == 1
+    output = capsys.readouterr().out
+    assert "3 of 7 images are missing from run" in output
+    assert f"c.png: cannot be read: it is a broken link to {Path('away.png').absolute()}\n" in output
+    told = [f"Left out broken links: {photos / 'h'}"] if root == "photos" else []
+    assert caplog.messages == told
+    Path("mount").rename("away.png")
+    (photos / "f.png").unlink()
+    (photos / "g.png").unlink()
+    assert predict(f"--data.root={root}") == 0
+    assert statuses() == dict.fromkeys(NAMES, "ok")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+@pytest.mark.parametrize(
+    ("root", "code", "told"),
+    [
+        ("photos", 2, r"Cannot list the folder \S+/photos/closed: Permission denied"),
+        ("photos/*/*.png", 1, r"f\.png cannot be read: Permission denied: it is tried again"),
+    ],
+)
+def test_a_folder_that_may_only_be_listed(
+    photos: Path, capsys: pytest.CaptureFixture[str], root: str, code: int, told: str
+) -> None:
+    tiny.write_pictures(photos / "closed", ["f.png"])
+    (photos / "closed").chmod(0o444)
+    found = predict(f"--data.root={root}")
+    (photos / "closed").chmod(0o755)  # pytest removes it
+    assert found == code
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_an_error_at_each_look_is_of_the_moment(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Any, **options: Any) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "some words", path)
+
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.setattr(os, "lstat", closed)
+    with pytest.raises(UnreadError, match="cannot be read: some words"):
+        file_content(photos / "a.png")
+
+
+def test_shards_without_an_explanation(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code of a shard does not depend on what the others have done, unless all is done in vain."""
+    for name in NAMES[::2]:
+        (photos / name).write_bytes(b"")
+    assert predict("--data.shard=0/2") == 0
+    assert predict("--data.shard=1/2") == 0
+    assert predict("--data.shard=0/2") == 0
+    for name in NAMES:
+        (photos / name).write_bytes(b"")
+    capsys.readouterr()
+    for shard, code in (("0/2", 0), ("1/2", 1), ("0/2", 1)):
+        assert predict(f"--data.shard={shard}", "--output=none") == code
+        told = "No image could be explained: igos-pl info none lists the reasons" in capsys.readouterr().out
+        assert told == bool(code)
+    assert set(statuses("none").values()) == {"unreadable"}, "what was written stays"
     assert not Path("none/overlays").exists()
+    tiny.write_pictures(photos, NAMES)
+    assert predict("--data.retry_unreadable=true", "--output=none") == 0
+
+
+def test_a_dry_run_without_an_estimate(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "a.png").write_bytes(b"")
+    (photos / "b.png").unlink()
+    (photos / "b.png").symlink_to("/nowhere")
+    assert predict("--dry_run") == 1
+    told = capsys.readouterr().err
+    assert "b.png cannot be read: it is a broken link to /nowhere: it is tried again" in told
+    assert "so there is no estimate\n  a.png: unreadable: the file is empty (0 bytes)\n" in told
+    assert not Path("run").exists()
 
 
 def test_memory_that_runs_out_while_decoding_is_of_the_moment(

@@ -104,6 +104,25 @@ def test_what_was_done_before_is_said(
     assert capsys.readouterr().err == f"{expected}\n"
 
 
+def test_each_batch_starts_without_a_total(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    clock = Clock(monkeypatch)
+    bar = Bar(tmp_path, monkeypatch)
+    for number in range(2):
+        bar.begin()
+        assert bar.bar._bars is not None
+        images, phase = bar.bar._bars.tasks
+        assert (phase.description, phase.total, phase.completed) == ("starting", None, 0)
+        clock.now += 10
+        bar.explainer.on_progress(BatchProgress("optimising", 34, 102, 0.3))
+        assert (phase.description, phase.total, phase.completed) == ("optimising", 102, 34)
+        bar.end(number)
+    assert images.completed == 8
+    bar.bar.on_predict_end(bar.trainer, bar.explainer)
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_bars_name_the_phase_and_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int

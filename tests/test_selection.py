@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import results
 
+from igos_pl.cli.choosing import chosen_groups
 from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile
 from igos_pl.store.selection import groups, parsed_numbers, random_order, where
@@ -51,9 +53,15 @@ def test_an_image_without_a_label_is_not_predicted_wrongly(tmp_path: Path) -> No
         assert where(opened, ["label!=ground_truth"]).tolist() == [1]
         assert where(opened, ["ground_truth!=0"]).tolist() == [2]
         assert where(opened, ["ground_truth=-1"]).tolist() == []
+        assert select(opened, [0], conditions=["ground_truth=0"]).tolist() == [], "others have labels"
+
+
+def test_labels_that_no_image_has(tmp_path: Path) -> None:
+    path = results.write_result(tmp_path / "result.h5", ["a", "b"], label=[0, 1], ground_truth=[-1, -1])
+    with MaskFile(path) as opened:
         for condition in ("label!=ground_truth", "ground_truth=1"):
-            with pytest.raises(IgosError, match=r"ground_truth is not known .*\(set --data.labels"):
-                where(opened[:1], [condition])
+            with pytest.raises(IgosError, match=f"not known for any .* {condition} chooses none. Labels"):
+                where(opened, [condition])
 
 
 def test_an_explanation_of_no_class_is_not_wrong(tmp_path: Path) -> None:
@@ -82,6 +90,12 @@ def test_wrong_conditions(masks: MaskFile, condition: str, message: str) -> None
 def select(masks: MaskFile, *args: Any, **choice: Any) -> np.ndarray:
     """The rows of all groups."""
     return np.concatenate(list(groups(masks, *args, **choice).values()))
+
+
+def test_rows_that_fulfil_nothing_are_named(masks: MaskFile) -> None:
+    options = Namespace(rows="0,2", where=["label_name=dog"], best=0, worst=0, random=0, seed=0)
+    with pytest.raises(IgosError, match="^No explanation of --rows 0,2 fulfils label_name=dog$"):
+        chosen_groups(options, masks)
 
 
 def test_groups_have_names_and_share_no_row(masks: MaskFile) -> None:

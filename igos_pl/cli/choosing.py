@@ -39,7 +39,8 @@ def chosen_groups(options: argparse.Namespace, masks: MaskFile) -> dict[str, Num
     numbers = None if options.rows is None else parsed_numbers(options.rows)
     found = groups(masks, numbers, options.where, options.best, options.worst, options.random, options.seed)
     if not any(map(len, found.values())):
-        raise IgosError(f"No explanation fulfils {' and '.join(options.where)}")
+        these = "explanation" if numbers is None else f"explanation of --rows {options.rows}"
+        raise IgosError(f"No {these} fulfils {' and '.join(options.where)}")
     return found
 
 

@@ -20,6 +20,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
 
 from igos_pl.checks import closest, suggestion
+from igos_pl.data.images import has_picture_ending
 from igos_pl.data.regions import GivenLabelMaps, RegionSource
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, RunError
@@ -44,6 +45,10 @@ _TYPES = {
 # The settings whose values are often patterns, and options of other programs that replace results.
 _FILES = ("--data.root", "--data.urls")
 _REPLACING = ("--overwrite", "--force")
+
+# The commands that are given images, and those that are given a folder for results.
+_FOR_IMAGES = ("predict", "import")
+_WITH_OUTPUT = ("predict", "import", "sanity")
 
 _CLASSES = {
     "model.network": ExplainableNetwork,
@@ -151,8 +156,8 @@ def explained(message: str, command: str, options: Collection[str] = (), words: 
     inner = re.sub(r"\.* Got value: Namespace\(.*", "", message, flags=re.DOTALL)
     inner = re.sub(r"Type collections\.abc\..* expects a function or a callable class: ", "", inner)
     said = (
-        _stray_word(message, words)
-        or _unknown_option(message, options)
+        _stray_word(message, words, command)
+        or _unknown_option(message, options, command)
         or _foreign_setting(message)
         or _wrong_value(inner, setting)
         or _unknown_class(inner, setting)
@@ -161,7 +166,7 @@ def explained(message: str, command: str, options: Collection[str] = (), words: 
     return f"{said}\n  igos-pl {command} --help says more"
 
 
-def _stray_word(message: str, words: Sequence[str]) -> str:
+def _stray_word(message: str, words: Sequence[str], command: str) -> str:
     """The message for a word that follows no setting; empty for other problems.
 
     It is often the folder with the images, or a file that the shell found for a pattern.
@@ -171,29 +176,50 @@ def _stray_word(message: str, words: Sequence[str]) -> str:
     stray = next((word for word in strays if f"{unknown} ".startswith(f"{word} ")), "")
     if not stray:
         return ""
-    before = [word.partition("=")[0] for word in words[: words.index(stray)] if word.startswith("--")]
-    pattern = f"'{Path(stray).parent / ('*' + Path(stray).suffix)}'"
-    if before and before[-1] in _FILES:
-        return (
-            f"{stray} is one value too many for {before[-1]}. Put a pattern into quotes, so that the shell"
-            f" does not expand it: {before[-1]} {pattern}"
-        )
-    said = f"There is no setting in front of {stray}"
-    if any(word.partition("=")[0] in _FILES for word in words):
-        return f"{said}: settings are --KEY VALUE"
-    if len(strays) > 1:
+    before = words[: words.index(stray)]
+    if setting := _setting_with_value(before):
+        pattern = _pattern([before[-1].rpartition("=")[2], *strays]) if setting in _FILES else ""
+        quote = ". Put a pattern into quotes, so that the shell does not expand it:"
+        advice = f"{quote} {setting} {pattern}" if pattern else ""
+        return f"{stray} is one value too many for {setting}{advice}"
+    said = f"{stray} belongs to no setting: each setting has one value, as in --KEY VALUE"
+    if Path(stray).suffix in (".yaml", ".yml"):
+        return f"{stray} belongs to no setting: each file of settings needs its own -c"
+    if command not in _FOR_IMAGES or any(word.partition("=")[0] in _FILES for word in words):
+        return said
+    if len(strays) > 1 and (pattern := _pattern(strays)):
         return f"{said}. For images, set --data.root to their folder, or to a pattern in quotes: {pattern}"
     return f"{said}. If it is the folder with the images, write --data.root {shlex.quote(stray)}"
 
 
-def _unknown_option(message: str, options: Collection[str]) -> str:
+def _setting_with_value(words: Sequence[str]) -> str:
+    """The setting whose value is the last of some words; empty if this is no value."""
+    name, equals, _ = words[-1].partition("=") if words else ("", "", "")
+    if name.startswith("-"):
+        # The files of settings, the preset and the run to evaluate stand as --config= in front of all words.
+        return name if equals and name != "--config" else ""
+    before = words[-2] if len(words) > 1 else ""
+    return before if before.startswith("-") and "=" not in before else ""
+
+
+def _pattern(words: Sequence[str]) -> str:
+    """The pattern that a shell may have expanded to some pictures or tar files; empty for other words."""
+    paths = [Path(word) for word in words]
+    folders, endings = {path.parent for path in paths}, {path.suffix for path in paths}
+    if len(folders) > 1 or not all(has_picture_ending(path) or path.suffix == ".tar" for path in paths):
+        return ""
+    return shlex.quote(str(folders.pop() / f"*{endings.pop() if len(endings) == 1 else ''}"))
+
+
+def _unknown_option(message: str, options: Collection[str], command: str) -> str:
     """The message for a setting that the parser does not know; empty for other problems."""
     if group := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         wrong, known = f"{group[1]}.{group[2]}", [option.lstrip("-") for option in options]
         return f"There is no setting {wrong}: {suggestion(wrong, known)}"
     found = re.match(r"unrecognized arguments: (\S+?)(?:=|\s|$)", message)
     if found and found[1] in _REPLACING:
-        return f"There is no setting {found[1]}: results are never replaced. {START_OVER}"
+        said = f"There is no setting {found[1]}: igos-pl {command} does not replace results"
+        return f"{said}. {START_OVER}" if command in _WITH_OUTPUT else said
     return f"There is no setting {found[1]}: {suggestion(found[1], options)}" if found else ""
 
 
@@ -205,6 +231,8 @@ def _foreign_setting(message: str) -> str:
         return ""
     made = _imported(paths[-1])
     known = _settings(made) if made else ()
+    if found[1] in known:  # a subclass gives it to its base class
+        return f"{paths[-1]} has no setting {found[1]}: the class sets it itself"
     return f"{paths[-1]} has no setting {found[1]!r}: {suggestion(found[1], known)}"
 
 
@@ -250,13 +278,14 @@ def _wrong_value(message: str, setting: str) -> str:
     kinds = list(dict.fromkeys(kind for kind in types if kind != "NoneType"))
     if not values or not (names or kinds):
         return ""
-    either = " or ".join([*([f"one of {', '.join(names)}"] if names else []), *kinds])
+    choice = f"one of {', '.join(names)}" if len(names) > 1 else "".join(names)
+    either = " or ".join(filter(None, [choice, *kinds]))
     close = closest(values[0], names)
     if not close and _TYPES["list"] in kinds and values[0][:1] not in ("[", "{"):
         close = [shlex.quote(f"[{values[0]}]")]
     meant = f"; did you mean {close[0]}?" if close else ""
-    if _TYPES["str"] in kinds and values[0].isdecimal():
-        meant = f'; in quotes, a number is text: "{values[0]}"'
+    if _TYPES["str"] in kinds and values[0].isdecimal():  # alone, a number is taken as text
+        return f'{setting} has the entry {values[0]}, but each must be text: write "{values[0]}" in quotes'
     return f"{setting} is {values[0]}, but must be {either}{meant}"
 
 

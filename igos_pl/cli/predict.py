@@ -13,7 +13,6 @@ from igos_pl.data.records import FAILED
 from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.text import printable
 from igos_pl.data.wording import counted, is_or_are, method_in_words
-from igos_pl.errors import IgosError
 from igos_pl.run.run import Ending, Run
 from igos_pl.run.signals import STOPPED
 from igos_pl.store import MaskFile
@@ -28,10 +27,11 @@ def predict(words: list[str]) -> int:
         words: the arguments after ``predict``, as `with_preset` returns them.
 
     Returns:
-        The exit code: 0; 1 if images are missing from the result at the end; 75 if a signal stopped the run.
+        The exit code: 0; 1 if images are missing from the result at the end, or if none of a complete result
+        could be explained; 75 if a signal stopped the run.
 
     Raises:
-        IgosError: if a setting is wrong, or the result has no image that could be explained.
+        IgosError: if a setting is wrong.
     """
     quieten_lightning()
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
@@ -86,11 +86,7 @@ def _differences(run: Run, statuses: Collection[str]) -> str:
 
 
 def _report(run: Run) -> int:
-    """Print the results, the problems and the output paths; returns the exit code.
-
-    Raises:
-        IgosError: if the folder has no image that could be explained. What was written stays.
-    """
+    """Print the results, the problems and the output paths; returns the exit code."""
     statuses = (run.published or run.folder.published()).statuses_by_id()
     missing = run.missing(statuses)
     if missing:
@@ -109,16 +105,23 @@ def _report(run: Run) -> int:
     if not statuses:  # an empty shard of an array
         return 0
     failed = any(statuses[name] in FAILED for name in run.assigned)
+    # Other shards may still explain images.
+    in_vain = statuses.keys() >= set(run.expected) and set(statuses.values()).issubset(FAILED)
     with MaskFile(where if merged else run.folder.path) as masks:
         print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
         # An incomplete run may have very many segments, so means are only printed of a merged file.
         print(*(means(masks) if merged else []), sep="\n", end="\n" if merged and len(masks) else "")
         if failed:
             print("without an explanation", *remarks(masks, _SHOWN, failures_only=True), sep="\n  ")
-            print("  --data.retry_unreadable true tries unreadable and failed images again")
+            if not in_vain:
+                print("  --data.retry_unreadable true tries unreadable and failed images again")
     _print_places(run, merged)
-    if all(status in FAILED for status in statuses.values()):
-        raise IgosError(f"No image could be explained: igos-pl info {run.folder.path} lists the reasons")
+    if in_vain:
+        print(
+            f"No image could be explained: igos-pl info {run.folder.path} lists the reasons. When the images"
+            " are corrected, add --data.retry_unreadable true"
+        )
+        return 1
     return 0
 
 

@@ -30,6 +30,9 @@ def print_status(path: Path) -> None:
     missing = run.missing(published)
     done = len(published)
     kinds = statuses_in_words(published.counts())
+    if not done and not missing:
+        print("This run has no images")
+        return
     whole = counted(done + len(missing), "image")
     print(f"{done:,} of {whole} {is_or_are(done)} written" + (f" ({kinds})" if kinds else ""))
     if done:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,9 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
     Hidden files are left out. The pictures of runs, trainings, reports and exports below the folder are left
     out with a warning.
 
-    Images are recognised by their file extensions. An unreadable image is noticed only when it is read. A
-    broken link with the name of a picture is such an image. Other broken links are left out with a warning,
-    because they may have led to folders of images.
+    Images are recognised by their file extensions. An unreadable image is noticed only when it is read, and
+    so is a broken link with the name of a picture. Other broken links are left out with a warning, because
+    they may have led to folders of images.
 
     Args:
         root: the folder.
@@ -88,7 +88,7 @@ def without_results(paths: Sequence[Path], root: Path) -> list[Path]:
             found[folder] = around or (folder if holds_written_pictures(folder) else None)
         return found[folder]
 
-    kept = [path for path in paths if not results_around(path if path.is_dir() else path.parent)]
+    kept = [path for path in paths if not results_around(path if os.path.isdir(path) else path.parent)]
     if results := sorted({folder for folder in found.values() if folder}):
         _warn_of(results)
     return kept
@@ -129,13 +129,16 @@ def has_picture_ending(path: Path) -> bool:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file, or a broken link, has the name of a picture."""
-    return has_picture_ending(path) and (path.is_file() or is_broken_link(path))
+    """Whether a path that a folder lists has the name of a picture, and is a file or cannot be looked at.
+
+    Broken links and the files of a closed folder cannot be looked at; reading them says why.
+    """
+    # os.path, because the methods of Path raise some errors of the system, such as a closed folder.
+    return has_picture_ending(path) and (os.path.isfile(path) or not os.path.exists(path))
 
 
-def is_broken_link(path: Path) -> bool:
-    """Whether a path is a link to something that does not exist."""
-    return path.is_symlink() and not path.exists()
+def _is_broken_link(path: Path) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def _files(root: Path, results: list[Path], broken: list[Path]) -> Iterator[Path]:
@@ -154,7 +157,10 @@ def _files(root: Path, results: list[Path], broken: list[Path]) -> Iterator[Path
     """
     seen = set()
     for name, folders, files in os.walk(root, onerror=_raise_unlisted, followlinks=True):
-        state = os.stat(name)
+        try:
+            state = os.stat(os.path.join(name, os.curdir))  # raises if the folder may only be listed
+        except OSError as error:
+            _raise_unlisted(error)
         key = (state.st_dev, state.st_ino)
         if key in seen:
             folders.clear()  # a link leads back to it
@@ -169,9 +175,9 @@ def _files(root: Path, results: list[Path], broken: list[Path]) -> Iterator[Path
             path = Path(name) / file
             if file.startswith("."):
                 continue
-            if path.is_file():
+            if os.path.isfile(path):
                 yield path
-            elif is_broken_link(path):  # looked at only here, because each look takes time
+            elif _is_broken_link(path):  # looked at only here, because each look takes time
                 if has_picture_ending(path):
                     yield path
                 else:
@@ -184,9 +190,9 @@ def _names(paths: Sequence[Path]) -> str:
     return f"{shown} ({len(paths)} in all)" if len(paths) > 3 else shown
 
 
-def _raise_unlisted(error: OSError) -> None:
+def _raise_unlisted(error: OSError) -> NoReturn:
     raise IgosError(
-        f"Cannot list the folder {error.filename}: {error.strerror}. Its images would be left out: fix"
+        f"Cannot list the folder {Path(error.filename)}: {error.strerror}. Its images would be left out: fix"
         " this, or move the folder elsewhere"
     ) from error
 
@@ -229,7 +235,7 @@ def file_content(path: Path) -> bytes:
 
     Raises:
         UnreadError: if the file cannot be read now.
-        IgosError: if it has too many bytes, or is a broken link.
+        IgosError: if it has too many bytes.
     """
     try:
         state = path.stat()
@@ -238,9 +244,9 @@ def file_content(path: Path) -> bytes:
         check_bytes(state.st_size)
         content = path.read_bytes()
     except (OSError, MemoryError) as error:
-        if is_broken_link(path):
-            raise IgosError(f"a link to {os.readlink(path)}, which does not exist") from error
         reason = error.strerror if isinstance(error, OSError) else "too little memory"
+        if _is_broken_link(path):
+            reason = f"it is a broken link to {os.readlink(path)}"
         raise UnreadError(f"cannot be read: {reason or error}") from error
     return content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import isdir, isfile  # unlike the methods of Path, they are false in a closed folder
 from pathlib import Path
 
 # The merged file, and the folder of the segments.
@@ -31,11 +32,11 @@ def holds_written_pictures(folder: Path) -> bool:
     if folder.name == OVERLAYS:
         run = folder.parent
         # A list of images alone is not enough, because users give such names to files of their own.
-        has_results = (run / SEGMENTS).is_dir() or (run / MERGED).is_file()
-        if has_results and ((run / EXPECTED).is_file() or (run / CLAIM).is_file()):
+        has_results = isdir(run / SEGMENTS) or isfile(run / MERGED)
+        if has_results and (isfile(run / EXPECTED) or isfile(run / CLAIM)):
             return True
-    if folder.name.startswith(EPOCH) and folder.with_name(f"{folder.name}.h5").is_file():
+    if folder.name.startswith(EPOCH) and isfile(folder.with_name(f"{folder.name}.h5")):
         return True
-    if (folder / REPORT_MARK).is_file() and all((folder / name).is_dir() for name in REPORT_FOLDERS):
+    if isfile(folder / REPORT_MARK) and all(isdir(folder / name) for name in REPORT_FOLDERS):
         return True
-    return (folder / EXPORT_MARK).is_file()
+    return isfile(folder / EXPORT_MARK)

@@ -82,7 +82,7 @@ def groups(
     for name, count in (("best", best), ("worst", worst), ("random", at_random)):
         check_at_least(name, count, 0)
     found = np.arange(len(rows)) if numbers is None else _existing(rows, numbers)
-    found = found[where(rows[found], conditions)]
+    found = found[np.isin(found, where(rows, conditions))]
     if not best and not worst and not at_random:
         return {"all": found}
     first = last = np.arange(0)
@@ -167,9 +167,10 @@ def _fulfilling(rows: Rows, condition: str) -> NDArray[np.bool_]:
     other = _column(rows, text) if text in COLUMNS else _number(text, condition)
     for column, numbers in ((name, values), (text, other)):
         if column in COLUMNS and len(rows) and np.isnan(numbers).all():
-            unlabelled = " (set --data.labels for the run)" if column == "ground_truth" else ""
+            advice = ". Labels come from the data set, or from --data.labels"
             raise IgosError(
-                f"{column} is not known for any explanation{unlabelled}, so {condition} chooses none"
+                f"{column} is not known for any explanation, so {condition} chooses none"
+                f"{advice if column == 'ground_truth' else ''}"
             )
     known = ~(np.isnan(values) | np.isnan(other))
     return np.asarray(_OPERATORS[sign](values, other) & known, bool)

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -225,13 +224,6 @@ def test_left_out_objects_are_said_once(data_of: Writer, caplog: pytest.LogCaptu
         " value that is not finite,"
         " 3 boxes outside of their images"
     )
-
-
-def test_other_ranks_are_silent(data_of: Writer, caplog: pytest.LogCaptureFixture) -> None:
-    data = data_of(content(an_object(iscrowd=1)))
-    data.trainer = SimpleNamespace(is_global_zero=False)  # type: ignore[assignment]
-    data.find_samples()
-    assert not caplog.records
 
 
 def test_nothing_left_out_is_not_said(data_of: Writer, caplog: pytest.LogCaptureFixture) -> None:
