@@ -287,11 +287,38 @@ def _from_rle(encoded: Rle, height: int, width: int) -> Rle | None:
     if list(encoded["size"]) != [height, width]:
         return None
     counts = encoded["counts"]
-    if isinstance(counts, list):
-        if min(counts) < 0 or sum(counts) != height * width:
-            return None
-        uncompressed: Rle = coco_mask.frPyObjects(encoded, height, width)
-        return uncompressed
-    rle: Rle = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-    coco_mask.decode(rle)  # raises if the lengths do not fit
+    if not isinstance(counts, list):
+        counts = _run_lengths(counts.encode() if isinstance(counts, str) else counts)
+    if min(counts) < 0 or sum(counts) != height * width:
+        return None
+    rle: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return rle
+
+
+def _run_lengths(compressed: bytes) -> list[int]:
+    """The lengths of a compressed RLE. pycocotools reads and writes beyond the memory of damaged ones.
+
+    A number is a series of characters, its lowest five bits first: 48 is added, 32 says that another one
+    follows, and 16 in the last one is the sign. From the fourth on, a number is the difference from the one
+    two places before.
+
+    Raises:
+        ValueError: if a character is none of these, or the last number does not end.
+    """
+    lengths: list[int] = []
+    number, shift = 0, 0
+    for character in compressed:
+        bits = character - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"{character} is not a character of an RLE")
+        number |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            number -= 1 << shift
+        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+        number, shift = 0, 0
+    if shift:
+        raise ValueError("the last number does not end")
+    return lengths

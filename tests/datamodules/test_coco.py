@@ -169,6 +169,8 @@ def test_masks(data_of: Writer, segmentation: Any, expected: Any) -> None:
         {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]},
         {"size": [HEIGHT, WIDTH], "counts": []},
         {"size": [HEIGHT, WIDTH], "counts": "junk"},
+        {"size": [HEIGHT, WIDTH], "counts": "o" * 33},  # without an end, which pycocotools runs past
+        {"size": [HEIGHT, WIDTH], "counts": "\u00e9"},
         {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]},
         {"size": [HEIGHT, WIDTH]},
         "nothing",
