@@ -562,8 +562,9 @@ WRONG = [
     ({"targets": 1, "top_k": 2}, "top_k is .* but targets are given: leave one of them out"),
     (
         {"targets": lambda output: output},
-        r"must return one number.*returned \(5,\)",
+        r"must return a tensor of one number.*returned shape \(5,\)",
     ),
+    ({"targets": lambda output: float(output[0])}, r"returned float \(a number .*leave out float"),
     ({"network": "resnet"}, "There is no network 'resnet'"),
     (
         {"network": Answer(lambda logits: {"out": logits, "aux": logits})},

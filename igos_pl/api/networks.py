@@ -247,10 +247,11 @@ class Scored(ExplainableNetwork):
                 f" the output of {self.name} for one image, which is {_in_words(output)}"
             ) from error
         if not isinstance(score, Tensor) or score.numel() != 1:
-            found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            found = f"shape {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
+            plain = " (a number without a gradient): leave out float() or item()"
             raise IgosError(
-                f"The target {_name_of(function)} must return one number for the output of one image, but"
-                f" returned {found}"
+                f"The target {_name_of(function)} must return a tensor of one number for the output of one"
+                f" image, but returned {found}{plain if isinstance(score, float | int) else ''}"
             )
         return score.reshape(())
 
