@@ -24,7 +24,7 @@ from igos_pl.compare.agreement import agreement, rank_correlation, top_overlap
 from igos_pl.compare.comparison import paired_difference
 from igos_pl.compare.page import page
 from igos_pl.compare.pairing import pair
-from igos_pl.compare.words import metric_rows, settings_in_some
+from igos_pl.compare.words import metric_rows, remarks, settings_in_some
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import pooled
 from igos_pl.errors import IgosError
@@ -213,6 +213,13 @@ def test_other_networks_and_baselines_are_told(opened: Any) -> None:
     found = compare([opened("one", IDS), opened("other", IDS, attributes=attributes)], ["one", "other"])
     assert any("different networks" in remark for remark in found.remarks)
     assert any("different baselines (blur, black)" in remark for remark in found.remarks)
+
+
+@pytest.mark.parametrize(("images", "told"), [(9, ["9 images only"]), (10, [])])
+def test_intervals_of_few_images_are_told(opened: Any, images: int, told: list[str]) -> None:
+    names = [f"{number}.png" for number in range(images)]
+    found = remarks(compare([opened("one", names), opened("other", names)], ["one", "other"]))
+    assert [line.removeprefix("The intervals come from ")[:13] for line in found] == told
 
 
 def test_a_run_that_is_unfinished_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ _NAMES = {
     "pointing_mask": "peak in its mask",
 }  # fmt: skip
 _SHOWN = 3  # names of images that are not shared
+_FEW_IMAGES = 10  # bootstrap intervals of fewer are clearly too narrow
 _LONGEST = 40  # letters of a setting that only some results have
 
 # How names and values from files are written in a sentence.
@@ -37,9 +38,11 @@ def counts(found: Comparison, quote: Quote = printable) -> list[str]:
 
 
 def remarks(found: Comparison, quote: Quote = printable) -> list[str]:
-    """Lines about runs that are unfinished, and about settings that change the metrics by themselves."""
+    """Lines about runs that are unfinished, about few images, and about settings that change the metrics."""
     unfinished = (f"{quote(name)}: {quote(text)}" for name, text in found.unfinished.items())
-    return [*unfinished, *map(quote, found.remarks)]
+    images = len(set(found.images.tolist()))
+    few = [f"The intervals come from {counted(images, 'image')} only, so they are too narrow"]
+    return [*unfinished, *(few if images < _FEW_IMAGES else []), *map(quote, found.remarks)]
 
 
 def metric_rows(found: Comparison) -> list[list[str]]:

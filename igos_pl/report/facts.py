@@ -109,7 +109,7 @@ def _main(
     total, count = float(np.nansum(seconds)), len(numbers)
     network = value("network.name")
     found = {
-        "method": " by ".join(part for part in (value("method"), value("optimizer")) if part),
+        "method": " with ".join(part for part in (value("method"), value("optimizer")) if part),
         "preset": value("preset"),
         "masks": _said(cells_in_words(attributes)),
         "network": value("network") + (f" ({network})" if network not in ("", "none") else ""),
