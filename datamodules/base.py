@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import torch
@@ -30,6 +32,8 @@ from igos_pl.run.coordination import QueueSampler, balanced, batch_ends, on_firs
 from igos_pl.run.run import Run
 from igos_pl.settings import Configurable
 from igos_pl.solver.micro_batches import is_dead_loader
+
+ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
 
 class SampleDataModule(Configurable, LightningDataModule, ABC):
@@ -247,6 +251,20 @@ def _set_up_worker(worker: int) -> None:
     be_killed_first()
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _without_broken_pipes(sys.excepthook)
+
+
+def _without_broken_pipes(hook: ExceptHook) -> ExceptHook:
+    """A hook that is silent if a rank ended while a worker handed a batch over to it.
+
+    A thread of multiprocessing calls it then.
+    """
+
+    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, BrokenPipeError):
+            hook(kind, error, trace)
+
+    return told
 
 
 def _shard(text: str | None) -> tuple[int, int]:

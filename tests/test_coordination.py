@@ -714,6 +714,17 @@ def test_failed_rank_of_the_launcher(photos: Path, tmp_path: Path, undisturbed: 
     same_tables(undisturbed, tmp_path / "run" / "masks.h5")
 
 
+def test_workers_do_not_print_broken_pipes() -> None:
+    """A rank that is interrupted closes its end while a worker hands a batch over."""
+    from igos_pl.datamodules.base import _without_broken_pipes
+
+    told: list[type[BaseException]] = []
+    hook = _without_broken_pipes(lambda kind, error, trace: told.append(kind))
+    for error in (BrokenPipeError(), ValueError()):
+        hook(type(error), error, None)
+    assert told == [ValueError]
+
+
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_interrupt_at_a_terminal(photos: Path, tmp_path: Path, undisturbed: Path, ranks: int) -> None:
     """It goes to all processes of the group."""
