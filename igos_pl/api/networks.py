@@ -169,7 +169,7 @@ class Scored(ExplainableNetwork):
     Args:
         adapter: the network with its normalisation.
         functions: each turns the output for one image, without the batch axis, into the score. A tensor of
-            the output is passed whole if the length of its first axis is not the number of images.
+            the output whose first axis is not the batch is passed whole.
     """
 
     not_settings = frozenset({"adapter", "functions", *("class_names", "mean", "std", "input_size", "name")})

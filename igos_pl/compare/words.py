@@ -26,8 +26,7 @@ Quote = Callable[[str], str]
 
 def counts(found: Comparison, quote: Quote = printable) -> list[str]:
     """Lines that say what is shared and what is not."""
-    images = len(set(found.images.tolist()))
-    lines = [f"{counted(len(found.images), 'shared explanation')} of {counted(images, 'image')}"]
+    lines = [f"{counted(len(found.images), 'shared explanation')} of {counted(_images(found), 'image')}"]
     for name, alone, ids in zip(found.names, found.pairing.alone, found.pairing.images_alone, strict=True):
         if not alone and not ids:
             continue
@@ -40,9 +39,15 @@ def counts(found: Comparison, quote: Quote = printable) -> list[str]:
 def remarks(found: Comparison, quote: Quote = printable) -> list[str]:
     """Lines about runs that are unfinished, about few images, and about settings that change the metrics."""
     unfinished = (f"{quote(name)}: {quote(text)}" for name, text in found.unfinished.items())
-    images = len(set(found.images.tolist()))
-    few = [f"The intervals come from {counted(images, 'image')} only, so they are too narrow"]
-    return [*unfinished, *(few if images < _FEW_IMAGES else []), *map(quote, found.remarks)]
+    few = []
+    if _images(found) < _FEW_IMAGES:
+        few.append(f"The intervals come from {counted(_images(found), 'image')} only, so they are too narrow")
+    return [*unfinished, *few, *map(quote, found.remarks)]
+
+
+def _images(found: Comparison) -> int:
+    """The number of images that all results share."""
+    return len(set(found.images.tolist()))
 
 
 def metric_rows(found: Comparison) -> list[list[str]]:

@@ -121,11 +121,11 @@ def draw(
         for one, picture in zip(explanations, images or [None] * len(explanations), strict=True)
     ]
     tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
-    largest = [0.0 if style in WITHOUT_COLORS else largest_saliency(one) for one in explanations]
+    largest = _largest(explanations, style)
     own = scale == "each" and style not in WITHOUT_COLORS
     abouts = [
         f"{'faint: ' if is_faint else ''}saliency up to {most:.2f}" if own or is_faint else ""
-        for most, is_faint in zip(largest, faint(explanations, style, scale), strict=True)
+        for most, is_faint in zip(largest, _faint(largest, scale), strict=True)
     ]
     if any(abouts):
         tiles = [tile.lowered(LINE) for tile in tiles]
@@ -162,9 +162,18 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
         style: see `draw`.
         scale: see `draw`.
     """
-    largest = [largest_saliency(one) for one in explanations]
+    return _faint(_largest(explanations, style), scale)
+
+
+def _largest(explanations: Sequence[Explanation], style: str) -> list[float]:
+    """The largest saliency of each mask; 0 for styles without colours."""
+    return [0.0 if style in WITHOUT_COLORS else largest_saliency(one) for one in explanations]
+
+
+def _faint(largest: Sequence[float], scale: str) -> list[bool]:
+    """The same as `faint`, from the largest saliency of each mask."""
     top = float(np.nanmax([0.0, *largest]))
-    if style in WITHOUT_COLORS or scale != "shared" or top <= SMALLEST_RANGE:
+    if scale != "shared" or top <= SMALLEST_RANGE:
         return [False] * len(largest)
     return [0 < most < FAINT * top for most in largest]
 
