@@ -61,9 +61,8 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         )
     if results:
         _warn_of(results)
-    left_out = Counter(
-        path.suffix.lower() for path in files if path.suffix.lower() in _UNKNOWN - picture_endings()
-    )
+    unknown = _UNKNOWN - picture_endings()
+    left_out = Counter(path.suffix.lower() for path in files if path.suffix.lower() in unknown)
     if left_out:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
         logging.getLogger(__name__).warning(
