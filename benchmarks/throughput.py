@@ -393,6 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changed = {"iterations": options.iterations, "noise": options.noise}
     changed = {name: value for name, value in changed.items() if value is not None}
     network = network_named(options.network).to(device)
+    network.freeze()  # as an explanation does; a network in training mode would take longer
     explainer = Explainer.from_preset(
         network, options.preset, **changed, micro_batch_size=options.micro_batch
     )
