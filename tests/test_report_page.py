@@ -162,6 +162,10 @@ def test_large_view(read: Any) -> None:
     assert pixels("stage-deletion") != whole
     text = page.inner_text("#at-scores")
     assert text.startswith("At 30 %")
+    assert "interpolated" not in text
+    page.fill("#at", "0.32")  # the curves have 21 points
+    assert page.inner_text("#at-scores").count("(interpolated)") == 2
+    assert page.inner_text("#deleted").endswith("(interpolated)")
     curve = page.locator("#view-curves .u-over")
     box = curve.bounding_box()
     page.mouse.move(box["x"] + 10, box["y"] + 20)
@@ -331,5 +335,4 @@ def test_the_large_view_draws_few_cells_with_sharp_borders(
     found = np.array(values, np.uint8).reshape(height, width, 4)
     assert (found[..., 3] == 255).all()
     equal = (found[..., :3] == expected).all(-1).mean()
-    # Borders may be one pixel off, because the page does not know the size of the network's input.
-    assert equal > 0.85 if sharp else equal < 0.5
+    assert equal == 1 if sharp else equal < 0.5

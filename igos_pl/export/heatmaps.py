@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.overlay import SMALLEST_RANGE
 from igos_pl.export.folders import publishing_folder
 from igos_pl.figures.names import stem_of
-from igos_pl.figures.panels import COLORS, SMALLEST_RANGE
+from igos_pl.figures.panels import COLORS
 from igos_pl.store.reader import Rows
 
 WHITE = 65535  # the grey value of the saliency 1

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.overlay import SMALLEST_RANGE
 from igos_pl.errors import IgosError
 from igos_pl.figures.canvas import Canvas
 from igos_pl.figures.footer import Footer
 from igos_pl.figures.layout import LINE, MARGIN, Place, Tile, arranged, fitted, flow
 from igos_pl.figures.lettering import SMALL, no_glyph_warnings, write
-from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
-from igos_pl.figures.subjects import Picture, Subject, largest_saliency
+from igos_pl.figures.panels import PANELS, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
+from igos_pl.figures.subjects import Picture, Subject
 
 SCALES = ("each", "shared")
 
@@ -167,7 +168,9 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
 
 def _largest(explanations: Sequence[Explanation], style: str) -> list[float]:
     """The largest saliency of each mask; 0 for styles without colours."""
-    return [0.0 if style in WITHOUT_COLORS else largest_saliency(one) for one in explanations]
+    return [
+        0.0 if style in WITHOUT_COLORS else one.frame.largest_on_original(one.saliency) for one in explanations
+    ]
 
 
 def _faint(largest: Sequence[float], scale: str) -> list[bool]:
