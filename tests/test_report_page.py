@@ -162,10 +162,6 @@ def test_large_view(read: Any) -> None:
     assert pixels("stage-deletion") != whole
     text = page.inner_text("#at-scores")
     assert text.startswith("At 30 %")
-    assert "interpolated" not in text
-    page.fill("#at", "0.32")  # the curves have 21 points
-    assert page.inner_text("#at-scores").count("(interpolated)") == 2
-    assert page.inner_text("#deleted").endswith("(interpolated)")
     curve = page.locator("#view-curves .u-over")
     box = curve.bounding_box()
     page.mouse.move(box["x"] + 10, box["y"] + 20)
@@ -201,6 +197,15 @@ def test_large_view(read: Any) -> None:
     again.page.wait_for_selector("#view[data-place] #over")
     assert again.page.inner_text("#at-value") == "75 %"
     assert again.page.inner_text("#view-facts").endswith(f"row of the result\n{row}")
+
+
+@pytest.mark.parametrize(("at", "times"), [("0.3", 0), ("0.32", 1)])
+def test_a_score_that_was_not_measured_is_called_interpolated(read: Any, at: str, times: int) -> None:
+    page = read(hash_=f"#view=0&at={at}").page  # the curves have 21 points
+    page.wait_for_selector("#view[data-place] #over")
+    assert page.inner_text("#at-scores").count("(interpolated)") == 2 * times
+    for stage in ("#deleted", "#inserted"):
+        assert page.inner_text(stage).count("(interpolated)") == times
 
 
 def test_going_back_closes_the_large_view(read: Any) -> None:

@@ -127,9 +127,9 @@ class Frame:
         return whole
 
     def largest_on_original(self, saliency: NDArray[np.float32]) -> float:
-        """The largest saliency ``(s, s)`` of the cells in the image: those in the input's padding are not drawn.
+        """The largest value of the cells ``(s, s)`` in the image: those in the input's padding are not drawn.
 
-        Pictures of a mask have colours from 0 to this value.
+        The colours of pictures end at this value.
         """
         (_, down), (_, across) = self.scaled(_FINE, _FINE)._cells_of_pixels(len(saliency))
         return float(saliency[np.ix_(np.unique(down), np.unique(across))].max(initial=0))

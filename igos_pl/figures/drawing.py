@@ -169,7 +169,8 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
 def _largest(explanations: Sequence[Explanation], style: str) -> list[float]:
     """The largest saliency of each mask; 0 for styles without colours."""
     return [
-        0.0 if style in WITHOUT_COLORS else one.frame.largest_on_original(one.saliency) for one in explanations
+        0.0 if style in WITHOUT_COLORS else one.frame.largest_on_original(one.saliency)
+        for one in explanations
     ]
 
 

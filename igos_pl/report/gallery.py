@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl.data.geometry import Frame, has_few_cells
-from igos_pl.data.overlay import SMALLEST_RANGE
 from igos_pl.data.text import printable
 from igos_pl.report.choice import Choice
 from igos_pl.report.curves import read_curves, read_measured
