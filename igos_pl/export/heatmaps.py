@@ -43,7 +43,7 @@ def write_png(rows: Rows, output: Path, advance: Callable[[int], None]) -> str:
             saliency = explanation.saliency_on_original()
             names = f"{stem}.png", f"{stem}-coloured.png"
             write_grey(saliency, folder / names[0])
-            largest = float(saliency.max())
+            largest = explanation.frame.largest_on_original(explanation.saliency)
             shares = saliency / max(largest, SMALLEST_RANGE)
             Image.fromarray(_PALETTE[np.uint8(shares.clip(0, 1) * 255)]).save(folder / names[1])
             table.writerow((*names, f"{largest:.6g}", *(explanation.values[name] for name in heads)))
