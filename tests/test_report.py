@@ -19,10 +19,10 @@ from igos_pl.cli.main import main
 from igos_pl.data.geometry import Frame
 from igos_pl.data.overlay import overlaid
 from igos_pl.errors import IgosError
-from igos_pl.findings import Finding
+from igos_pl.findings import Cluster, Finding
 from igos_pl.report.choice import choose
 from igos_pl.report.curves import AXIS, MeanCurve, mean_curves, on_axis
-from igos_pl.report.findings import Seen
+from igos_pl.report.findings import Seen, by_class
 from igos_pl.report.numbers import Numbers, means_by_class, means_of
 from igos_pl.report.pictures import _blur, saliency_on_picture
 from igos_pl.solver.baselines import blur_parameters, gaussian_blur
@@ -310,6 +310,20 @@ def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pyt
     shown = [[gallery["row"][int(at)] for at in places.split(",")] for places in re.findall(_PLACES, page)]
     assert shown == [[3, 5, 99], [3], [2], [0, 1]]
     assert [gallery["row"][at] for at in gallery["reasons"]["finding"]] == [0, 1, 2, 3, 5, 99]
+
+
+def test_classes_are_in_the_order_of_their_counts_and_names(tmp_path: Path) -> None:
+    names = ["zebra", "Ant", "bee", "cat", "cat"]
+    label = {"zebra": 0, "cat": 1, "bee": 2, "Ant": 3}
+    columns = invented(5, label=np.array([label[name] for name in names]), label_name=np.array(names, object))
+    write_run(tmp_path / "run", columns)
+    page = write_report(tmp_path / "run", tmp_path / "report").index.read_text("utf-8")
+    assert re.findall(r'class="to-gallery".*?>(\w+)</a>', page) == ["cat", "Ant", "bee", "zebra"]
+    mean = np.eye(4, dtype=np.float32)
+    clusters = [Cluster(name, size, [], mean) for name, size in (("b", 9), ("b", 1), ("A", 10), ("c", 11))]
+    assert [(one.class_name, one.size) for one in by_class(clusters)] == [
+        ("c", 11), ("A", 10), ("b", 9), ("b", 1),
+    ]  # fmt: skip
 
 
 _PLACES = r'class="examples" data-places="([\d,]+)"'

@@ -102,7 +102,7 @@ def render(
     )
     environment.filters |= {"fixed": fixed, "percent": percent, "counted": "{:,}".format}
     every = means_of(numbers, {"all": np.ones(len(numbers), bool)} if len(numbers) else {})
-    classes = sorted(means_by_class(numbers), key=lambda means: -means.rows)
+    classes = sorted(means_by_class(numbers), key=lambda means: (-means.rows, means.name.casefold()))
     localised = [name for name in LOCALISATION if np.isfinite(numbers.columns[name].astype(float)).any()]
     place = {row: at for at, row in enumerate(gallery.rows.tolist())}
     return str(
