@@ -408,6 +408,7 @@ def test_masked_images_show_the_most_important_cells_on_the_baseline() -> None:
     np.testing.assert_allclose(everything, 1)
     figure = draw([one], "masked", [picture(80, 80)], fraction=0.25)
     assert texts(figure)[-2] == "the most important 25% of the cells; the rest is black"
+    assert texts(figure)[0] == "tabby"  # without the score, which is that of the whole image
 
 
 def test_masked_images_show_whole_regions_and_count_them() -> None:

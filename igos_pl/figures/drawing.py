@@ -144,6 +144,7 @@ def draw(
         corner = place.moved(MARGIN, MARGIN)
         _caption(
             canvas.figure, subject.explanation, corner, place.width if several else across, about,
+            None if style == "masked" else float(subject.explanation.score),
             subject.regions_in_words(fraction) if style == "masked" else "",
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
@@ -208,6 +209,7 @@ def _caption(
     tile: Place,
     room: float,
     about: str,
+    score: float | None,
     shown: str,
 ) -> None:
     """Write the class with its score, the image's name, insertion - deletion, and more.
@@ -218,9 +220,11 @@ def _caption(
         tile: where its pictures are.
         room: width in inches.
         about: the last line; it may be empty.
+        score: of the whole image; None if only a part of it is shown.
         shown: how much of the image is shown, if not all.
     """
-    write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
+    after = "" if score is None else f" {score:.2f}"
+    write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, after)
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     start += f", {shown}" if shown else ""
     write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, SMALL, start, color="dimgrey")
