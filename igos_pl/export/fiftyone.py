@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.overlay import SMALLEST_RANGE
 from igos_pl.data.wording import counted
 from igos_pl.export.folders import publishing_folder
 from igos_pl.export.heatmaps import WHITE, named, write_grey
-from igos_pl.figures.panels import SMALLEST_RANGE
 from igos_pl.figures.subjects import moved
 from igos_pl.store.reader import Rows
 
