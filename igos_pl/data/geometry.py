@@ -19,9 +19,6 @@ RESIZE_MODES = ("squash", "crop")
 # at most so many single cells, too.
 _FEW_CELLS = 20
 
-# Pixels of a square picture in which every cell of a mask can be seen.
-_FINE = 512
-
 # The usual ImageNet evaluation resizes the shorter side to 256 and crops 224 x 224.
 _CROP_FRACTION = 0.875
 
@@ -131,7 +128,8 @@ class Frame:
 
         The colours of pictures end at this value.
         """
-        (_, down), (_, across) = self.scaled(_FINE, _FINE)._cells_of_pixels(len(saliency))
+        side = max(512, 4 * len(saliency))  # pixels of a picture in which each cell can be seen
+        (_, down), (_, across) = self.scaled(side, side)._cells_of_pixels(len(saliency))
         return float(saliency[np.ix_(np.unique(down), np.unique(across))].max(initial=0))
 
     def _cells_of_pixels(self, count: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

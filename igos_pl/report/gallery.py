@@ -260,6 +260,7 @@ def _shares(box: Any, frame: Frame) -> list[float]:
 
 
 def _places(chosen: NDArray[np.bool_]) -> list[int]:
+    """The places of the true values."""
     return np.flatnonzero(chosen).tolist()
 
 

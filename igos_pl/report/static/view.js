@@ -60,7 +60,7 @@
   const largest = g.largest.reduce((a, b) => Math.max(a, b), 0); // of all masks
   const top = () => Math.max(summary.smallestRange, $("own").checked ? g.largest[place] : largest);
 
-  // Halves to even numbers, as Python and NumPy round.
+  // Rounds halves to even numbers, as Python and NumPy do.
   const rounded = (value) => (value % 1 === 0.5 || value % 1 === -0.5 ? 2 * Math.round(value / 2) : Math.round(value));
 
   // The cell of each pixel along one side, from 0 to n - 1 with fractions; null outside of the network's input. The
