@@ -63,6 +63,8 @@ def invented(
         "box": np.full((rows, 4), np.nan, np.float32),
         "deletion_curve": (score[:, None] * drop).astype(np.float32),
         "insertion_curve": (score[:, None] * (1 - drop)).astype(np.float32),
+        "deletion_measured": np.ones((rows, points), np.int8),
+        "insertion_measured": np.ones((rows, points), np.int8),
         "object": np.full(rows, -1),
         "best": np.ones(rows, np.int64),
         "seconds": np.full(rows, 0.5, np.float32),

@@ -20,11 +20,11 @@ from rich.console import Console
 from igos_pl.cli.compare import _print
 from igos_pl.cli.main import main
 from igos_pl.compare import Comparison, compare
-from igos_pl.compare.agreement import agreement, rank_correlation, top_overlap
+from igos_pl.compare.agreement import agreement, rank_correlation, top_overlaps
 from igos_pl.compare.comparison import paired_difference
 from igos_pl.compare.page import page
 from igos_pl.compare.pairing import pair
-from igos_pl.compare.words import metric_rows, remarks, settings_in_some
+from igos_pl.compare.words import counts, metric_rows, remarks, settings_in_some
 from igos_pl.data.explanation import Explanation
 from igos_pl.data.geometry import pooled
 from igos_pl.errors import IgosError
@@ -129,8 +129,8 @@ def test_rank_correlation_is_spearmans() -> None:
 def test_overlap_counts_cells() -> None:
     a = np.arange(100.0).reshape(10, 10)
     b = np.roll(a.ravel(), 5).reshape(10, 10)  # the top ten of one are five of the other
-    assert top_overlap(a, a, 0.1) == 1
-    assert top_overlap(a, b, 0.1) == pytest.approx(5 / 15)
+    assert top_overlaps(a, a, (0.1, 0.5)) == [1, 1]
+    assert top_overlaps(a, b, (0.1, 0.5)) == pytest.approx([5 / 15, 45 / 55])
 
 
 @pytest.mark.parametrize(("cells", "size"), [(28, 14), (28, 20), (7, 7), (9, 4)])
@@ -158,14 +158,16 @@ def test_masks_of_other_sizes_and_frames_are_compared_where_both_are() -> None:
 
 def test_a_comparison(opened: Any) -> None:
     one = opened("one", IDS, deletion=[0.2] * 4, insertion=[0.5, 0.6, 0.7, 0.8])
-    other = opened("other", IDS[::-1], insertion=[0.9, 0.9, 0.7, 0.5], attributes={"mask_size": 7})
+    other = opened(
+        "other", IDS[::-1], insertion=[0.9, 0.9, 0.7, 0.5], attributes={"mask_size": 7, "preset": "draft"}
+    )
     found = compare([one, other], ["one", "other"])
     assert found.images.tolist() == IDS
     assert found.mean("insertion", 0) == pytest.approx(0.65)
     assert found.difference("insertion", 1).mean == pytest.approx(0.1)
     assert found.difference("difference", 1).mean == pytest.approx(0.1)
     assert np.isnan(found.difference("energy_box", 1).mean)
-    assert found.settings == {"mask_size": ["4", "7"]}
+    assert list(found.settings.items()) == [("preset", ["fast", "draft"]), ("mask_size", ["4", "7"])]
     assert not found.remarks
     assert found.agreements[0, 1].shape == (4, 3)
 
@@ -220,6 +222,16 @@ def test_intervals_of_few_images_are_told(opened: Any, images: int, told: list[s
     names = [f"{number}.png" for number in range(images)]
     found = remarks(compare([opened("one", names), opened("other", names)], ["one", "other"]))
     assert [line.removeprefix("The intervals come from ")[:13] for line in found] == told
+
+
+def test_images_that_failed_are_told(opened: Any) -> None:
+    one = opened("one", IDS)
+    other = opened("other", IDS[1:], failed={IDS[0]: "no image"})
+    assert counts(compare([one, other], ["one", "other"])) == [
+        "3 shared explanations of 3 images",
+        "only in one: 1 explanation",
+        f"other has 1 image without a complete result: {IDS[0]} (unreadable)",
+    ]
 
 
 def test_a_run_that_is_unfinished_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ def test_png(run: Path, masks: MaskFile, tmp_path: Path) -> None:
             values = np.asarray(grey) / 65535
         saliency = explanation.saliency_on_original()
         np.testing.assert_allclose(values, saliency, atol=1e-5)
-        assert float(row["largest_saliency"]) == pytest.approx(saliency.max(), rel=1e-4)
+        assert float(row["largest_saliency"]) == pytest.approx(explanation.saliency.max(), rel=1e-4)
         with Image.open(tmp_path / "maps" / row["coloured"]) as coloured:
             assert (coloured.mode, coloured.size) == ("RGB", (40, 30))
 
@@ -284,8 +284,25 @@ def test_a_file_does_not_replace_a_folder(
     with pytest.raises(IgosError, match="is a folder: give the name of a file"):
         export(masks, to, output, on_rows=counted.append)
     assert counted == []
-    with pytest.raises(IgosError, match="COCO's results are one file: let --output end in .json"):
-        export(masks, "coco", tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "wanted"),
+    [("coco", "x.txt", "a .json file"), ("coco", "x", "a .json file"),
+     ("numpy", "x.H5", "an .npz file or a folder"), ("png", "x.npz", "a folder"),
+     ("zarr", "x.json", "a folder"), ("fiftyone", "x.zarr", "a folder")],
+)  # fmt: skip
+def test_the_ending_of_another_format_is_refused(
+    masks: MaskFile, tmp_path: Path, to: str, name: str, wanted: str
+) -> None:
+    with pytest.raises(IgosError, match=rf"{name} cannot be written in the format {to}: .* name {wanted}$"):
+        export(masks, to, tmp_path / name)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_other_endings_are_names_of_folders(masks: MaskFile, tmp_path: Path) -> None:
+    export(masks, "numpy", tmp_path / "photos.2")
+    assert (tmp_path / "photos.2" / "saliency.npy").is_file()
 
 
 def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:

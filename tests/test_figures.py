@@ -224,6 +224,15 @@ def test_dots_mark_measured_points() -> None:
     assert [np.round(one, 2).tolist() for one in dots] == [[], [0, 0.4, 1]]
 
 
+@pytest.mark.parametrize("size", [1, 2, 28, 700])
+def test_the_largest_saliency_is_that_of_any_cell_in_the_image(size: int) -> None:
+    for place in (0, size // 3, size - 1):
+        saliency = np.zeros((size, size), np.float32)
+        saliency[place, -1] = 0.5
+        for frame in (Frame.of(9, 7, (224, 224), "crop"), Frame.of(500, 375, (224, 224), "squash")):
+            assert frame.largest_on_original(saliency) == 0.5
+
+
 def test_saliency_in_the_padding_has_no_part_in_the_colours() -> None:
     masks = np.full((4, 4), 0.75, np.float32)
     masks[0] = 0  # beyond the upper edge of the image
@@ -408,6 +417,7 @@ def test_masked_images_show_the_most_important_cells_on_the_baseline() -> None:
     np.testing.assert_allclose(everything, 1)
     figure = draw([one], "masked", [picture(80, 80)], fraction=0.25)
     assert texts(figure)[-2] == "the most important 25% of the cells; the rest is black"
+    assert texts(figure)[0] == "tabby"  # without the score, which is that of the whole image
 
 
 def test_masked_images_show_whole_regions_and_count_them() -> None:

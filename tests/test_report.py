@@ -19,10 +19,10 @@ from igos_pl.cli.main import main
 from igos_pl.data.geometry import Frame
 from igos_pl.data.overlay import overlaid
 from igos_pl.errors import IgosError
-from igos_pl.findings import Finding
+from igos_pl.findings import Cluster, Finding
 from igos_pl.report.choice import choose
 from igos_pl.report.curves import AXIS, MeanCurve, mean_curves, on_axis
-from igos_pl.report.findings import Seen
+from igos_pl.report.findings import Seen, by_class
 from igos_pl.report.numbers import Numbers, means_by_class, means_of
 from igos_pl.report.pictures import _blur, saliency_on_picture
 from igos_pl.solver.baselines import blur_parameters, gaussian_blur
@@ -157,7 +157,7 @@ def test_report_shows_every_explanation_and_its_values(tmp_path: Path) -> None:
     masks = data_of(report.index.parent, "masks-0")
     assert gallery["row"] == list(range(12))
     assert gallery["insertion"] == pytest.approx(columns["insertion"].tolist(), abs=1e-4)
-    assert gallery["top"] == pytest.approx(np.percentile((1 - columns["masks"]).max((1, 2)), 95), abs=1e-3)
+    assert gallery["largest"] == pytest.approx((1 - columns["masks"]).max((1, 2)).tolist(), abs=1e-4)
     shown = np.frombuffer(base64.b64decode(masks[3]["mask"]), "<u2").reshape(8, 8) / 65535
     np.testing.assert_allclose(shown, 1 - columns["masks"][3], atol=1e-5)
     assert len(masks[3]["deletion"]) == len(AXIS)
@@ -254,7 +254,6 @@ def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
     write_run(tmp_path / "run", columns, pictures=tmp_path / "photos")
     folder = write_report(tmp_path / "run", tmp_path / "report").index.parent
     gallery = data_of(folder, "gallery")
-    assert gallery["top"] == 0.1
     name, picture = gallery["thumbnail"][0], gallery["images"]["picture"][0]
     with Image.open(folder / "thumbnails" / name[:2] / f"{name}.webp") as image:
         over = np.asarray(image, float)
@@ -263,6 +262,29 @@ def test_an_untrained_networks_masks_look_empty(tmp_path: Path) -> None:
     nothing = np.zeros(under.shape[:2])
     grey = overlaid(under / 255, np.zeros_like(under), nothing) * 255
     assert np.abs(over - grey).mean() < 6
+
+
+def test_a_faint_mask_has_the_colours_of_a_strong_one(tmp_path: Path) -> None:
+    saliency = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    columns = invented(1, 2, masks=1 - np.stack([saliency, 0.2 * saliency]))
+    write_run(tmp_path / "run", columns, pictures=tmp_path / "photos")
+    folder = write_report(tmp_path / "run", tmp_path / "report").index.parent
+    names = data_of(folder, "gallery")["thumbnail"]
+    strong, faint = (
+        np.asarray(Image.open(folder / "thumbnails" / name[:2] / f"{name}.webp"), float) for name in names
+    )
+    assert strong.std() > 30
+    assert np.abs(strong - faint).mean() < 2
+    assert "go from 0 to the mask's own largest saliency" in (folder / "index.html").read_text("utf-8")
+
+
+def test_the_page_knows_which_scores_were_measured(tmp_path: Path) -> None:
+    points = np.zeros((1, 21), np.int8)
+    points[0, [0, 1, 2, 20]] = 1  # 0.05 is not on the axis
+    columns = invented(1, deletion_measured=points, insertion_measured=np.ones_like(points))
+    write_run(tmp_path / "run", columns)
+    (row,) = data_of(write_report(tmp_path / "run", tmp_path / "report").index.parent, "masks-0")
+    assert row["measured"] == {"deletion": [0, 5, 50], "insertion": list(range(0, 51, 5))}
 
 
 def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +310,20 @@ def test_findings_are_shown_with_their_examples(tmp_path: Path, monkeypatch: pyt
     shown = [[gallery["row"][int(at)] for at in places.split(",")] for places in re.findall(_PLACES, page)]
     assert shown == [[3, 5, 99], [3], [2], [0, 1]]
     assert [gallery["row"][at] for at in gallery["reasons"]["finding"]] == [0, 1, 2, 3, 5, 99]
+
+
+def test_classes_are_in_the_order_of_their_counts_and_names(tmp_path: Path) -> None:
+    names = ["zebra", "Ant", "bee", "cat", "cat"]
+    label = {"zebra": 0, "cat": 1, "bee": 2, "Ant": 3}
+    columns = invented(5, label=np.array([label[name] for name in names]), label_name=np.array(names, object))
+    write_run(tmp_path / "run", columns)
+    page = write_report(tmp_path / "run", tmp_path / "report").index.read_text("utf-8")
+    assert re.findall(r'class="to-gallery".*?>(\w+)</a>', page) == ["cat", "Ant", "bee", "zebra"]
+    mean = np.eye(4, dtype=np.float32)
+    clusters = [Cluster(name, size, [], mean) for name, size in (("b", 9), ("b", 1), ("A", 10), ("c", 11))]
+    assert [(one.class_name, one.size) for one in by_class(clusters)] == [
+        ("c", 11), ("A", 10), ("b", 9), ("b", 1),
+    ]  # fmt: skip
 
 
 _PLACES = r'class="examples" data-places="([\d,]+)"'

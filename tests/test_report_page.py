@@ -199,6 +199,15 @@ def test_large_view(read: Any) -> None:
     assert again.page.inner_text("#view-facts").endswith(f"row of the result\n{row}")
 
 
+@pytest.mark.parametrize(("at", "times"), [("0.3", 0), ("0.32", 1)])
+def test_a_score_that_was_not_measured_is_called_interpolated(read: Any, at: str, times: int) -> None:
+    page = read(hash_=f"#view=0&at={at}").page  # the curves have 21 points
+    page.wait_for_selector("#view[data-place] #over")
+    assert page.inner_text("#at-scores").count("(interpolated)") == 2 * times
+    for stage in ("#deleted", "#inserted"):
+        assert page.inner_text(stage).count("(interpolated)") == times
+
+
 def test_going_back_closes_the_large_view(read: Any) -> None:
     page = read().page
     page.click("#tiles li[aria-posinset='1'] a")
@@ -331,5 +340,4 @@ def test_the_large_view_draws_few_cells_with_sharp_borders(
     found = np.array(values, np.uint8).reshape(height, width, 4)
     assert (found[..., 3] == 255).all()
     equal = (found[..., :3] == expected).all(-1).mean()
-    # Borders may be one pixel off, because the page does not know the size of the network's input.
-    assert equal > 0.85 if sharp else equal < 0.5
+    assert equal == 1 if sharp else equal < 0.5

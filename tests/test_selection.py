@@ -93,7 +93,7 @@ def select(masks: MaskFile, *args: Any, **choice: Any) -> np.ndarray:
 
 
 def test_rows_that_fulfil_nothing_are_named(masks: MaskFile) -> None:
-    options = Namespace(rows="0,2", where=["label_name=dog"], best=0, worst=0, random=0, seed=0)
+    options = Namespace(rows="0,2", where=["label_name=dog"], best=None, worst=None, random=None, seed=0)
     with pytest.raises(IgosError, match="^No explanation of --rows 0,2 fulfils label_name=dog$"):
         chosen_groups(options, masks)
 
@@ -104,6 +104,15 @@ def test_groups_have_names_and_share_no_row(masks: MaskFile) -> None:
         "best": [0, 6], "worst": [1, 5, 2, 3], "random": [4],
     }  # fmt: skip
     assert list(groups(masks)) == ["all"]
+
+
+def test_zero_of_a_group_is_none_of_it(masks: MaskFile) -> None:
+    assert select(masks, best=0, worst=1).tolist() == [1]
+    assert select(masks, worst=0, at_random=9).size == 7
+    with pytest.raises(IgosError, match="best is 0, which leaves no explanation: give a larger number"):
+        groups(masks, best=0)
+    with pytest.raises(IgosError, match="best and random are 0"):
+        groups(masks, best=0, at_random=0)
 
 
 def test_best_and_worst(masks: MaskFile) -> None:

@@ -39,8 +39,7 @@ def print_figure(options: argparse.Namespace) -> None:
         told = unfinished(options.run, "igos-pl figure", masks.published)
         groups = chosen_groups(options, masks)
         rows = masks[np.concatenate(list(groups.values()))]
-        everything = not (options.rows or options.where or options.best or options.worst or options.random)
-        if everything:
+        if "all" in groups and not (options.rows or options.where):
             rows = rows[:FIRST]
         from igos_pl.figures import draw, save  # torch and matplotlib are slow to import
         from igos_pl.figures.drawing import FAINT, faint

@@ -88,7 +88,7 @@ def _choice(parser: argparse.ArgumentParser, default: str) -> None:
         help="only these: label_name=cat, 'insertion>0.8', 'difference<0.1' (insertion - deletion), or"
         " label!=ground_truth; may be repeated",
     )  # fmt: skip
-    group.add_argument("--best", type=int, default=0, metavar="N", help="the largest insertion - deletion")
-    group.add_argument("--worst", type=int, default=0, metavar="N", help="the smallest")
-    group.add_argument("--random", type=int, default=0, metavar="N", help="of random images")
+    group.add_argument("--best", type=int, metavar="N", help="the largest insertion - deletion")
+    group.add_argument("--worst", type=int, metavar="N", help="the smallest")
+    group.add_argument("--random", type=int, metavar="N", help="of random images")
     group.add_argument("--seed", type=int, default=0, metavar="S", help="of the random choice [0]")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +31,7 @@ def agreement(one: Explanation, other: Explanation) -> tuple[float, ...]:
     a, b = _aligned(one, other)
     if not a.size or np.ptp(a) == 0 or np.ptp(b) == 0:
         return (np.nan,) * (1 + len(TOP))
-    return rank_correlation(a, b), *(top_overlap(a, b, share) for share in TOP)
+    return rank_correlation(a, b), *top_overlaps(a, b, TOP)
 
 
 def rank_correlation(a: Saliency, b: Saliency) -> float:
@@ -37,17 +39,20 @@ def rank_correlation(a: Saliency, b: Saliency) -> float:
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
-def top_overlap(a: Saliency, b: Saliency, share: float) -> float:
-    """The IoU of the most salient cells of two arrays of one shape.
+def top_overlaps(a: Saliency, b: Saliency, shares: Sequence[float]) -> list[float]:
+    """The IoU of the most salient cells of two arrays of one shape, for each share.
 
     Args:
         a: saliency.
         b: saliency.
-        share: of the cells that count as the most salient.
+        shares: of the cells that count as the most salient.
     """
-    count = max(1, round(share * a.size))
-    one, other = array_ranks(-np.stack((a, b))) < count
-    return float((one & other).sum() / (one | other).sum())
+    places = array_ranks(-np.stack((a, b)))
+    overlaps = []
+    for share in shares:
+        one, other = places < max(1, round(share * a.size))
+        overlaps.append(float((one & other).sum() / (one | other).sum()))
+    return overlaps
 
 
 def _ranks(values: Saliency) -> Saliency:

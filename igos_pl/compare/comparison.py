@@ -67,6 +67,7 @@ class Comparison:
             common value.
         remarks: what a reader must know before believing the numbers.
         unfinished: for each unfinished result, by its name: a sentence that says so.
+        incomplete: by the name of a result, its images whose status is not ok, each with its status.
     """
 
     names: Sequence[str]
@@ -78,6 +79,7 @@ class Comparison:
     only_in: dict[tuple[int, ...], dict[str, str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     unfinished: dict[str, str] = field(default_factory=dict)
+    incomplete: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def mean(self, metric: str, run: int) -> float:
         """The mean of a metric over the explanations for which all results know it."""
@@ -123,7 +125,7 @@ def compare(
                 agreements[one, other][place] = agreement(shown[one], shown[other])
         if on_progress is not None:
             on_progress(min(start + _BLOCK_ROWS, len(rows)), len(rows))
-    configurations = [configuration_of(result.attributes) for result in results]
+    configurations = [_settings(result) for result in results]
     differing = _differing(configurations)
     only_in = _only_in(configurations, differing)
     in_some = {key for keys in only_in.values() for key in keys}
@@ -131,9 +133,12 @@ def compare(
     images = results[0][rows[:, 0]].column("sample_id")
     told = (unfinished(result.path, "igos-pl compare", result.published) for result in results)
     unfinished_runs = {name: text for name, text in zip(names, told, strict=True) if text}
+    incomplete = {
+        name: found for name, result in zip(names, results, strict=True) if (found := _not_ok(result))
+    }
     remarks = _remarks(differing)
     return Comparison(
-        names, pairing, images, metrics, agreements, settings, only_in, remarks, unfinished_runs
+        names, pairing, images, metrics, agreements, settings, only_in, remarks, unfinished_runs, incomplete
     )
 
 
@@ -172,9 +177,25 @@ def _metrics(result: MaskFile, rows: NDArray[np.int64]) -> dict[str, Numbers]:
     return {**found, "difference": found["insertion"] - found["deletion"]}
 
 
+def _not_ok(result: MaskFile) -> list[tuple[str, str]]:
+    """The images of a result whose status is not ok, and their statuses."""
+    statuses = result.images["status"].astype(str)
+    told = np.flatnonzero(statuses != "ok")
+    ids = result.image_table.read("sample_id", told).tolist()
+    return list(zip(ids, statuses[told].tolist(), strict=True))
+
+
+def _settings(result: MaskFile) -> Attributes:
+    """The settings of a result, and the preset from which they came, if that is known."""
+    preset = result.attributes.get("preset")
+    return {**({"preset": str(preset)} if preset else {}), **configuration_of(result.attributes)}
+
+
 def _differing(configurations: Sequence[Attributes]) -> dict[str, list[str]]:
+    """The settings that differ, the preset first, with their value in each result."""
     keys = {key for other in configurations[1:] for key in differing_keys(configurations[0], other)}
-    return {key: [str(one.get(key, "-")) for one in configurations] for key in sorted(keys)}
+    ordered = sorted(keys, key=lambda key: (key != "preset", key))
+    return {key: [str(one.get(key, "-")) for one in configurations] for key in ordered}
 
 
 def _only_in(

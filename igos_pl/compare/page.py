@@ -97,7 +97,7 @@ def _row(
     pictures = []
     for run, (name, explanation) in enumerate(zip(found.names, rows, strict=True)):
         subject = _subject(explanation, lost)
-        most = float(explanation.saliency.max())
+        most = explanation.frame.largest_on_original(explanation.saliency)
         if run == 0:
             pixels = None if subject is None else subject.pixels
             pictures.append(_picture("image", [], pixels, "the image", lost.get(explanation.sample_id)))

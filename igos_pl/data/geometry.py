@@ -118,8 +118,27 @@ class Frame:
         Returns:
             ``(height, width)``.
         """
-        left, top, right, bottom = self._pixels()
         whole = np.full((self.height, self.width), outside, cells.dtype)
+        (rows, down), (columns, across) = self._cells_of_pixels(len(cells))
+        whole[np.ix_(rows, columns)] = cells[np.ix_(down, across)]
+        return whole
+
+    def largest_on_original(self, saliency: NDArray[np.float32]) -> float:
+        """The largest value of the cells ``(s, s)`` in the image: those in the input's padding are not drawn.
+
+        The colours of pictures end at this value.
+        """
+        side = max(512, 4 * len(saliency))  # pixels of a picture in which each cell can be seen
+        (_, down), (_, across) = self.scaled(side, side)._cells_of_pixels(len(saliency))
+        return float(saliency[np.ix_(np.unique(down), np.unique(across))].max(initial=0))
+
+    def _cells_of_pixels(self, count: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Down and across: the original's pixels that the network sees, and the cell of each.
+
+        Args:
+            count: cells along a side.
+        """
+        left, top, right, bottom = self._pixels()
         places = []
         for start, end, pixels, length in (
             (top, bottom, self.input_size[0], self.height),
@@ -127,10 +146,8 @@ class Frame:
         ):
             seen = np.arange(max(0, start), min(length, end))
             place = ((seen + 0.5 - start) / (end - start) * pixels - 0.5).clip(0, pixels - 1)
-            places.append((seen, np.rint(place / max(1, pixels - 1) * (len(cells) - 1)).astype(np.int64)))
-        (rows, down), (columns, across) = places
-        whole[np.ix_(rows, columns)] = cells[np.ix_(down, across)]
-        return whole
+            places.append((seen, np.rint(place / max(1, pixels - 1) * (count - 1)).astype(np.int64)))
+        return places
 
     def _pixels(self) -> tuple[int, int, int, int]:
         """The box in whole pixels, at least one along each side."""

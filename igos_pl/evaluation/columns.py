@@ -172,9 +172,8 @@ def with_diversity(columns: Columns) -> Columns:
     """Add the columns ``diversity`` and ``best``, which compare the diverse starts of a target.
 
     ``diversity`` is one minus the overlap of the most important fifth of the cells, averaged over all pairs
-    of the target's masks: 0 for equal masks, 1 for disjoint ones, NaN for a single
-    start. ``best`` marks the row
-    with the largest insertion - deletion (the first one where these are unknown).
+    of the target's masks: 0 for equal masks, 1 for disjoint ones, NaN for a single start. ``best`` marks the
+    row with the largest insertion - deletion (the first one where these are unknown).
     """
     if not columns:
         return columns

@@ -37,10 +37,8 @@ def write_coco(
         What was written, in words.
 
     Raises:
-        IgosError: if the name does not end in .json, or an image or a category is not among the annotations.
+        IgosError: if an image or a category is not among the annotations.
     """
-    if output.suffix.lower() != ".json":
-        raise IgosError(f"{output} cannot be written: COCO's results are one file: let --output end in .json")
     ids = _Ids.of(rows, annotations)
     with publishing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.overlay import SMALLEST_RANGE
 from igos_pl.data.wording import counted
 from igos_pl.export.folders import publishing_folder
 from igos_pl.export.heatmaps import WHITE, named, write_grey
-from igos_pl.figures.panels import SMALLEST_RANGE
 from igos_pl.figures.subjects import moved
 from igos_pl.store.reader import Rows
 
@@ -97,8 +97,9 @@ def write_fiftyone(rows: Rows, output: Path, advance: Callable[[int], None], ima
                     write_grey(saliency, folder / "heatmaps" / f"{stem}.png")
                     field = "saliency" if number == 1 else f"saliency_{number}"
                     targets.append({**_target(explanation), "field": field, "heatmap": f"{stem}.png"})
+                    largest = explanation.frame.largest_on_original(explanation.saliency)
                     # The colours span at least a tenth, so that a mask without content looks empty.
-                    targets[-1]["white"] = round(WHITE * max(float(saliency.max()), SMALLEST_RANGE))
+                    targets[-1]["white"] = round(WHITE * max(largest, SMALLEST_RANGE))
                     path = str(moved(explanation, images).image["path"])
                     advance(1)
                 file.write(json.dumps({"sample_id": name, "filepath": path, "targets": targets}) + "\n")

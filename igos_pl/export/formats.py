@@ -46,6 +46,16 @@ FORMATS: dict[str, Callable[[Rows, Path, Advance, Options], str]] = {
 }
 
 
+# What --output may be, other than a folder, and the endings that a format gives to it.
+_OUTPUTS = {"coco": "a .json file", "numpy": "an .npz file or a folder"}
+_ENDINGS = {"coco": {".json"}, "numpy": {".npz"}, "zarr": {".zarr"}}
+
+# Endings that promise a format. The name of a folder may have any other, such as the 2 of photos.2.
+_PROMISES = set.union(*_ENDINGS.values()) | {
+    ".csv", ".h5", ".hdf5", ".jsonl", ".nc", ".npy", ".pdf", ".png", ".pt", ".svg", ".tar", ".zip",
+}  # fmt: skip
+
+
 def writes_folder(to: str, output: Path) -> bool:
     """Whether a format writes a folder under this name; otherwise one file.
 
@@ -72,13 +82,24 @@ def export(
         What was written, in words.
 
     Raises:
-        IgosError: if there are no explanations, the format is another one, or the output cannot be written.
+        IgosError: if there are no explanations, the format is another one, the name of the output promises
+            another one, or the output cannot be written.
     """
     check_choice("--to", to, FORMATS)
     options = options or Options()
     check_share("fraction", options.fraction)
+    _check_ending(to, output)
     if output.is_dir() and not writes_folder(to, output):
         raise IgosError(f"{output} is a folder: give the name of a file")
     if not len(rows):
         raise IgosError("There are no explanations to export")
     return FORMATS[to](rows, output, on_rows or (lambda number: None), options)
+
+
+def _check_ending(to: str, output: Path) -> None:
+    """Raise if the ending of a name is not that of the format."""
+    ending, own = output.suffix.lower(), _ENDINGS.get(to, set())
+    if ending not in own and (to == "coco" or ending in _PROMISES):
+        raise IgosError(
+            f"{output} cannot be written in the format {to}: let --output name {_OUTPUTS.get(to, 'a folder')}"
+        )

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.overlay import SMALLEST_RANGE
 from igos_pl.export.folders import publishing_folder
 from igos_pl.figures.names import stem_of
-from igos_pl.figures.panels import COLORS, SMALLEST_RANGE
+from igos_pl.figures.panels import COLORS
 from igos_pl.store.reader import Rows
 
 WHITE = 65535  # the grey value of the saliency 1
@@ -42,7 +43,7 @@ def write_png(rows: Rows, output: Path, advance: Callable[[int], None]) -> str:
             saliency = explanation.saliency_on_original()
             names = f"{stem}.png", f"{stem}-coloured.png"
             write_grey(saliency, folder / names[0])
-            largest = float(saliency.max())
+            largest = explanation.frame.largest_on_original(explanation.saliency)
             shares = saliency / max(largest, SMALLEST_RANGE)
             Image.fromarray(_PALETTE[np.uint8(shares.clip(0, 1) * 255)]).save(folder / names[1])
             table.writerow((*names, f"{largest:.6g}", *(explanation.values[name] for name in heads)))

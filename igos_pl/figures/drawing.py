@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
+from igos_pl.data.overlay import SMALLEST_RANGE
 from igos_pl.errors import IgosError
 from igos_pl.figures.canvas import Canvas
 from igos_pl.figures.footer import Footer
 from igos_pl.figures.layout import LINE, MARGIN, Place, Tile, arranged, fitted, flow
 from igos_pl.figures.lettering import SMALL, no_glyph_warnings, write
-from igos_pl.figures.panels import PANELS, SMALLEST_RANGE, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
-from igos_pl.figures.subjects import Picture, Subject, largest_saliency
+from igos_pl.figures.panels import PANELS, STYLES, WITHOUT_COLORS, WITHOUT_IMAGE, Look
+from igos_pl.figures.subjects import Picture, Subject
 
 SCALES = ("each", "shared")
 
@@ -143,6 +144,7 @@ def draw(
         corner = place.moved(MARGIN, MARGIN)
         _caption(
             canvas.figure, subject.explanation, corner, place.width if several else across, about,
+            None if style == "masked" else float(subject.explanation.score),
             subject.regions_in_words(fraction) if style == "masked" else "",
         )  # fmt: skip
         for panel, part in zip(panels, tile.places, strict=True):
@@ -167,7 +169,10 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
 
 def _largest(explanations: Sequence[Explanation], style: str) -> list[float]:
     """The largest saliency of each mask; 0 for styles without colours."""
-    return [0.0 if style in WITHOUT_COLORS else largest_saliency(one) for one in explanations]
+    return [
+        0.0 if style in WITHOUT_COLORS else one.frame.largest_on_original(one.saliency)
+        for one in explanations
+    ]
 
 
 def _faint(largest: Sequence[float], scale: str) -> list[bool]:
@@ -204,6 +209,7 @@ def _caption(
     tile: Place,
     room: float,
     about: str,
+    score: float | None,
     shown: str,
 ) -> None:
     """Write the class with its score, the image's name, insertion - deletion, and more.
@@ -214,9 +220,11 @@ def _caption(
         tile: where its pictures are.
         room: width in inches.
         about: the last line; it may be empty.
+        score: of the whole image; None if only a part of it is shown.
         shown: how much of the image is shown, if not all.
     """
-    write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, f" {explanation.score:.2f}")
+    after = "" if score is None else f" {score:.2f}"
+    write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, after)
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     start += f", {shown}" if shown else ""
     write(figure, tile.x, tile.y + 0.22, str(explanation.sample_id), room, SMALL, start, color="dimgrey")

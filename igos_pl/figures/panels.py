@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from igos_pl.data.overlay import overlaid
+from igos_pl.data.overlay import SMALLEST_RANGE, overlaid
 from igos_pl.figures.lettering import SMALL
 from igos_pl.figures.order import first_taken
 from igos_pl.figures.subjects import Subject
@@ -33,9 +33,6 @@ WITHOUT_COLORS = ("masked",)
 
 # Perceptually uniform, and dark where nothing matters.
 COLORS = colormaps["inferno"]
-
-# The colours span at least this range of saliency, so that a mask without content looks empty.
-SMALLEST_RANGE = 0.1
 
 _LEAST_ROOM = 2.0  # points around the centre of a number; it may cover the border a little
 _LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the range of colours

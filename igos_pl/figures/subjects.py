@@ -24,15 +24,6 @@ from igos_pl.solver.order import most_important
 Picture = Image.Image | NDArray[np.uint8]
 
 
-# A grid that is finer than any mask: the cells that it meets are those that can be seen.
-_FINE = 512
-
-
-def largest_saliency(explanation: Explanation) -> float:
-    """The largest saliency of a mask's cells in the image. Those in the input's padding are not drawn."""
-    return float(explanation.frame.scaled(_FINE, _FINE).cells_on_original(explanation.saliency).max())
-
-
 @dataclass(frozen=True)
 class Subject:
     """An explanation and its image.

@@ -1,4 +1,4 @@
-"""The colours of saliency in a report: those of the overlays, with one scale for all explanations."""
+"""The colours of saliency in a report: those of the overlays."""
 
 from __future__ import annotations
 

@@ -46,6 +46,17 @@ def read_curves(masks: MaskFile, rows: NDArray[np.int64]) -> dict[str, NDArray[n
     return {kind: on_axis(masks.read(f"{kind}_curve", rows)) for kind in _KINDS}
 
 
+def read_measured(masks: MaskFile, rows: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Which values of `read_curves` were measured, each ``(R, 51)``. The others are interpolated."""
+    found = {}
+    for kind in _KINDS:
+        measured = np.asarray(masks.read(f"{kind}_measured", rows), bool)
+        place = AXIS * (measured.shape[1] - 1)
+        point = place.round().astype(np.int64)
+        found[kind] = measured[:, point] & np.isclose(place, point)
+    return found
+
+
 @dataclass(frozen=True)
 class MeanCurve:
     """The mean of many curves.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from igos_pl.errors import IgosError
 from igos_pl.findings import Cluster, Confusion, Finding, find
@@ -51,6 +53,7 @@ def look(masks: MaskFile) -> Seen:
         return Seen()
     try:
         found = find(masks)
+        found = replace(found, clusters=by_class(found.clusters))
     except IgosError as error:  # scikit-learn is missing: the rest of the report can be made
         return Seen(computed=False, notes=[str(error)])
     notes = list(found.notes)
@@ -59,3 +62,11 @@ def look(masks: MaskFile) -> Seen:
             notes.append(f"{left:,} more {name} are not shown here.")
     findings, clusters, confusions = (list(getattr(found, name)[:most]) for name, most in _MOST.items())
     return Seen(findings, clusters, confusions, notes)
+
+
+def by_class(clusters: Sequence[Cluster]) -> list[Cluster]:
+    """Clusters by class: those with the most masks first, then by name. Within a class, the order stays."""
+    sizes: Counter[str] = Counter()
+    for cluster in clusters:
+        sizes[cluster.class_name] += cluster.size
+    return sorted(clusters, key=lambda one: (-sizes[one.class_name], one.class_name.casefold()))

@@ -20,7 +20,7 @@ from PIL import Image
 from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.text import printable
 from igos_pl.report.choice import Choice
-from igos_pl.report.curves import read_curves
+from igos_pl.report.curves import read_curves, read_measured
 from igos_pl.report.folder import ReportFolder, compact_floats
 from igos_pl.report.numbers import LOCALISATION, Numbers
 from igos_pl.report.pictures import (
@@ -37,8 +37,6 @@ from igos_pl.report.pictures import (
 from igos_pl.report.regions import RegionOrder, region_orders
 from igos_pl.store import MaskFile
 
-_SMALLEST_TOP = 0.1  # the colours span at least this range, so that masks without content look empty
-_PEAKS = 2048  # explanations whose largest saliency sets the range of the colours
 _MOST_CELLS = 64  # along a side; larger masks are averaged for the page
 _FILE_BYTES, _FILE_ROWS = 1 << 18, 128  # of the masks in one script
 _BLOCK = 512  # explanations that are read at once
@@ -82,13 +80,15 @@ class _Block:
     Attributes:
         subjects: the images with their explanations.
         salient: for each explanation, the share of the cells that hold half of its saliency.
-        curves: of the explanations.
+        curves: of the explanations, see `igos_pl.report.curves.read_curves`.
+        measured: which of their points were measured.
         orders: of the regions of each explanation; None for masks of single cells.
     """
 
     subjects: list[Subject]
     salient: list[float]
     curves: dict[str, NDArray[np.float64]]
+    measured: dict[str, NDArray[np.bool_]]
     orders: list[RegionOrder] | None
 
 
@@ -102,7 +102,6 @@ class Gallery:
         where: the images are.
 
     Attributes:
-        top: the saliency that gets the brightest colour, for all explanations.
         mask_size: the cells along the side of a mask.
         cells: the cells along the side of a mask as the page shows it.
     """
@@ -119,21 +118,13 @@ class Gallery:
         self.mask_size = int(masks.read("masks", self.rows[:1]).shape[1]) if len(self.rows) else 1
         self.cells = math.ceil(self.mask_size / math.ceil(self.mask_size / _MOST_CELLS))
         self.per_file = int(np.clip(_FILE_BYTES // (2 * self.cells**2), 4, _FILE_ROWS))
-        self.top = self._top()
         self.pictures: list[Picture] = []
         self._thumbnails: list[str] = []
         self._salient: list[float] = []
+        self._largest: list[float] = []
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def _top(self) -> float:
-        if not len(self.rows):
-            return 1.0
-        some = np.sort(self.rows[:: max(1, len(self.rows) // _PEAKS)])
-        peaks = 1 - np.asarray(self._masks.read("masks", some), np.float32).min((1, 2))
-        peaks = peaks[np.isfinite(peaks)]
-        return float(np.clip(np.percentile(peaks, 95), _SMALLEST_TOP, 1)) if len(peaks) else 1.0
 
     def write(self, folder: ReportFolder, on_drawn: Callable[[int, int], None]) -> None:
         """Write pictures, thumbnails, masks and curves.
@@ -153,7 +144,6 @@ class Gallery:
         kind = str(self._masks.attributes.get("baseline", "blur"))
         style = Style(
             folder.path,
-            self.top,
             kind,
             {size: blur_parameters(size) for size in sizes} if kind == "blur" else {},
         )
@@ -161,8 +151,10 @@ class Gallery:
         done = 0
         for block, made in _drawn(self._blocks(folder.digests), style):
             self.pictures += made
-            names = [drawing.name for subject in block.subjects for drawing in subject.drawings]
+            drawings = [drawing for subject in block.subjects for drawing in subject.drawings]
+            names = [drawing.name for drawing in drawings]
             self._thumbnails += names
+            self._largest += [drawing.largest for drawing in drawings]
             self._salient += block.salient
             for name in names:
                 folder.keep(thumbnail_path(folder.path, name))
@@ -193,7 +185,8 @@ class Gallery:
                 members = np.flatnonzero(groups == image)
                 subjects.append(self._subject(image, rows[members], saliency[members], digests))
             salient = [one.salient_share for one in orders] if orders else _salient_shares(saliency).tolist()
-            yield _Block(subjects, salient, read_curves(self._masks, rows), orders)
+            curves, measured = read_curves(self._masks, rows), read_measured(self._masks, rows)
+            yield _Block(subjects, salient, curves, measured, orders)
             start = end
 
     def _subject(
@@ -206,8 +199,10 @@ class Gallery:
         drawings = []
         for row, saliency in zip(rows.tolist(), masks, strict=True):
             x1, y1, x2, y2 = (float(corner) for corner in columns["box"][row])
-            key = (name, int(columns["target"][row]), int(columns["start_cell"][row]), self.top)
-            drawings.append(Drawing(_digest(*key, saliency.tobytes().hex()), saliency, (x1, y1, x2, y2)))
+            key = (name, int(columns["target"][row]), int(columns["start_cell"][row]))
+            digest = _digest(*key, saliency.tobytes().hex())
+            largest = frame.largest_on_original(saliency)
+            drawings.append(Drawing(digest, saliency, largest, (x1, y1, x2, y2)))
         candidates = self._where.candidates(sample_id, path)
         return Subject(name, candidates, frame, tuple(drawings), digests.get(name, ""))
 
@@ -246,6 +241,7 @@ class Gallery:
             "start": columns["start_cell"].tolist(),
             **{name: compact_floats(columns[name]) for name in ("score", "deletion", "insertion")},
             "difference": compact_floats(numbers.difference[rows]),
+            "largest": compact_floats(self._largest),
             "salient": compact_floats(self._salient),
             **{name: compact_floats(found) for name, found in optional.items() if np.isfinite(found).any()},
             "reasons": {name: found.tolist() for name, found in self._choice.reasons.items() if len(found)},
@@ -253,7 +249,6 @@ class Gallery:
             "cells": self.cells,
             "maskSize": self.mask_size,
             "sharp": has_few_cells(self.mask_size),
-            "top": round(self.top, 4),
             "total": len(numbers),
         }
 
@@ -261,7 +256,12 @@ class Gallery:
 def _shares(box: Any, frame: Frame) -> list[float]:
     """A box as shares of the image's width and height."""
     sides = (max(1, frame.width), max(1, frame.height)) * 2
-    return [round(float(corner) / side, 4) for corner, side in zip(box, sides, strict=True)]
+    return [round(float(corner) / side, 6) for corner, side in zip(box, sides, strict=True)]
+
+
+def _places(chosen: NDArray[np.bool_]) -> list[int]:
+    """The places of the true values."""
+    return np.flatnonzero(chosen).tolist()
 
 
 def _digest(*parts: object) -> str:
@@ -292,7 +292,9 @@ class _Scripts:
         self._number = 0
 
     def add(self, block: _Block, pictures: list[Picture]) -> None:
-        curves = zip(*(block.curves[kind] for kind in ("deletion", "insertion")), strict=True)
+        kinds = ("deletion", "insertion")
+        curves = zip(*(block.curves[kind] for kind in kinds), strict=True)
+        measured = zip(*(block.measured[kind] for kind in kinds), strict=True)
         orders = iter(block.orders or ())
         for subject, picture in zip(block.subjects, pictures, strict=True):
             frame = subject.frame
@@ -302,6 +304,7 @@ class _Scripts:
                 "baseline": picture.baseline,
                 "size": [frame.width, frame.height],
                 "frame": _shares(frame.box, frame),
+                "input": frame.input_size,
             }
             for drawing in subject.drawings:
                 deletion, insertion = next(curves)
@@ -311,6 +314,7 @@ class _Scripts:
                     "regions": self._regions(next(orders, None)),
                     "deletion": compact_floats(deletion) if known else [],
                     "insertion": compact_floats(insertion) if known else [],
+                    "measured": dict(zip(kinds, map(_places, next(measured)), strict=True)),
                     "box": _shares(drawing.box, frame) if np.isfinite(drawing.box).all() else None,
                     "whole": self._removed(drawing.box, frame, block.orders is not None),
                 }

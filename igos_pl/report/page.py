@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igos_pl import __version__
-from igos_pl.data.overlay import OPACITY, RISE
+from igos_pl.data.overlay import OPACITY, RISE, SMALLEST_RANGE
 from igos_pl.data.text import printable
 from igos_pl.data.wording import has_regions, is_search
 from igos_pl.report.colors import colored, palette_text
@@ -61,6 +61,7 @@ def summary_data(masks: MaskFile, numbers: Numbers) -> dict[str, Any]:
         "palette": palette_text(),
         "opacity": OPACITY,
         "rise": RISE,
+        "smallestRange": SMALLEST_RANGE,
         "baseline": printable(str(masks.attributes.get("baseline", "blur"))),
         "parts": "regions" if has_regions(masks.attributes) else "cells",
         "detections": bool(np.isfinite(numbers.columns["box"]).any()),
@@ -101,7 +102,7 @@ def render(
     )
     environment.filters |= {"fixed": fixed, "percent": percent, "counted": "{:,}".format}
     every = means_of(numbers, {"all": np.ones(len(numbers), bool)} if len(numbers) else {})
-    classes = sorted(means_by_class(numbers), key=lambda means: -means.rows)
+    classes = sorted(means_by_class(numbers), key=lambda means: (-means.rows, means.name.casefold()))
     localised = [name for name in LOCALISATION if np.isfinite(numbers.columns[name].astype(float)).any()]
     place = {row: at for at, row in enumerate(gallery.rows.tolist())}
     return str(

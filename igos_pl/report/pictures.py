@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from igos_pl.data.geometry import Frame, has_few_cells
 from igos_pl.data.images import decode_image, file_content
-from igos_pl.data.overlay import overlaid
+from igos_pl.data.overlay import SMALLEST_RANGE, overlaid
 from igos_pl.errors import IgosError
 from igos_pl.report.colors import colored
 from igos_pl.store.files import cannot_write
@@ -38,11 +38,13 @@ class Drawing:
     Attributes:
         name: of its thumbnail.
         saliency: ``(s, s)`` in [0, 1], high = important.
+        largest: its largest saliency, see `igos_pl.data.geometry.Frame.largest_on_original`.
         box: x1 y1 x2 y2 in pixels of the original; NaN for classifiers.
     """
 
     name: str
     saliency: NDArray[np.float32]
+    largest: float
     box: tuple[float, float, float, float]
 
 
@@ -71,13 +73,11 @@ class Style:
 
     Attributes:
         folder: of the report.
-        top: the saliency that gets the brightest colour.
         baseline: the kind of baseline.
         blurs: the size and the sigma of the blur's kernel, by the network's input size.
     """
 
     folder: Path
-    top: float
     baseline: str
     blurs: dict[tuple[int, int], tuple[int, float]]
 
@@ -123,7 +123,7 @@ def make_picture(subject: Subject, style: Style) -> Picture:
     try:
         picture, large = _large(subject, style)
         for drawing in subject.drawings:
-            thumbnail = _thumbnail(large, subject.frame, drawing, style.top)
+            thumbnail = _thumbnail(large, subject.frame, drawing)
             _save(thumbnail, thumbnail_path(style.folder, drawing.name))
     except OSError as error:  # reading catches its own
         raise cannot_write(style.folder, error) from error
@@ -241,8 +241,9 @@ def saliency_on_picture(
     return np.asarray(whole)
 
 
-def _thumbnail(large: Image.Image | None, frame: Frame, drawing: Drawing, top: float) -> Image.Image:
+def _thumbnail(large: Image.Image | None, frame: Frame, drawing: Drawing) -> Image.Image:
     """The explanation over its image; without an image, the saliency alone."""
+    top = max(drawing.largest, SMALLEST_RANGE)
     if large is None:
         longest = max(1, frame.width, frame.height)
         shape = (max(1, frame.width), max(1, frame.height))

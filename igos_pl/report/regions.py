@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.solver.order import array_ranks
+
 
 @dataclass(frozen=True)
 class RegionOrder:
@@ -37,8 +39,6 @@ def region_orders(masks: NDArray[np.float32], labels: NDArray[np.int32]) -> list
         masks: ``(R, s, s)`` in [0, 1], low = important.
         labels: ``(R, s, s)`` the label of each cell's region.
     """
-    from igos_pl.solver.order import array_ranks  # imports torch, which masks of cells do not need
-
     orders = []
     for mask, place in zip(masks, array_ranks(masks, labels), strict=True):
         places, first, rank, sizes = np.unique(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igos_pl.checks import check_at_least, suggestion
+from igos_pl.data.wording import is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.store.reader import ARRAYS, Rows
 from igos_pl.store.schema import EXPLANATIONS
@@ -55,9 +56,9 @@ def groups(
     rows: Rows,
     numbers: Sequence[int] | None = None,
     conditions: Sequence[str] = (),
-    best: int = 0,
-    worst: int = 0,
-    at_random: int = 0,
+    best: int | None = None,
+    worst: int | None = None,
+    at_random: int | None = None,
     seed: int = 0,
 ) -> dict[str, Numbers]:
     """The places of the best rows, the worst, and random ones, each once; of those that fulfil conditions.
@@ -74,17 +75,26 @@ def groups(
     Returns:
         The places of the rows that are ``best``, ``worst`` and ``random``. If there are too few rows for
         the best and the worst, each group gets half of them; if one needs fewer, the other gets the rest.
-        Random rows are neither. If none of these groups is asked for, ``all`` that fulfil the conditions.
+        Random rows are neither. If all three numbers are None, ``all`` that fulfil the conditions.
 
     Raises:
-        IgosError: if a row does not exist, a condition is wrong, or deletion and insertion were not computed.
+        IgosError: if a row does not exist, a condition is wrong, deletion and insertion were not computed, or
+            all numbers that are given are 0.
     """
-    for name, count in (("best", best), ("worst", worst), ("random", at_random)):
+    wanted = {"best": best, "worst": worst, "random": at_random}
+    asked = {name: count for name, count in wanted.items() if count is not None}
+    for name, count in asked.items():
         check_at_least(name, count, 0)
+    if asked and not any(asked.values()):
+        raise IgosError(
+            f"{' and '.join(asked)} {is_or_are(len(asked))} 0, which leaves no explanation: give a larger"
+            " number, or leave it out to choose all"
+        )
     found = np.arange(len(rows)) if numbers is None else _existing(rows, numbers)
     found = found[np.isin(found, where(rows, conditions))]
-    if not best and not worst and not at_random:
+    if not asked:
         return {"all": found}
+    best, worst, at_random = (asked.get(name, 0) for name in wanted)
     first = last = np.arange(0)
     if best or worst:
         quality = _difference(rows[found])

@@ -51,21 +51,23 @@ igos.replace = (changes) => {
   }
 };
 
+igos.percent = (value) => `${(100 * value).toFixed(0)} %`;
 igos.bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 igos.fixed = (value, digits = 3) =>
   value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 
-// Draws a colour bar from 0 to a value.
-igos.bar = (bar, ticks, top) => {
+// Draws a colour bar from 0 to a value; by default, to the largest saliency of each mask.
+igos.bar = (bar, ticks, top = null) => {
   const palette = igos.bytes(igos.data.summary.palette);
   const context = bar.getContext("2d");
   const row = context.createImageData(256, 1);
   for (let i = 0; i < 256; i++) row.data.set([palette[3 * i], palette[3 * i + 1], palette[3 * i + 2], 255], 4 * i);
   context.putImageData(row, 0, 0);
-  bar.setAttribute("aria-label", `Colours of the saliency from 0 to ${top.toFixed(2)}`);
-  ticks.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((share) => igos.make("span", { textContent: (share * top).toFixed(2) })));
+  const end = top === null ? "the largest saliency of each mask" : top.toFixed(2);
+  bar.setAttribute("aria-label", `Colours of the saliency from 0 to ${end}`);
+  const words = (share) => (top === null ? igos.percent(share) : (share * top).toFixed(2));
+  ticks.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((share) => igos.make("span", { textContent: words(share) })));
 };
-igos.percent = (value) => `${(100 * value).toFixed(0)} %`;
 igos.color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 igos.make = (tag, properties = {}, ...children) => {

@@ -11,7 +11,7 @@
   const HEIGHT = 226, WIDTH = 172, GAP = 10;
   const METRICS = [
     ["score", "score"], ["difference", "insertion − deletion"], ["deletion", "deletion"], ["insertion", "insertion"],
-    ["size", "size of the object"], ["salient", "area with half of the saliency"],
+    ["size", "size of the object"], ["largest", "largest saliency"], ["salient", "area with half of the saliency"],
     ["energy_box", "saliency in the box"], ["energy_mask", "saliency in the instance mask"],
     ["diversity", "diversity of starts"],
   ].filter(([name]) => g[name] && g[name].some((v) => v !== null));
@@ -226,7 +226,7 @@
     const link = event.target.closest("a.to-gallery");
     if (link) setTimeout(() => document.getElementById("gallery").scrollIntoView(), 0);
   });
-  igos.bar(document.getElementById("gallery-bar"), document.getElementById("gallery-ticks"), g.top);
+  igos.bar(document.getElementById("gallery-bar"), document.getElementById("gallery-ticks"));
   show();
   const start = igos.state();
   if ([...start.keys()].length && !start.get("view")) document.getElementById("gallery").scrollIntoView();

@@ -46,7 +46,6 @@
     const factor = SIDE / Math.max(1, width, height);
     return {
       ...row, saliency, order, regions, picture, baseline,
-      peak: saliency.reduce((a, b) => Math.max(a, b), 0),
       width: picture ? picture.naturalWidth : Math.max(1, Math.round(width * factor)),
       height: picture ? picture.naturalHeight : Math.max(1, Math.round(height * factor)),
     };
@@ -58,26 +57,42 @@
     const [x1, y1, x2, y2] = shown.frame;
     return [x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height];
   };
-  const top = () => ($("own").checked ? Math.max(0.1, shown.peak) : g.top);
+  const largest = g.largest.reduce((a, b) => Math.max(a, b), 0); // of all masks
+  const top = () => Math.max(summary.smallestRange, $("own").checked ? g.largest[place] : largest);
 
-  // Saliency is bilinear between the cells, and few cells have sharp borders. The corners of the mask and of the
-  // frame agree. Each colour of the palette has an opacity.
+  // Rounds halves to even numbers, as Python and NumPy do.
+  const rounded = (value) => (value % 1 === 0.5 || value % 1 === -0.5 ? 2 * Math.round(value / 2) : Math.round(value));
+
+  // The cell of each pixel along one side, from 0 to n - 1 with fractions; null outside of the network's input. The
+  // centres of the outer cells lie on the outer pixels of the input, as in the figures (Frame.cells_on_original).
+  const cellsAlong = (pixels, from, to, input) => {
+    const start = rounded(from), end = Math.max(start + 1, rounded(to));
+    return Array.from({ length: pixels }, (_, x) => {
+      if (x < start || x >= end) return null;
+      const place = ((x + 0.5 - start) / (end - start)) * input - 0.5;
+      return (Math.max(0, Math.min(input - 1, place)) / Math.max(1, input - 1)) * (g.cells - 1);
+    });
+  };
+
+  // Saliency is bilinear between the cells, and few cells have sharp borders. Each colour of the palette has an opacity.
   const OPAQUE = Array(256).fill(255);
   const RISING = OPAQUE.map((whole, color) => whole * (color / 255) ** summary.rise);
   const drawSaliency = (target, opacities) => {
     const { width, height, saliency } = shown;
     const context = target.getContext("2d");
     const pixels = context.createImageData(width, height);
-    const [left, up, across, down] = frameOf(width, height);
+    const [x1, y1, x2, y2] = shown.frame;
+    const [rows, columns] = shown.input;
+    const us = cellsAlong(width, x1 * width, x2 * width, columns), vs = cellsAlong(height, y1 * height, y2 * height, rows);
     const n = g.cells, scale = 255 / top();
     for (let y = 0; y < height; y++) {
-      const v = ((y + 0.5 - up) / down) * (n - 1);
+      const v = vs[y];
       for (let x = 0; x < width; x++) {
-        const u = ((x + 0.5 - left) / across) * (n - 1);
+        const u = us[x];
         let value = 0;
-        if (u >= 0 && v >= 0 && u <= n - 1 && v <= n - 1) {
+        if (u !== null && v !== null) {
           const i = Math.min(n - 2, Math.floor(u)), j = Math.min(n - 2, Math.floor(v));
-          if (g.sharp) value = saliency[Math.round(v) * n + Math.round(u)];
+          if (g.sharp) value = saliency[rounded(v) * n + rounded(u)];
           else {
             const a = u - i, b = v - j, at = j * n + i;
             value = (saliency[at] * (1 - a) + saliency[at + 1] * a) * (1 - b) + (saliency[at + n] * (1 - a) + saliency[at + n + 1] * a) * b;
@@ -173,7 +188,7 @@
     const under = shown.picture ? [shown.picture] : [];
     if (shown.picture) shown.picture.alt = "";
     stage("stage-overlay", `Saliency over the image: ${name}`, ...under, over);
-    stage("stage-saliency", `Saliency alone: ${name}. Its largest value is ${shown.peak.toFixed(2)}.`, heat);
+    stage("stage-saliency", `Saliency alone: ${name}. Its largest value is ${g.largest[place].toFixed(2)}.`, heat);
     igos.bar($("bar"), $("ticks"), top());
   };
   // The image below the colours is grey, so that all colour is saliency. Without saliency, it has its own colours.
@@ -192,15 +207,16 @@
     $("at-value").textContent = percent(at);
     const { cells, words } = taken(at);
     parts.forEach(([target, inserted]) => drawPart(target, cells, inserted));
-    const score = (curve) => {
-      if (!curve.length) return null;
-      const x = at * (curve.length - 1), i = Math.min(curve.length - 2, Math.floor(x));
-      return curve[i] + (curve[i + 1] - curve[i]) * (x - i);
+    const known = shown.deletion.length > 0;
+    const score = (kind, digits) => {
+      const curve = shown[kind];
+      const x = at * (curve.length - 1), i = Math.min(curve.length - 2, Math.floor(x)), nearest = Math.round(x);
+      const measured = Math.abs(x - nearest) < 1e-6 && shown.measured[kind].includes(nearest);
+      return `${fixed(curve[i] + (curve[i + 1] - curve[i]) * (x - i), digits)}${measured ? "" : " (interpolated)"}`;
     };
-    const deletion = score(shown.deletion), insertion = score(shown.insertion);
-    $("deleted").textContent = `deleted: ${words}${deletion === null ? "" : `, score ${fixed(deletion, 2)}`}`;
-    $("inserted").textContent = `inserted: ${words}${insertion === null ? "" : `, score ${fixed(insertion, 2)}`}`;
-    const text = deletion === null ? "The curves were not computed." : `At ${percent(at)}: the score is ${fixed(deletion)} after deletion, ${fixed(insertion)} after insertion.`;
+    $("deleted").textContent = `deleted: ${words}${known ? `, score ${score("deletion", 2)}` : ""}`;
+    $("inserted").textContent = `inserted: ${words}${known ? `, score ${score("insertion", 2)}` : ""}`;
+    const text = known ? `At ${percent(at)}: the score is ${score("deletion", 3)} after deletion, ${score("insertion", 3)} after insertion.` : "The curves were not computed.";
     $("at-scores").textContent = text;
     $("at").setAttribute("aria-valuetext", text);
     if (chart && chart.plot) chart.plot.redraw(false);
@@ -252,7 +268,9 @@
       axes: igos.axes(igos.curveLabel(), null),
       legend: { live: false },
       cursor: { show: false },
-      series: igos.curveSeries(),
+      series: [{}, ...igos.curveSeries().slice(1).map((one) => ({
+        ...one, points: { show: true, size: 5, fill: one.stroke, filter: () => shown.measured[one.label] },
+      }))],
       hooks: { draw: [line], ready: [draggable] },
     });
     chart = igos.plot(host, 200, options, () => [summary.axis, shown.deletion, shown.insertion]);
@@ -266,7 +284,7 @@
       ["class", g.classes[g.class[place]]], ["annotated class", g.images.truth[i]], ["prediction", right],
       ["score", fixed(g.score[place])], ["insertion − deletion", fixed(g.difference[place])],
       ["deletion", fixed(g.deletion[place])], ["insertion", fixed(g.insertion[place])],
-      ["largest saliency", fixed(shown.peak)],
+      ["largest saliency", fixed(g.largest[place])],
       ["half of the saliency is in", g.salient[place] === null ? null : shown.regions ? inRegions(shown.regions.half) : inCells(Math.round(g.salient[place] * g.cells ** 2), "cells")],
       ["object's share of the image", g.size && g.size[place] !== null ? `${(100 * g.size[place]).toFixed(1)} %` : null],
       ...["energy_box", "energy_mask"].map((name, k) => [["saliency in the box", "saliency in the instance mask"][k], g[name] && g[name][place] !== null ? fixed(g[name][place]) : null]),
