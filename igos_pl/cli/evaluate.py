@@ -15,6 +15,8 @@ from rich.table import Table
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import EvaluateCLI, parsed
+from igos_pl.cli.presets import check_file
+from igos_pl.cli.start_folder import paths_from_start
 from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError
@@ -56,7 +58,8 @@ def evaluate(words: list[str]) -> int:
         imported = IMPORTED in masks.attributes
     config = path / "config.yaml"
     if config.is_file():
-        settings = [f"--config={config}", *settings]
+        check_file(str(config))
+        settings = [f"--config={config}", *paths_from_start(config), *settings]
     cli = parsed(settings, EvaluateCLI, Importer if imported else Explainer)
     if cli.dry_run:
         raise IgosError("evaluate has no --dry_run: try it with --data.limit 10, and go on without the limit")

@@ -17,6 +17,7 @@ from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.cli.presets import WITH_PRESET
+from igos_pl.cli.start_folder import with_start_folder
 from igos_pl.data.regions import LabelMaps, Slic  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -126,7 +127,7 @@ class PredictCLI(ExplainerCLI):
     def run_callbacks(self) -> list[Callback]:
         """The callbacks of a run that writes its results."""
         writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
-        return [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
+        return [writer, MaskProgressBar(), overlays, SaveConfig(with_start_folder(self._yaml()))]
 
     def _yaml(self) -> str:
         """The settings without the shard, so that all jobs of an array write the same file."""
