@@ -15,7 +15,7 @@ from igos_pl.checks import check_count, check_shape, check_share
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.errors import IgosError
-from igos_pl.models.base import ExplainableNetwork
+from igos_pl.models.base import ExplainableNetwork, texts
 from igos_pl.models.detector import check_categories
 from igos_pl.models.pretrained import ChannelsReversed, shown_name
 from igos_pl.models.pretrained_dense import pretrained_dense
@@ -207,7 +207,7 @@ class TorchvisionSegmenter(Segmenter):
             raise IgosError(f"torchvision has no segmentation network {name!r}, but: {', '.join(known)}")
         enum = torchvision.models.get_model_weights(name)
         path = weights_file(name, weights, weight_folder)
-        names = class_names or list(enum.DEFAULT.meta["categories"])
+        names = texts("class_names", class_names) or list(enum.DEFAULT.meta["categories"])
         options = {} if name.startswith("lraspp_") else {"aux_loss": auxiliary}
         module = torchvision.models.get_model(
             name, weights=None, weights_backbone=None, num_classes=len(names), **options
@@ -246,7 +246,7 @@ class HuggingFaceSegmenter(Segmenter):
         super().__init__(
             ChannelsReversed(loaded.module) if loaded.preprocessing.reverses else loaded.module,
             input_size=loaded.input_size,
-            class_names=class_names or loaded.class_names,
+            class_names=texts("class_names", class_names) or loaded.class_names,
             name=shown_name(name),
             mean=loaded.preprocessing.mean,
             std=loaded.preprocessing.std,

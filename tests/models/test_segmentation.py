@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -203,7 +204,7 @@ def test_torchvision_names_and_files(tmp_path: Path) -> None:
         TorchvisionSegmenter("fcn_resnet50", "VOC")
     path = torchvision_file("lraspp_mobilenet_v3_large", tmp_path)
     with pytest.raises(IgosError, match="does not fit lraspp_mobilenet_v3_large"):
-        TorchvisionSegmenter("lraspp_mobilenet_v3_large", str(path), class_names=["one", "two"])
+        TorchvisionSegmenter("lraspp_mobilenet_v3_large", str(path), class_names=np.array(["one", "two"]))
 
 
 # --- Hugging Face ----------------------------------------------------------------------------------------
