@@ -283,6 +283,6 @@ def _check_processes(trainer: Trainer) -> None:
     if wanted != trainer.world_size:
         raise IgosError(
             f"{trainer.num_nodes} nodes with {trainer.num_devices} devices need {wanted} processes, but"
-            f" {trainer.world_size} started. In a SLURM job, start the command with srun and"
-            " --ntasks-per-node equal to --trainer.devices"
+            f" {trainer.world_size} started. In a SLURM job, start the command with srun, and set srun's"
+            " --ntasks-per-node to the trainer's devices (--trainer.devices)"
         )

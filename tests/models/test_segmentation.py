@@ -99,7 +99,7 @@ def test_choice_of_classes() -> None:
     image = beach()
     few = propose(segmenter(max_per_image=1), image)
     assert few.targets.label.tolist() == [1]
-    assert list(few.notes) == ["2 of 3 classes left out (max_per_image)"]
+    assert list(few.notes) == ["2 of 3 classes left out: max_per_image (--model.network.max_per_image) is 1"]
     assert propose(segmenter(min_area=0.25), image).targets.label.tolist() == [1, 2]
     assert propose(segmenter(categories=["sand", "sky"]), image).targets.label.tolist() == [1, 3]
     none = propose(segmenter(categories=["background"]), image).targets
