@@ -212,6 +212,19 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         """The score ``(B,)`` in [0, 1] of one target on each of the images ``(B, C, H, W)``."""
 
 
+def outside_label(label: int, classes: int, name: str) -> str:
+    """The message for a label that a network does not have.
+
+    Args:
+        label: the label.
+        classes: the number of the network's classes.
+        name: the network's name.
+    """
+    if classes == 1:
+        return f"Label {label} is outside of the classes of {name}: it has one output, whose label is 0"
+    return f"Label {label} is outside of the {classes:,} classes of {name} (0 to {classes - 1})"
+
+
 def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width, from both or from the side of a square.
 

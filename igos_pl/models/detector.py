@@ -16,7 +16,7 @@ from igos_pl.data.matching import match_objects
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
-from igos_pl.models.base import ExplainableNetwork
+from igos_pl.models.base import ExplainableNetwork, outside_label
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,7 @@ def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:
         outside = labels[(labels < 0) | (labels >= classes)]
         if not len(outside):
             raise
-    known = f"{counted(classes, 'class')} of {name} (0 to {classes - 1})"
-    raise IgosError(f"Label {int(outside[0])} is outside of the {known}")
+    raise IgosError(outside_label(int(outside[0]), classes, name))
 
 
 def select_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:
