@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -71,6 +72,7 @@ class ExplainerCLI(LightningCLI, ABC):
 
     def instantiate_classes(self) -> None:
         """Say what is loaded, because a large network takes a while, and make the objects."""
+        self.check_output()
         network = self.config["model"]["network"]
         settings = network.get("init_args") or {}
         given = [settings.get(name) for name in ("module", "name", "weights")]
@@ -82,10 +84,22 @@ class ExplainerCLI(LightningCLI, ABC):
         if data:
             say(f"looking for the images of {data}")
 
+    def check_output(self) -> None:
+        """Refuse an output folder that is a file, or below one, before anything is loaded.
+
+        Raises:
+            IgosError: if the results cannot be written there.
+        """
+        output = self.config["output"]
+        if not output:
+            raise IgosError("output is empty: set --output to the folder for the results")
+        path = Path(output).absolute()
+        existing = next(each for each in (path, *path.parents) if os.path.exists(each))
+        if not os.path.isdir(existing):
+            raise IgosError(f"{existing} is a file: set --output to a folder for the results")
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the command's callbacks."""
-        if not self.config["output"]:
-            raise IgosError("output is empty: set --output to the folder for the results")
         settings = self._get(self.config_init, "trainer")
         own = _as_list(settings.get("callbacks"))
         callbacks = self.callbacks(kwargs)
@@ -148,6 +162,9 @@ class EvaluateCLI(PredictCLI):
     """The network, the data and the trainers that judge a run, from the settings of the run."""
 
     command = "evaluate"
+
+    def check_output(self) -> None:
+        """Do nothing: the run's folder exists, and ``output`` may have been relative to another folder."""
 
     def run_callbacks(self) -> list[Callback]:
         """The callbacks of a pass over the data that publishes figures."""
