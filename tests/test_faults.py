@@ -742,12 +742,13 @@ def test_empty_names_are_refused(
     assert sorted(Path().rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", ["predict", "predict --dry_run", "sanity"])
+@pytest.mark.parametrize("command", ["predict", "predict --dry_run", "sanity", "demo"])
 @pytest.mark.parametrize("output", ["photos/a.png", "photos/a.png/run"])
 def test_a_file_is_no_output_folder(
     photos: Path, capsys: pytest.CaptureFixture[str], command: str, output: str
 ) -> None:
-    assert main([*command.split(), f"--data.root={photos}", f"--output={output}"]) == 2
+    data = [f"--data.root={photos}"] if command != "demo" else []
+    assert main([*command.split(), *data, f"--output={output}"]) == 2
     told = capsys.readouterr().err.splitlines()[1:]  # that it starts
     assert told == [f"igos-pl: {photos}/a.png is a file: set --output to a folder for the results"]
 

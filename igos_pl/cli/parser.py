@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -15,6 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 import igos_pl.datamodules  # noqa: F401  so that the parser knows its classes by their short names
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
+from igos_pl.cli.choosing import check_output_folder
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.cli.presets import WITH_PRESET
@@ -85,18 +85,8 @@ class ExplainerCLI(LightningCLI, ABC):
             say(f"looking for the images of {data}")
 
     def check_output(self) -> None:
-        """Refuse an output folder that is a file, or below one, before anything is loaded.
-
-        Raises:
-            IgosError: if the results cannot be written there.
-        """
-        output = self.config["output"]
-        if not output:
-            raise IgosError("output is empty: set --output to the folder for the results")
-        path = Path(output).absolute()
-        existing = next(each for each in (path, *path.parents) if os.path.exists(each))
-        if not os.path.isdir(existing):
-            raise IgosError(f"{existing} is a file: set --output to a folder for the results")
+        """Refuse an output folder that cannot be one, before anything is loaded."""
+        check_output_folder(self.config["output"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the command's callbacks."""
