@@ -376,6 +376,7 @@ def test_bad_words_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -
         (["evaluate", "nowhere", "--metrics=road"], "nowhere"),
         (["evaluate", "nowhere", "--metrics=raod"], "did you mean road"),
         (["evaluate", "run", "--metrics=road", "--cells=x"], "--cells"),
+        (["evaluate", "run", "--metrics=road", "--csv=nowhere/x.csv"], "Cannot write nowhere"),
         (["import", "--output=run"], "SALIENCY is missing"),
         (["import", "nowhere", f"--data.root={photos}", "--output=run"], "nowhere does not exist"),
     ):

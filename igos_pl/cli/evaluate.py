@@ -12,6 +12,7 @@ from pytorch_lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 
+from igos_pl.cli.choosing import refuse_existing
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import EvaluateCLI, parsed
@@ -52,6 +53,8 @@ def evaluate(words: list[str]) -> int:
             "RUN and --metrics are needed: igos-pl evaluate RUN --metrics road,sparseness"
             " (--metrics help lists all)"
         )
+    if options.csv is not None:
+        refuse_existing(options.csv, overwrite=True)
     asked = asked_for(options.metrics, options.cells, options.samples)
     path = options.run
     with MaskFile(path) as masks:
@@ -167,8 +170,6 @@ def _text(value: float) -> str:
 
 
 def _write_csv(target: Path, wanted: dict[str, str], means: dict[str, Mean]) -> None:
-    if not target.absolute().parent.is_dir():
-        raise IgosError(f"Cannot write {target}: there is no folder {target.absolute().parent}")
     with publishing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("figure", "explanations", "mean", "standard_error", "good"))
