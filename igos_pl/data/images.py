@@ -197,6 +197,7 @@ def check_reachable(path: Path) -> None:
 
     Raises:
         IgosError: naming the folder.
+        OSError: if the system has another reason, such as a name that is too long.
     """
     try:
         os.stat(path)
@@ -206,7 +207,7 @@ def check_reachable(path: Path) -> None:
             f"{path} cannot be looked for, because the folder {closed} may not be entered"
             f" ({error.strerror}): allow it (chmod +x), or move the data elsewhere"
         ) from error
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return  # the caller says what is missing
 
 
