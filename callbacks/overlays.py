@@ -80,8 +80,7 @@ class OverlayWriter(Callback):
             return self.label_names
         labels = ClassLabels(classes)
         try:
-            # Several classes may have the same name, which then stands for all of them.
-            return [name if name in classes else classes[labels.of(name)] for name in self.label_names]
+            return [classes[label] for name in self.label_names for label in labels.all_of(name)]
         except IgosError as error:
             raise IgosError(f"label_names (--overlays.label_names): {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -85,4 +86,4 @@ def _path(value: Any, key: str, start: Path) -> Any:
 def _is_in(folder: Path, path: str) -> bool:
     """Whether a path or a pattern leads to a file or folder, seen from a folder."""
     pattern = re.sub(r"\{[^{}]*\}", "*", path)
-    return (folder / path).exists() or any(glob.iglob(pattern, root_dir=folder, recursive=True))
+    return os.path.exists(folder / path) or any(glob.iglob(pattern, root_dir=folder, recursive=True))
