@@ -112,7 +112,7 @@ def test_the_sentences_identify_a_run(kind: str, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"prompts": []}, r"prompts is \[\], but must be a list with a sentence for each class"),
-        ({"prompts": "a cat"}, "prompts is 'a cat', but must be a list"),
+        ({"prompts": "a cat"}, r"prompts is 'a cat' \(of the type str\), but must be a list with a sentence"),
         ({"prompts": ["a cat", ""]}, "a sentence for each class"),
         (
             {"prompts": PROMPTS, "class_names": ["one"]},
