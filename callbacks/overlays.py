@@ -12,9 +12,10 @@ from typing import Any
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from igos_pl.checks import check_count, suggestion
+from igos_pl.checks import check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
+from igos_pl.data.labels import ClassLabels
 from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
@@ -41,7 +42,8 @@ class OverlayWriter(Callback):
 
     Args:
         count: the number of explanations that the first rank draws; 0 for none.
-        label_names: draw only explanations of these classes; of all classes by default.
+        label_names: draw only explanations of these classes; of all classes by default. They are found as in
+            the folders and tables of labels: case does not matter, and one of several names is enough.
         seed: draw explanations at random, of as many images as possible; by default the first ones are drawn.
             The same seed chooses the same images.
     """
@@ -53,6 +55,7 @@ class OverlayWriter(Callback):
         self.count = count
         self.label_names = label_names
         self.seed = seed
+        self._classes: list[str] | None = None
         self._drawn: set[Key] = set()
         self._failed: set[Key] = set()
 
@@ -62,16 +65,24 @@ class OverlayWriter(Callback):
         Raises:
             IgosError: if the network has no class of a given name.
         """
-        known = tuple(getattr(getattr(pl_module, "network", None), "class_names", ()))
-        for name in self.label_names or ():
-            if known and name not in known:
-                raise IgosError(
-                    f"label_names (--overlays.label_names): {name!r} is not a class of the network"
-                    f" ({suggestion(name, known)})"
-                )
+        self._classes = self._known_as(getattr(getattr(pl_module, "network", None), "class_names", ()))
         self._folder = Run.of(trainer).folder.path / OVERLAYS
         self._drawn = _pictures(self._folder) if trainer.is_global_zero and self.count else set()
         self._images: set[str] | None = None
+
+    def _known_as(self, classes: Sequence[str]) -> list[str] | None:
+        """The given classes by the network's names for them; None for all classes.
+
+        Args:
+            classes: the network's class names; if they are unknown, labels are shown as numbers.
+        """
+        if self.label_names is None or not classes:
+            return self.label_names
+        labels = ClassLabels(classes)
+        try:
+            return [classes[label] for name in self.label_names for label in labels.all_of(name)]
+        except IgosError as error:
+            raise IgosError(f"label_names (--overlays.label_names): {error}") from error
 
     def on_predict_batch_end(
         self,
@@ -87,7 +98,7 @@ class OverlayWriter(Callback):
             run = Run.of(trainer)
             attributes = {**run.configuration, "preset": preset_of(run.configuration)}
             rows = explanations_of(outputs, attributes)
-            rows = [row for row in rows if self.label_names is None or row.label_name in self.label_names]
+            rows = [row for row in rows if self._classes is None or row.label_name in self._classes]
             if self.seed is not None:
                 rows = self._lucky(rows, run)
             if rows:
@@ -121,11 +132,10 @@ class OverlayWriter(Callback):
             rows = [
                 row
                 for row in order
-                if keys[row][:3] not in tried
-                and (self.label_names is None or keys[row][3] in self.label_names)
+                if keys[row][:3] not in tried and (self._classes is None or keys[row][3] in self._classes)
             ][: self.count - len(self._drawn)]
-            if not rows and not self._drawn and self.label_names is not None:
-                names_given = ", ".join(self.label_names)
+            if not rows and not self._drawn and self._classes is not None:
+                names_given = ", ".join(self._classes)
                 warnings.warn(f"No overlays: no explanation is of the classes {names_given}", stacklevel=1)
             files = [
                 row

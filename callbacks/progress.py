@@ -156,7 +156,7 @@ class MaskProgressBar(ProgressBar):
         if progress.images:
             notes.append(f"{rate:.2f} images/s" if rate >= _SLOW else f"{1 / rate:.1f} s/image")
         if progress.failures:
-            notes.append(f"{progress.failures} failed")
+            notes.append(f"{progress.failures:,} unreadable or failed")
         return finished, ", ".join(notes)
 
     def _say(self, finished: int, note: str) -> None:

@@ -28,7 +28,7 @@ from igos_pl.datamodules.readers import FatalImages, Readers, be_killed_first, e
 from igos_pl.datamodules.samples import ImageDataset, Sample, check_samples
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.run.coordination import QueueSampler, balanced, batch_ends, on_first_rank
+from igos_pl.run.coordination import QueueSampler, balanced, batch_ends, on_all_ranks, on_first_rank
 from igos_pl.run.run import Run
 from igos_pl.settings import Configurable
 from igos_pl.solver.micro_batches import is_dead_loader
@@ -98,9 +98,7 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         """
         assert self.trainer is not None, "setup is called by a trainer"
         _check_processes(self.trainer)
-        with _first_rank_warns(self.trainer):
-            samples = self.find_samples()
-        check_samples(samples)
+        samples = on_all_ranks(self.trainer, self._find_samples)
         if self.only is not None:
             samples = [sample for sample in samples if sample.id in self.only]
         part, parts = self.shard
@@ -111,6 +109,14 @@ class SampleDataModule(Configurable, LightningDataModule, ABC):
         run = Run.open(self.trainer, self, names, names[: self.limit], list(assigned), self.retry_unreadable)
         self.pending = [assigned[name] for name in run.pending]
         on_first_rank(self.trainer, self._check)
+
+    def _find_samples(self) -> list[Sample]:
+        """All samples, checked. Only the first rank warns."""
+        assert self.trainer is not None
+        with _first_rank_warns(self.trainer):
+            samples = self.find_samples()
+        check_samples(samples)
+        return samples
 
     def class_labels(self) -> ClassLabels:
         """The labels of the trainer's network by their names."""
@@ -283,6 +289,6 @@ def _check_processes(trainer: Trainer) -> None:
     if wanted != trainer.world_size:
         raise IgosError(
             f"{trainer.num_nodes} nodes with {trainer.num_devices} devices need {wanted} processes, but"
-            f" {trainer.world_size} started. In a SLURM job, start the command with srun and"
-            " --ntasks-per-node equal to --trainer.devices"
+            f" {trainer.world_size} started. In a SLURM job, start the command with srun, and set srun's"
+            " --ntasks-per-node to the trainer's devices (--trainer.devices)"
         )

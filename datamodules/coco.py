@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from igos_pl.data.annotations import GroundTruth, Rle
-from igos_pl.data.images import MAX_PIXELS, find_images
+from igos_pl.data.images import MAX_PIXELS, check_reachable, find_images
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
@@ -65,7 +65,8 @@ class COCODataModule(ImageDataModule):
         """
         if self.annotations is None:
             return [Sample(name.as_posix(), self.root / name) for name in find_images(self.root)]
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
+            check_reachable(self.root)
             raise IgosError(
                 f"There is no folder {self.root}: set root (--data.root) to the folder with the images"
             )
@@ -125,7 +126,8 @@ def _read_json(path: Path) -> Mapping[str, list[Entry]]:
     Raises:
         IgosError: if the file is missing, is not valid JSON, or lacks one of the three lists.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
+        check_reachable(path)
         raise IgosError(f"There is no annotations file {path}: correct annotations (--data.annotations)")
     try:
         content = json.loads(path.read_bytes())

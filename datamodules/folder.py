@@ -11,7 +11,7 @@ from typing import Any
 
 from igos_pl.checks import wrong_type
 from igos_pl.data.annotations import GroundTruth
-from igos_pl.data.images import find_images, is_picture, without_results
+from igos_pl.data.images import check_reachable, find_images, is_picture, without_results
 from igos_pl.data.labels import ClassLabels
 from igos_pl.datamodules.base import SampleDataModule, absolute
 from igos_pl.datamodules.label_files import read_labels
@@ -83,7 +83,7 @@ def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:
 
 def is_pattern(path: Path) -> bool:
     """Whether a path is a pattern such as ``photos/*.jpg``, and no file or folder has this name."""
-    return glob.has_magic(str(path)) and not path.exists()
+    return glob.has_magic(str(path)) and not os.path.exists(path)
 
 
 def matching_pictures(pattern: Path) -> set[Path]:
@@ -103,6 +103,7 @@ def matching_pictures(pattern: Path) -> set[Path]:
         if os.path.isdir(folder):
             found.update(folder / path for path in find_images(folder, may_be_empty=True))
     if not found:
+        check_reachable(pattern)
         raise IgosError(
             f"No image matches {pattern}: correct the pattern (pictures that igos-pl wrote are left out)"
         )

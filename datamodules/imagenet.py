@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.imagenet import index_of_ilsvrc2012_id, index_of_wordnet_id
-from igos_pl.data.images import find_images
+from igos_pl.data.images import check_reachable, find_images
 from igos_pl.data.wording import counted, is_or_are
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.datamodules.samples import Sample
@@ -58,7 +59,8 @@ def _by_folder(root: Path, paths: list[Path]) -> list[int]:
 
 
 def _official(file: Path, paths: list[Path]) -> list[int]:
-    if not file.is_file():
+    if not os.path.isfile(file):
+        check_reachable(file)
         raise IgosError(f"There is no ground-truth file {file}: correct ground_truth (--data.ground_truth)")
     lines = file.read_text("utf-8-sig", errors="replace").split()
     known = index_of_ilsvrc2012_id()

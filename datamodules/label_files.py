@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
+from igos_pl.data.images import check_reachable
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.text import first_few, printable
 from igos_pl.data.wording import counted, has_or_have
@@ -31,7 +33,8 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
     Raises:
         IgosError: if the file is missing, a line is malformed, or a picture has no label, or two.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
+        check_reachable(path)
         raise IgosError(f"There is no labels file {path}: correct labels (--data.labels)")
     text = path.read_text("utf-8-sig", errors="replace")
     ending = path.suffix.lower()

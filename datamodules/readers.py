@@ -25,7 +25,7 @@ _DEATHS = 2
 
 FATAL = (
     f"the process that read it died {_DEATHS} times: it needs too much memory, or the decoder is at fault."
-    " Scale it down, or request more memory; --data.retry_unreadable true tries it again"
+    " Scale it down, or request more memory; then set retry_unreadable (--data.retry_unreadable) to true"
 )
 
 _PIDS = re.compile(r"\(pid(?:\(s\))? ([\d, ]+)\)")

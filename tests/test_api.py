@@ -198,7 +198,7 @@ def test_targets_are_labels_names_or_functions(net: tiny.TinyNet, images: Tensor
             {"class_names": {0: "cat"}},
             r"class_names is \{0: 'cat'\} \(of the type dict\), but must be a list of names",
         ),
-        ({"class_names": np.array(["a", "b"])}, r"class_names is array.* \(of the type ndarray\), but must"),
+        ({"class_names": np.array("a")}, r"class_names is array.* \(of the type ndarray\), but must"),
         ({"class_names": 0}, r"class_names is 0 \(of the type int\), but must be a list of names"),
         ({"class_names": ["a", 1]}, r"class_names\[1\] is 1 \(of the type int\), but must be text"),
         ({"average": 1}, r"average is 1 \(of the type int\), but must be true or false"),
@@ -211,6 +211,13 @@ def test_settings_of_a_wrong_type_are_named(
 ) -> None:
     with pytest.raises(IgosError, match=message):
         explain(net, normalized(images), **{**QUICK, **settings})
+
+
+def test_class_names_in_an_array(net: tiny.TinyNet, images: Tensor) -> None:
+    names = np.array([f"c{label}" for label in range(tiny.CLASSES)])
+    result = explain(net, normalized(images[:1]), class_names=names, metrics=False, **QUICK)
+    assert result.label_name.tolist() == names[result.label].tolist()
+    assert {type(name) for name in Classifier(net, names).class_names} == {str}
 
 
 def test_probabilities_instead_of_logits_are_refused(net: tiny.TinyNet, images: Tensor) -> None:

@@ -165,7 +165,7 @@ def test_changed_configuration_is_refused(photos: Path, capsys: pytest.CaptureFi
         "l1: there 10.0, now 0.5",
         "method: there 'iGOS+', now 'I-GOS'",
         "data.resize: there 'network', now 'crop'",
-        "To start over, set --output to another folder, or delete the old one",
+        "To start over, choose another output folder (--output), or delete the old one",
     ):
         assert part in message
     assert "mask_size" not in message
@@ -239,8 +239,14 @@ def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
         ("predict word --data.root=b", "word belongs to no setting: each setting has one value, as in"),
         ("sanity runs/x extra", "runs/x belongs to no setting: each setting has one value, as in .*VALUE\n"),
         ("predict -c a.yaml b.yaml", "b.yaml belongs to no setting: each file of settings needs its own -c"),
-        ("predict --data.root=b --overwrite", "igos-pl predict does not replace results. To start over, set"),
-        ("sanity --force", "no setting --force: igos-pl sanity does not replace results. To start over, set"),
+        (
+            "predict --data.root=b --overwrite",
+            "igos-pl predict does not replace results. To start over, choose",
+        ),
+        (
+            "sanity --force",
+            "no setting --force: igos-pl sanity does not replace results. To start over, choose",
+        ),
         ("predict --model.network.class_names [a]", "has no setting class_names: the class sets it itself"),
         ("predict --model.network=Classifier --model.network.class_names=4", "must be imagenet or a list in"),
         (

@@ -171,6 +171,8 @@ def test_kubernetes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     values = {entry["name"]: entry["value"] for entry in container["env"]}
     assert values["SHARDS"] == str(spec["completions"])
     assert spec["parallelism"] <= spec["completions"]
+    assert spec["backoffLimitPerIndex"] == 4  # five pods, as the document says
+    assert "backoffLimit" not in spec  # a shard that always fails would use it up
     assert pod["restartPolicy"] == "Never"  # else a policy for failures is refused
     assert pod["terminationGracePeriodSeconds"] >= 60
     rules = spec["podFailurePolicy"]["rules"]

@@ -267,7 +267,7 @@ def test_results_without_anything_in_common(opened: Any) -> None:
     with pytest.raises(IgosError, match="have no image in common .*for example, a.png, z.png"):
         compare([opened("one", IDS), opened("other", ["z.png"])], ["one", "other"])
     cats, dogs = (opened(name, IDS, label_name=[name] * len(IDS)) for name in ("cat", "dog"))
-    with pytest.raises(IgosError, match="share no explanation .*same classes, use --model.network.targets"):
+    with pytest.raises(IgosError, match="share no explanation .*same classes, set targets of the network"):
         compare([cats, dogs], ["cat", "dog"])
     with pytest.raises(IgosError, match="two results or more"):
         compare([opened("single", IDS)], ["one"])

@@ -30,7 +30,15 @@ from igos_pl.callbacks import MaskWriter, RunCallback
 from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError, RunError
 from igos_pl.explainer import Explainer
-from igos_pl.run.coordination import Coordinator, QueueSampler, alone, balanced, batch_ends, connect
+from igos_pl.run.coordination import (
+    Coordinator,
+    QueueSampler,
+    alone,
+    balanced,
+    batch_ends,
+    connect,
+    on_all_ranks,
+)
 from igos_pl.run.run import Ending, Run
 from igos_pl.store import MaskFile, RunFolder
 from igos_pl.store.schema import EXPLANATIONS, IMAGES
@@ -556,6 +564,27 @@ def test_the_first_rank_alone_tells_what_is_wrong_with_the_data(
     assert output.count("Left out broken links: ") == 1
     assert output.count("Label 7 is outside of the 5 classes of SlowNet") == 1
     assert not (tmp_path / "run").exists()
+    run = start(2, "--data.root=nowhere")
+    assert run.wait() == [2, 0]
+    assert run.output.read_text().count("There is no folder") == 1
+
+
+@pytest.mark.parametrize("failing", [(0,), (1,), (0, 1), ()])
+def test_work_of_all_ranks_that_fails(failing: tuple[int, ...]) -> None:
+    def end_of(rank: int) -> object:
+        def work() -> int:
+            if rank in failing:
+                raise IgosError(f"rank {rank}")
+            return rank
+
+        strategy = SimpleNamespace(broadcast=lambda failed: 0 in failing)
+        try:
+            return on_all_ranks(SimpleNamespace(strategy=strategy, is_global_zero=rank == 0), work)
+        except (IgosError, SystemExit) as error:
+            return str(error)
+
+    others = "0" if 0 in failing else "rank 1" if 1 in failing else 1
+    assert [end_of(0), end_of(1)] == ["rank 0" if 0 in failing else 0, others]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -138,6 +138,36 @@ def test_a_folder_that_may_only_be_listed(
     assert re.search(told, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data.root=shut/in/photos"],
+        ["--data.root=shut/in/a.png"],
+        ["--data.root=shut/in/*.png"],
+        ["--data.root=photos", "--data.labels=shut/labels.csv"],
+        ["--data=COCODataModule", "--data.root=photos", "--data.annotations=shut/x.json"],
+        ["--data=COCODataModule", "--data.root=shut/photos", "--data.annotations=x.json"],
+        ["--data=ImageNetDataModule", "--data.root=photos", "--data.ground_truth=shut/x.txt"],
+    ],
+)
+def test_a_folder_that_may_not_be_entered(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    (photos.parent / "shut").mkdir()  # to root, nothing is closed
+    look, may = os.stat, os.access
+
+    def closed(path: Any, **options: Any) -> os.stat_result:
+        if "/shut/" in str(path) or str(path).startswith("shut/"):
+            raise PermissionError(errno.EACCES, "some words", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("shut") and may(path, mode))
+    assert predict(*words) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"shut\S+ cannot be looked for, because the folder \S*shut may not be entered", told)
+
+
 def test_an_error_at_each_look_is_of_the_moment(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(path: Any, **options: Any) -> os.stat_result:
         raise PermissionError(errno.EACCES, "some words", path)
@@ -710,6 +740,17 @@ def test_empty_names_are_refused(
     assert predict(value) == 2
     assert message in capsys.readouterr().err
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["predict", "predict --dry_run", "sanity", "demo"])
+@pytest.mark.parametrize("output", ["photos/a.png", "photos/a.png/run"])
+def test_a_file_is_no_output_folder(
+    photos: Path, capsys: pytest.CaptureFixture[str], command: str, output: str
+) -> None:
+    data = [f"--data.root={photos}"] if command != "demo" else []
+    assert main([*command.split(), *data, f"--output={output}"]) == 2
+    told = capsys.readouterr().err.splitlines()[1:]  # that it starts
+    assert told == [f"igos-pl: {photos}/a.png is a file: set --output to a folder for the results"]
 
 
 def test_black_16_bit_pictures_are_told(photos: Path) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import results
 import tiny
+import yaml
 from PIL import Image
 
 from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP
 from igos_pl.cli.main import main
+from igos_pl.cli.start_folder import paths_from_start, with_start_folder
 from igos_pl.errors import IgosError
 from igos_pl.judging.metrics import METRICS
 from igos_pl.judging.saliency_files import open_maps
@@ -300,6 +302,45 @@ def test_later_images_are_judged_later(photos: Path) -> None:
         assert np.isfinite(file.evaluation["morf_mean"]).all()
 
 
+def test_evaluate_from_another_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(predicted(photos, "--data.root=photos/**/*.*")) == 0
+    (photos / "away").mkdir()
+    monkeypatch.chdir(photos / "away")
+    assert main(["evaluate", "../../run", "--metrics=morf"]) == 0
+    assert f"begin in {photos.parent}, where the run was started: data.root\n" in capsys.readouterr().err
+    with MaskFile("../../run") as file:
+        assert np.isfinite(file.evaluation["morf_mean"]).all()
+    config = Path("../../run/config.yaml")
+    config.write_text(config.read_text().partition("\n")[2])  # as older versions wrote it
+    assert main(["evaluate", "../../run", "--metrics=morf"]) == 2
+    assert f"No image matches {Path.cwd()}/photos" in capsys.readouterr().err
+
+
+def test_only_paths_that_are_in_the_first_folder_alone_are_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here/both", "start/both", "start/cat", "start/weights.pth", "start/my/model"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "start/0.tar").touch()
+    network = {"weights": "weights.pth", "name": "my/model", "class_names": ["cat"], "top_k": 1}
+    data = {"root": "both", "urls": ["{0..1}.tar", "gone.tar"], "labels": "folders", "annotations": None}
+    settings = {"model": {"network": {"init_args": network}}, "data": {"init_args": data}}
+    monkeypatch.chdir(tmp_path / "start")
+    config = tmp_path / "config.yaml"
+    config.write_text(with_start_folder(yaml.safe_dump(settings)))
+    assert paths_from_start(config) == []
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    start = tmp_path / "start"
+    assert paths_from_start(config) == [
+        f"--model.network.init_args.name={start}/my/model",
+        f"--model.network.init_args.weights={start}/weights.pth",
+        f'--data.init_args.urls=["{start}/{{0..1}}.tar", "gone.tar"]',
+    ]
+
+
 def test_figures_of_other_settings_are_not_joined(photos: Path) -> None:
     assert main(predicted(photos)) == 0
     assert main(["evaluate", "run", "--metrics=morf"]) == 0
@@ -335,6 +376,7 @@ def test_bad_words_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -
         (["evaluate", "nowhere", "--metrics=road"], "nowhere"),
         (["evaluate", "nowhere", "--metrics=raod"], "did you mean road"),
         (["evaluate", "run", "--metrics=road", "--cells=x"], "--cells"),
+        (["evaluate", "run", "--metrics=road", "--csv=nowhere/x.csv"], "Cannot write nowhere"),
         (["import", "--output=run"], "SALIENCY is missing"),
         (["import", "nowhere", f"--data.root={photos}", "--output=run"], "nowhere does not exist"),
     ):

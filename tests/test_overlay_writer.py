@@ -114,6 +114,18 @@ def test_classes_are_chosen_by_name(photos: Path) -> None:
     assert sorted(shown(photos).values()) == sorted(name for name, label in labels.items() if label == wanted)
 
 
+def test_classes_are_found_as_labels_are(photos: Path) -> None:
+    run = photos.parent / "run"
+    network = tiny.tiny_classifier(
+        class_names=["cat, tabby", "Dog", "big owl", "crane, bird", "crane, machine"]
+    )
+    writer = OverlayWriter(label_names=["TABBY", "dog", "Big_Owl", "crane"])
+    data = ImageFolderDataModule(str(photos), num_workers=0)
+    trainer = tiny.quiet_trainer(run, callbacks=[writer])
+    trainer.predict(Explainer(network, mask_size=4, iterations=1), data, return_predictions=False)
+    assert sorted(shown(photos).values()) == NAMES
+
+
 def test_classes_that_the_network_does_not_have_are_refused(photos: Path) -> None:
     network = tiny.tiny_classifier(class_names=["tench", "owl", "cat", "cow", "dog"])
     trainer = tiny.quiet_trainer(photos.parent / "run", callbacks=[OverlayWriter(label_names=["owll"])])

@@ -76,12 +76,15 @@ def test_lines_without_a_terminal(
     assert capsys.readouterr().err == ""
     clock.now += 66
     bar.end(0, failed=1)
-    assert capsys.readouterr().err == "4 of 10 images finished, 0:05:00 left, 50.0 s/image, 1 failed\n"
+    assert (
+        capsys.readouterr().err
+        == "4 of 10 images finished, 0:05:00 left, 50.0 s/image, 1 unreadable or failed\n"
+    )
     clock.now += 100
     bar.end(1, images=6)
     bar.bar.on_predict_end(bar.trainer, bar.explainer)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "10 of 10 images finished, in 0:05:00, 30.0 s/image, 1 failed"
+    assert last == "10 of 10 images finished, in 0:05:00, 30.0 s/image, 1 unreadable or failed"
     assert bar.explainer.on_progress is None
 
 

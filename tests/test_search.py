@@ -404,7 +404,7 @@ def test_a_folder_of_another_search_names_what_differs(
         run.check_configuration(described(weight=0.5, gradients=((0.5, 2),)))
     assert (
         "(search.gradients: there '[[0.25, 1], [0.75, 3]]', now '[[0.5, 2]]'; search.weight: there 0.7, now"
-        " 0.5). Set --output to another folder"
+        " 0.5). Choose another output folder (--output)"
     ) in str(refused.value)
 
 

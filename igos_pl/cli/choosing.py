@@ -1,8 +1,9 @@
-"""Chooses explanations of a result by the options that several commands have, see `igos_pl.cli.options`."""
+"""Chooses explanations and checks paths, by options that several commands have; see `igos_pl.cli.options`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,20 @@ def check_images(folder: Path | None) -> None:
     """
     if folder is not None and not folder.is_dir():
         raise IgosError(f"There is no folder {folder}: set --images to the folder with the run's images")
+
+
+def check_output_folder(output: str) -> None:
+    """Raise if ``--output`` is empty, is a file, or lies below one.
+
+    Raises:
+        IgosError: saying what to do.
+    """
+    if not output:
+        raise IgosError("output is empty: set --output to the folder for the results")
+    path = Path(output).absolute()
+    existing = next(each for each in (path, *path.parents) if os.path.exists(each))
+    if not os.path.isdir(existing):
+        raise IgosError(f"{existing} is a file: set --output to a folder for the results")
 
 
 def refuse_existing(path: Path, overwrite: bool, folder: bool = False) -> None:

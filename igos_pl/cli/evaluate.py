@@ -12,9 +12,12 @@ from pytorch_lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 
+from igos_pl.cli.choosing import refuse_existing
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import interrupts_explained, quieten_lightning, shortages_explained
 from igos_pl.cli.parser import EvaluateCLI, parsed
+from igos_pl.cli.presets import check_file
+from igos_pl.cli.start_folder import paths_from_start
 from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError
@@ -50,13 +53,16 @@ def evaluate(words: list[str]) -> int:
             "RUN and --metrics are needed: igos-pl evaluate RUN --metrics road,sparseness"
             " (--metrics help lists all)"
         )
+    if options.csv is not None:
+        refuse_existing(options.csv, overwrite=True)
     asked = asked_for(options.metrics, options.cells, options.samples)
     path = options.run
     with MaskFile(path) as masks:
         imported = IMPORTED in masks.attributes
     config = path / "config.yaml"
     if config.is_file():
-        settings = [f"--config={config}", *settings]
+        check_file(str(config))
+        settings = [f"--config={config}", *paths_from_start(config), *settings]
     cli = parsed(settings, EvaluateCLI, Importer if imported else Explainer)
     if cli.dry_run:
         raise IgosError("evaluate has no --dry_run: try it with --data.limit 10, and go on without the limit")
@@ -164,8 +170,6 @@ def _text(value: float) -> str:
 
 
 def _write_csv(target: Path, wanted: dict[str, str], means: dict[str, Mean]) -> None:
-    if not target.absolute().parent.is_dir():
-        raise IgosError(f"Cannot write {target}: there is no folder {target.absolute().parent}")
     with publishing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("figure", "explanations", "mean", "standard_error", "good"))

@@ -14,9 +14,11 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 import igos_pl.datamodules  # noqa: F401  so that the parser knows its classes by their short names
 from igos_pl.callbacks import DryRun, MaskProgressBar, MaskWriter, OverlayWriter
+from igos_pl.cli.choosing import check_output_folder
 from igos_pl.cli.console import say
 from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.cli.presets import WITH_PRESET
+from igos_pl.cli.start_folder import with_start_folder
 from igos_pl.data.regions import LabelMaps, Slic  # noqa: F401
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
@@ -70,6 +72,7 @@ class ExplainerCLI(LightningCLI, ABC):
 
     def instantiate_classes(self) -> None:
         """Say what is loaded, because a large network takes a while, and make the objects."""
+        self.check_output()
         network = self.config["model"]["network"]
         settings = network.get("init_args") or {}
         given = [settings.get(name) for name in ("module", "name", "weights")]
@@ -81,10 +84,12 @@ class ExplainerCLI(LightningCLI, ABC):
         if data:
             say(f"looking for the images of {data}")
 
+    def check_output(self) -> None:
+        """Refuse an output folder that cannot be one, before anything is loaded."""
+        check_output_folder(self.config["output"])
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the command's callbacks."""
-        if not self.config["output"]:
-            raise IgosError("output is empty: set --output to the folder for the results")
         settings = self._get(self.config_init, "trainer")
         own = _as_list(settings.get("callbacks"))
         callbacks = self.callbacks(kwargs)
@@ -126,7 +131,7 @@ class PredictCLI(ExplainerCLI):
     def run_callbacks(self) -> list[Callback]:
         """The callbacks of a run that writes its results."""
         writer, overlays = (self._get(self.config_init, name) for name in ("writer", "overlays"))
-        return [writer, MaskProgressBar(), overlays, SaveConfig(self._yaml())]
+        return [writer, MaskProgressBar(), overlays, SaveConfig(with_start_folder(self._yaml()))]
 
     def _yaml(self) -> str:
         """The settings without the shard, so that all jobs of an array write the same file."""
@@ -147,6 +152,9 @@ class EvaluateCLI(PredictCLI):
     """The network, the data and the trainers that judge a run, from the settings of the run."""
 
     command = "evaluate"
+
+    def check_output(self) -> None:
+        """Do nothing: the run's folder exists, and ``output`` may have been relative to another folder."""
 
     def run_callbacks(self) -> list[Callback]:
         """The callbacks of a pass over the data that publishes figures."""

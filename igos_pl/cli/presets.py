@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from igos_pl.cli.start_folder import paths_from_start
 from igos_pl.errors import IgosError
 from igos_pl.solver.presets import preset_file, preset_names
 
@@ -31,13 +32,17 @@ def with_preset(words: list[str]) -> list[str]:
     if len(options.preset) > 1:
         raise IgosError(f"Give --preset once, not: {', '.join(options.preset)}")
     for file in options.config:
-        _check_file(file)
-    files = [*options.config, *(str(preset_file(name)) for name in options.preset)]
-    return [*(f"--config={file}" for file in files), *others]
+        check_file(file)
+    given = [word for file in options.config for word in (f"--config={file}", *paths_from_start(Path(file)))]
+    return [*given, *(f"--config={preset_file(name)}" for name in options.preset), *others]
 
 
-def _check_file(name: str) -> None:
-    """Raise unless a settings file can be read. The parser's own messages would not name the file."""
+def check_file(name: str) -> None:
+    """Raise unless a settings file can be read. The parser's own messages would not name the file.
+
+    Raises:
+        IgosError: saying what is wrong with the file.
+    """
     advice = "-c takes YAML files, as in configs/"
     try:
         content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))

@@ -235,5 +235,5 @@ def _nothing_shared(results: Sequence[MaskFile], names: Sequence[str], pairing: 
         return f"The results have no image in common (explanations of {counts}){example}"
     return (
         f"The results share no explanation of the same image and class (explanations of {counts}){example}."
-        " To explain the same classes, use --model.network.targets"
+        " To explain the same classes, set targets of the network (--model.network.targets)"
     )

@@ -40,9 +40,10 @@ def find_images(root: Path, may_be_empty: bool = False) -> list[Path]:
         may_be_empty: whether a folder without pictures is right.
 
     Raises:
-        IgosError: if the folder does not exist, is a file, or has no picture in it.
+        IgosError: if the folder does not exist, may not be entered, is a file, or has no picture in it.
     """
-    if not root.exists():
+    if not os.path.exists(root):
+        check_reachable(root)
         raise IgosError(f"There is no folder {root}: set root (--data.root) to the folder with the images")
     if not root.is_dir():
         raise IgosError(f"{root} is a file: set root (--data.root) to the folder that contains it")
@@ -187,6 +188,27 @@ def _names(paths: Sequence[Path]) -> str:
     """Some paths in words: the first ones, and how many there are if not all are named."""
     shown = first_few([printable(str(path)) for path in paths], most=3)
     return f"{shown} ({len(paths)} in all)" if len(paths) > 3 else shown
+
+
+def check_reachable(path: Path) -> None:
+    """Raise if the way to a path leads through a folder that may not be entered.
+
+    Nothing below it can be found then, and the methods of `Path` raise an error that is not for people.
+
+    Raises:
+        IgosError: naming the folder.
+        OSError: if the system has another reason, such as a name that is too long.
+    """
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        closed = next((each for each in reversed(path.parents) if not os.access(each, os.X_OK)), path.parent)
+        raise IgosError(
+            f"{path} cannot be looked for, because the folder {closed} may not be entered"
+            f" ({error.strerror}): allow it (chmod +x), or move the data elsewhere"
+        ) from error
+    except (FileNotFoundError, NotADirectoryError):
+        return  # the caller says what is missing
 
 
 def _raise_unlisted(error: OSError) -> NoReturn:

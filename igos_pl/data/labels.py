@@ -34,6 +34,16 @@ class ClassLabels:
         """The label of a class; None if the network has no such class, or several."""
         return self._exact.get(_spaced(name), self._labels.get(_plain(name)))
 
+    def all_of(self, name: str) -> list[int]:
+        """The labels of all classes that a name finds.
+
+        Raises:
+            IgosError: if the network has no such class. The message names a similar one.
+        """
+        if self.find(name) is None and (several := self._several.get(_plain(name))):
+            return several
+        return [self.of(name)]
+
     def of(self, name: str) -> int:
         """The label of a class.
 

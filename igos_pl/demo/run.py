@@ -63,12 +63,17 @@ def run_demo(
         how: the explainer's settings, as on the command line; the preset ``fast`` by default.
         pictures: how many pictures to generate for the detector.
         seed: of the generated pictures.
+
+    Raises:
+        IgosError: if the output is a file, or the run cannot be made.
     """
+    from igos_pl.cli.choosing import check_output_folder
     from igos_pl.cli.info import print_explanations
     from igos_pl.cli.predict import predict
     from igos_pl.cli.presets import with_preset
     from igos_pl.store import MaskFile, RunFolder
 
+    check_output_folder(str(output))
     what = _detector_settings(output, pictures, seed) if detector else _classifier_settings(output)
     small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
     predict(with_preset([*what, *small, *how, "--output", str(output)]))

@@ -7,7 +7,7 @@ import numpy as np
 from igos_pl.findings.results import Confusion
 from igos_pl.store import MaskFile
 
-_EXPLAIN_BOTH = "The setting --model.network.targets both explains the true class as well"
+_EXPLAIN_BOTH = "With targets='both' (--model.network.targets both), a run explains the true class as well"
 
 
 def confusions_of(masks: MaskFile) -> tuple[list[Confusion], list[str]]:

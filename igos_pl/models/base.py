@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -77,9 +77,7 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
         _check_normalization(self.mean, self.std)
         self.preprocessing: Preprocessing = Resize(self.input_size, channels=self.channels)
-        class_names = () if class_names is None else class_names
-        _check_names(class_names)
-        self.class_names = tuple(class_names)
+        self.class_names = tuple(texts("class_names", class_names))
         for text in (self.name, *self.class_names):
             if "\0" in text:
                 raise IgosError(f"class_names and name: {text!r} has a zero byte, which results cannot hold")
@@ -214,6 +212,19 @@ class ExplainableNetwork(Configurable, nn.Module, ABC):
         """The score ``(B,)`` in [0, 1] of one target on each of the images ``(B, C, H, W)``."""
 
 
+def outside_label(label: int, classes: int, name: str) -> str:
+    """The message for a label that a network does not have.
+
+    Args:
+        label: the label.
+        classes: the number of the network's classes.
+        name: the network's name.
+    """
+    if classes == 1:
+        return f"Label {label} is outside of the classes of {name}: it has one output, whose label is 0"
+    return f"Label {label} is outside of the {classes:,} classes of {name} (0 to {classes - 1})"
+
+
 def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width, from both or from the side of a square.
 
@@ -245,12 +256,31 @@ def _check_module(module: object) -> None:
         )
 
 
-def _check_names(names: Sequence[str]) -> None:
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise wrong_type("class_names", names, "a list of names in the order of the labels")
-    for place, name in enumerate(names):
-        if not isinstance(name, str):
-            raise wrong_type(f"class_names[{place}]", name, "text")
+def texts(
+    argument: str, values: Sequence[str] | None, wanted: str = "a list of names in the order of the labels"
+) -> list[str]:
+    """The texts of a sequence, such as a list or a NumPy array; empty for None.
+
+    Args:
+        argument: the name of the argument in messages.
+        values: its value.
+        wanted: what it must be, in words.
+
+    Raises:
+        IgosError: if it is something else.
+    """
+    if values is None:
+        return []
+    if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable):
+        raise wrong_type(argument, values, wanted)
+    try:
+        found = list(values)
+    except TypeError as error:  # an array without axes
+        raise wrong_type(argument, values, wanted) from error
+    for place, text in enumerate(found):
+        if not isinstance(text, str):
+            raise wrong_type(f"{argument}[{place}]", text, "text")
+    return list(map(str, found))  # NumPy has a type of its own for text
 
 
 def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from igos_pl.data.labels import ClassLabels
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.data.wording import counted, has_or_have
 from igos_pl.errors import IgosError, TargetError
-from igos_pl.models.base import ExplainableNetwork
+from igos_pl.models.base import ExplainableNetwork, outside_label
 
 _CHOICES = ("predicted", "ground_truth", "both")
 _PREDICTED = ("predicted", "both")  # the choices that take the top_k best classes
@@ -209,14 +209,10 @@ class Classifier(ExplainableNetwork):
             labels: the labels.
             images: the place in the batch of the image of each label; None for labels of no certain image.
         """
-        there_are = f"the {classes} classes of {self.name} (0 to {classes - 1})"
-        if classes == 1:
-            there_are = f"the classes of {self.name}: it has one output, whose label is 0"
         for place, label in enumerate(labels):
             if not 0 <= label < classes:
                 raise TargetError(
-                    f"Label {label} is outside of {there_are}",
-                    None if images is None else images[place],
+                    outside_label(label, classes, self.name), None if images is None else images[place]
                 )
 
     def _choose(self, probabilities: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from igos_pl.data.matching import match_objects
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
-from igos_pl.models.base import ExplainableNetwork
+from igos_pl.models.base import ExplainableNetwork, outside_label
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,10 @@ class Detector(ExplainableNetwork, ABC):
         if self.targets == "ground_truth":
             rows = [row for row in rows if objects[row] >= 0]
             parts = self._not_found(known, wanted, objects)
-        surplus = len(rows) - self.max_per_image
-        if surplus > 0:
-            parts.append(f"{surplus} of {len(rows)} detections left out (max_per_image)")
+        parts.append(surplus_note(len(rows), self.max_per_image, "detections"))
         rows = rows[: self.max_per_image]
         chosen = found.select(torch.tensor(rows, dtype=torch.long, device=found.boxes.device))
-        return _Choice(chosen, [objects[row] for row in rows], "; ".join(parts))
+        return _Choice(chosen, [objects[row] for row in rows], "; ".join(filter(None, parts)))
 
     def _not_found(self, known: GroundTruth, wanted: Sequence[int], objects: Sequence[int]) -> list[str]:
         """Notes for the user about the annotated objects that have no detection."""
@@ -215,6 +213,20 @@ def check_categories(categories: Sequence[str] | None, class_names: Sequence[str
             )
 
 
+def surplus_note(number: int, most: int, what: str) -> str:
+    """The note about an image with more targets than are explained; empty if there are not more.
+
+    Args:
+        number: how many there are.
+        most: how many are explained at most.
+        what: they are, such as ``detections``.
+    """
+    if number <= most:
+        return ""
+    limit = f"max_per_image (--model.network.max_per_image) is {most}"
+    return f"{number - most} of {number} {what} left out: {limit}"
+
+
 def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:
     """Each row's probability of its own label.
 
@@ -234,8 +246,7 @@ def label_scores(probabilities: Tensor, labels: Tensor, name: str) -> Tensor:
         outside = labels[(labels < 0) | (labels >= classes)]
         if not len(outside):
             raise
-    known = f"{counted(classes, 'class')} of {name} (0 to {classes - 1})"
-    raise IgosError(f"Label {int(outside[0])} is outside of the {known}")
+    raise IgosError(outside_label(int(outside[0]), classes, name))
 
 
 def select_rows(predictions: Tensor, rows: Tensor, name: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, input_size_of
+from igos_pl.models.base import texts
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.pretrained import (
     ChannelsReversed,
@@ -41,10 +42,11 @@ class HuggingFaceClassifier(Classifier):
         config = module.config
         if preprocessing.reverses:
             module = ChannelsReversed(module)
+        names = class_names if isinstance(class_names, str) else texts("class_names", class_names)
         several = config.problem_type == "multi_label_classification" or config.num_labels == 1
         super().__init__(
             module,
-            class_names=class_names or [config.id2label[label] for label in range(config.num_labels)],
+            class_names=names or [config.id2label[label] for label in range(config.num_labels)],
             output=output or ("sigmoid" if several else "softmax"),
             input_size=input_size_of(preprocessing, name),
             mean=preprocessing.mean,

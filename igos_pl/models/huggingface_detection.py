@@ -13,6 +13,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
+from igos_pl.models.base import texts
 from igos_pl.models.detector import Detections, Detector, label_scores, select_rows
 from igos_pl.models.pretrained import shown_name
 from igos_pl.models.pretrained_dense import pretrained_dense
@@ -75,7 +76,7 @@ class HuggingFaceDetector(Detector):
         super().__init__(
             loaded.module,
             input_size=loaded.input_size,
-            class_names=class_names or loaded.class_names,
+            class_names=texts("class_names", class_names) or loaded.class_names,
             name=shown_name(name),
             **detector,
         )

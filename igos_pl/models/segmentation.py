@@ -15,8 +15,8 @@ from igos_pl.checks import check_count, check_shape, check_share
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.targets import ProposedTargets, Targets, numbered
 from igos_pl.errors import IgosError
-from igos_pl.models.base import ExplainableNetwork
-from igos_pl.models.detector import check_categories
+from igos_pl.models.base import ExplainableNetwork, texts
+from igos_pl.models.detector import check_categories, surplus_note
 from igos_pl.models.pretrained import ChannelsReversed, shown_name
 from igos_pl.models.pretrained_dense import pretrained_dense
 from igos_pl.models.torchvision_weights import weights_file
@@ -97,9 +97,7 @@ class Segmenter(ExplainableNetwork):
         keep = (areas >= self.min_area) & (areas > 0) & torch.tensor(wanted, device=areas.device)
         labels = keep.nonzero().squeeze(1)
         labels = labels[areas[labels].argsort(descending=True, stable=True)]
-        surplus = len(labels) - self.max_per_image
-        note = f"{surplus} of {len(labels)} classes left out (max_per_image)" if surplus > 0 else ""
-        return labels[: self.max_per_image], note
+        return labels[: self.max_per_image], surplus_note(len(labels), self.max_per_image, "classes")
 
     def _wanted(self, name: str) -> bool:
         return name not in _BACKGROUND if self.categories is None else name in self.categories
@@ -207,7 +205,7 @@ class TorchvisionSegmenter(Segmenter):
             raise IgosError(f"torchvision has no segmentation network {name!r}, but: {', '.join(known)}")
         enum = torchvision.models.get_model_weights(name)
         path = weights_file(name, weights, weight_folder)
-        names = class_names or list(enum.DEFAULT.meta["categories"])
+        names = texts("class_names", class_names) or list(enum.DEFAULT.meta["categories"])
         options = {} if name.startswith("lraspp_") else {"aux_loss": auxiliary}
         module = torchvision.models.get_model(
             name, weights=None, weights_backbone=None, num_classes=len(names), **options
@@ -246,7 +244,7 @@ class HuggingFaceSegmenter(Segmenter):
         super().__init__(
             ChannelsReversed(loaded.module) if loaded.preprocessing.reverses else loaded.module,
             input_size=loaded.input_size,
-            class_names=class_names or loaded.class_names,
+            class_names=texts("class_names", class_names) or loaded.class_names,
             name=shown_name(name),
             mean=loaded.preprocessing.mean,
             std=loaded.preprocessing.std,

@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from igos_pl.checks import suggestion
 from igos_pl.errors import IgosError
+from igos_pl.models.base import texts
 from igos_pl.models.detector import Detector
 from igos_pl.models.torchvision_weights import weights_file
 from igos_pl.models.weights import layer_settings, load_weights
@@ -148,7 +149,7 @@ def build_detector(
         raise IgosError(f"torchvision has no detector {name!r} of this kind: {suggestion(name, known)}")
     enum = torchvision.models.get_model_weights(name)
     path = weights_file(name, weights, weight_folder)
-    names = class_names or list(enum.DEFAULT.meta["categories"])
+    names = texts("class_names", class_names) or list(enum.DEFAULT.meta["categories"])
     module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(names))
     sha256 = load_detector_weights(module, path, name)
     if batch_norm_eps is None and name in _EPS_0 and _is_original(enum.COCO_V1.url, sha256):

@@ -18,7 +18,7 @@ from igos_pl.data.images import channels_first
 from igos_pl.data.preprocessing import Preprocessing
 from igos_pl.data.targets import Targets
 from igos_pl.errors import IgosError
-from igos_pl.models.base import size_of
+from igos_pl.models.base import size_of, texts
 from igos_pl.models.detector import Detections, Detector, label_scores, select_rows
 from igos_pl.models.weights import file_sha256
 from igos_pl.optional import imported
@@ -102,7 +102,7 @@ class UltralyticsDetector(Detector):
             if side % stride:
                 raise IgosError(f"input_size is {input_size}, but must be a multiple of {stride}")
         _check_head(head, nms)
-        names = class_names or [str(module.names[label]) for label in range(head.nc)]
+        names = texts("class_names", class_names) or [str(module.names[label]) for label in range(head.nc)]
         if isinstance(weights, str):
             detector.setdefault("name", Path(weights).stem)
         super().__init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from igos_pl.checks import suggestion
 from igos_pl.data.library_preprocessing import ImageProcessorTransform, PictureTransform, input_size_of
 from igos_pl.errors import IgosError
+from igos_pl.models.base import texts
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.pretrained import (
     config_digest,
@@ -81,7 +83,7 @@ class ZeroShotClassifier(Classifier):
         **classifier: Any,
     ) -> None:
         transformers = transformers_for("ZeroShotClassifier")
-        names = _checked_names(prompts, class_names)
+        prompts, names = _checked_texts(prompts, class_names)
         model = pretrained_model(transformers.AutoModel, name)
         if not all(
             hasattr(model, part) for part in ("get_text_features", "get_image_features", "logit_scale")
@@ -111,7 +113,7 @@ class ZeroShotClassifier(Classifier):
             name=shown_name(name),
             **classifier,
         )
-        self.prompts = list(prompts)
+        self.prompts = prompts
         self.preprocessing = preprocessing
         self._config = config_digest(model.config)
 
@@ -146,7 +148,7 @@ class OpenCLIPClassifier(Classifier):
         **classifier: Any,
     ) -> None:
         open_clip = imported("open_clip", "openclip", "OpenCLIPClassifier")
-        names = _checked_names(prompts, class_names)
+        prompts, names = _checked_texts(prompts, class_names)
         model = _open_clip_model(open_clip, name, weights)
         model.eval()
         tokens = open_clip.get_tokenizer(name)(prompts)
@@ -171,7 +173,7 @@ class OpenCLIPClassifier(Classifier):
             name=Path(name.removeprefix(_FOLDER)).name if name.startswith(_FOLDER) else name,
             **classifier,
         )
-        self.prompts = list(prompts)
+        self.prompts = prompts
         self.preprocessing = preprocessing
 
 
@@ -205,18 +207,22 @@ def _pooled(output: Any) -> Tensor:
     return features
 
 
-def _checked_names(prompts: list[str], class_names: list[str] | None) -> list[str]:
-    """The names of the classes.
+def _checked_texts(prompts: Sequence[str], class_names: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The sentences, and the names of the classes.
 
     Raises:
         IgosError: if there is no sentence, a sentence is empty, or the number of names differs.
     """
-    if isinstance(prompts, str) or not prompts or not all(prompts):
-        raise IgosError(f"prompts is {prompts!r}, but must be a list with a sentence for each class")
-    names = list(class_names or prompts)
-    if len(names) != len(prompts):
-        raise IgosError(f"There are {len(names)} class_names, but {len(prompts)} prompts: give one for each")
-    return names
+    wanted = "a list with a sentence for each class"
+    sentences = texts("prompts", prompts, wanted)
+    if not sentences or not all(sentences):
+        raise IgosError(f"prompts is {prompts!r}, but must be {wanted}")
+    names = texts("class_names", class_names) or sentences
+    if len(names) != len(sentences):
+        raise IgosError(
+            f"There are {len(names)} class_names, but {len(sentences)} prompts: give one for each"
+        )
+    return sentences, names
 
 
 def _tokens(model: Any, tokenizer: Any, prompts: list[str]) -> Any:

@@ -285,6 +285,25 @@ def on_first_rank(trainer: Any, work: Callable[[], Result]) -> Result:
     return result  # type: ignore[no-any-return]
 
 
+def on_all_ranks(trainer: Any, work: Callable[[], Result]) -> Result:
+    """The result of work that each rank does for itself. All ranks must call this together.
+
+    Raises:
+        IgosError: if this rank's work raises it, and this is the first rank or the first rank's work did not.
+        SystemExit: if the first rank's work raised it: the other ranks end quietly, as in `on_first_rank`.
+    """
+    result, failure = None, None
+    try:
+        result = work()
+    except IgosError as error:
+        failure = error
+    if trainer.strategy.broadcast(failure is not None) and not trainer.is_global_zero:
+        raise SystemExit(0)
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[return-value]
+
+
 def _bound_to(address: str, trainer: Any) -> str:
     """The address at which the store listens; empty (all addresses) if other nodes need another one.
 

@@ -131,7 +131,9 @@ class SanityChecks(Configurable, LightningModule):
             IgosError: if there are several processes, or the precision is not supported.
         """
         if self.trainer.world_size > 1:
-            raise IgosError("igos-pl sanity works in one process: set --trainer.devices 1")
+            raise IgosError(
+                "igos-pl sanity works in one process: set devices of the trainer (--trainer.devices) to 1"
+            )
         check_choice("trainer.precision", str(self.trainer.precision), PRECISIONS)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int = 0) -> BatchResult:

@@ -37,7 +37,7 @@ _IDS, _ITEMS = "data.ids", "data.items"
 _SEARCH = "search"
 
 # What to do with a folder whose results are not wanted any more.
-START_OVER = "To start over, set --output to another folder, or delete the old one"
+START_OVER = "To start over, choose another output folder (--output), or delete the old one"
 
 _STALE_SECONDS = 24 * 3600
 _BLOCK_BYTES = 1 << 22  # how much of the list of images is read at once
@@ -106,7 +106,7 @@ class RunFolder:
         except OSError as error:
             raise IgosError(
                 f"Cannot write to the output folder {self.path}: {error.strerror or error}."
-                " Set --output to another folder, or free space, or fix the permissions"
+                " Choose another output folder (--output), or free space, or fix the permissions"
             ) from error
 
     def _remove_stale_files(self) -> None:
@@ -303,7 +303,9 @@ class RunFolder:
             return
         advice = f"{START_OVER}. To go on with that run, use its settings"
         if not self.files():
-            advice = f"Set --output to another folder. If that run has died, delete {self.claim_path}"
+            advice = (
+                f"Choose another output folder (--output). If that run has died, delete {self.claim_path}"
+            )
         raise IgosError(
             f"{self.path} holds results of another configuration ({'; '.join(differing)}). {advice}"
         )

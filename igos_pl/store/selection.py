@@ -177,7 +177,7 @@ def _fulfilling(rows: Rows, condition: str) -> NDArray[np.bool_]:
     other = _column(rows, text) if text in COLUMNS else _number(text, condition)
     for column, numbers in ((name, values), (text, other)):
         if column in COLUMNS and len(rows) and np.isnan(numbers).all():
-            advice = ". Labels come from the data set, or from --data.labels"
+            advice = ". Labels come from the data set, or from labels (--data.labels)"
             raise IgosError(
                 f"{column} is not known for any explanation, so {condition} chooses none"
                 f"{advice if column == 'ground_truth' else ''}"

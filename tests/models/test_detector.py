@@ -108,7 +108,9 @@ def test_300_detections_and_at_most_so_many() -> None:
     assert targets.score.min() > 0.49
     assert targets.instance_mask is not None
     assert len(targets.instance_mask) == 100
-    assert list(notes) == ["200 of 300 detections left out (max_per_image)"]
+    assert list(notes) == [
+        "200 of 300 detections left out: max_per_image (--model.network.max_per_image) is 100"
+    ]
 
 
 def test_nan_and_empty_boxes_are_left_out_and_a_pixel_is_not() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -141,7 +142,8 @@ def test_probabilities_are_the_pipelines(kind: str, tmp_path: Path) -> None:
 def test_many_labels_at_once(output: Any, tmp_path: Path) -> None:
     make, processor = processors()["ViT"]
     folder = saved(tmp_path / "mine", make(problem_type="multi_label_classification"), processor)
-    network = HuggingFaceClassifier(folder, output=output)
+    network = HuggingFaceClassifier(folder, output=output, class_names=np.array(list(NAMES.values())))
+    assert network.class_names == tuple(NAMES.values())
     if output is None:
         assert_same(network, folder)
     else:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -98,7 +99,7 @@ def test_choice_of_classes() -> None:
     image = beach()
     few = propose(segmenter(max_per_image=1), image)
     assert few.targets.label.tolist() == [1]
-    assert list(few.notes) == ["2 of 3 classes left out (max_per_image)"]
+    assert list(few.notes) == ["2 of 3 classes left out: max_per_image (--model.network.max_per_image) is 1"]
     assert propose(segmenter(min_area=0.25), image).targets.label.tolist() == [1, 2]
     assert propose(segmenter(categories=["sand", "sky"]), image).targets.label.tolist() == [1, 3]
     none = propose(segmenter(categories=["background"]), image).targets
@@ -203,7 +204,7 @@ def test_torchvision_names_and_files(tmp_path: Path) -> None:
         TorchvisionSegmenter("fcn_resnet50", "VOC")
     path = torchvision_file("lraspp_mobilenet_v3_large", tmp_path)
     with pytest.raises(IgosError, match="does not fit lraspp_mobilenet_v3_large"):
-        TorchvisionSegmenter("lraspp_mobilenet_v3_large", str(path), class_names=["one", "two"])
+        TorchvisionSegmenter("lraspp_mobilenet_v3_large", str(path), class_names=np.array(["one", "two"]))
 
 
 # --- Hugging Face ----------------------------------------------------------------------------------------

@@ -166,7 +166,8 @@ def test_names_and_files(library: Any, tmp_path: Path) -> None:
     assert detector.name == "mine"
     assert len(detector.weights_sha256) == 64
     assert "weights" not in detector.describe()
-    given = UltralyticsDetector(model, input_size=SIDE, score_threshold=0.2)
+    names = np.array(list(detector.class_names))
+    given = UltralyticsDetector(model, input_size=SIDE, score_threshold=0.2, class_names=names)
     images = seen_by(given)
     # The package saves in half precision.
     torch.testing.assert_close(

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from adapters import PROMPTS, SMALL, clip_folder, open_clip_model, siglip_folder
@@ -99,7 +100,7 @@ def test_the_sentences_identify_a_run(kind: str, tmp_path: Path) -> None:
     else:
         name, make = clip_folder(tmp_path / "mine"), ZeroShotClassifier
     first = make(name, PROMPTS, class_names=["a", "b", "c"]).describe()
-    assert first == make(name, PROMPTS, class_names=["a", "b", "c"]).describe()
+    assert first == make(name, np.array(PROMPTS), class_names=np.array(["a", "b", "c"])).describe()
     other = make(name, [*PROMPTS[:2], "a photo of a cat"], class_names=["a", "b", "c"]).describe()
     assert {key for key in first if first[key] != other[key]} == {"prompts", "weights_sha256"}
 
@@ -111,7 +112,7 @@ def test_the_sentences_identify_a_run(kind: str, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"prompts": []}, r"prompts is \[\], but must be a list with a sentence for each class"),
-        ({"prompts": "a cat"}, "prompts is 'a cat', but must be a list"),
+        ({"prompts": "a cat"}, r"prompts is 'a cat' \(of the type str\), but must be a list with a sentence"),
         ({"prompts": ["a cat", ""]}, "a sentence for each class"),
         (
             {"prompts": PROMPTS, "class_names": ["one"]},
