@@ -230,7 +230,7 @@ def _truth(
 ) -> GroundTruth:
     """The usable objects of an image. The others are counted in ``left_out``."""
     if not objects:
-        return GroundTruth()
+        return GroundTruth.of_class()
     corners = np.array([item["bbox"] for item in objects], np.float64)
     sound = np.isfinite(corners).all(axis=1) & (corners[:, 2:] > 0).all(axis=1)
     corners[:, 2:] += corners[:, :2]

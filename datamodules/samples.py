@@ -40,7 +40,7 @@ class Sample:
 
     id: str
     path: Path | str
-    truth: GroundTruth = field(default_factory=GroundTruth)
+    truth: GroundTruth = field(default_factory=GroundTruth.of_class)
 
     def load(self) -> tuple[Image.Image | Tensor, GroundTruth]:
         """Read the image and what is known of it. Loader processes call this.

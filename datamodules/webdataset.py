@@ -29,8 +29,6 @@ _LABELS = ("cls", "json")
 # Members with WebDataset's own metadata.
 _META = re.compile(r"__[^/]*__($|/)")
 
-_UNKNOWN = GroundTruth()  # before a sample is read; shared, since there may be millions
-
 
 @dataclass(frozen=True, slots=True)
 class TarSample(Sample):
@@ -139,7 +137,6 @@ class WebDatasetDataModule(SampleDataModule):
             yield TarSample(
                 name if members else f"{shard.name}@{key}",
                 f"{shard}/{image.name if image else key}",
-                _UNKNOWN,
                 shard=shard,
                 image=image,
                 label=label,
