@@ -179,6 +179,7 @@ def test_segments_without_explanations(tmp_path: Path) -> None:
         with MaskFile(path) as masks:
             assert (len(masks), list(masks), len(masks.where(label=3))) == (0, [], 0)
             assert masks.images["sample_id"].tolist() == ["bad1", "bad2"]
+            assert [masks.column(name).dtype for name in ("label_name", "label")] == [object, np.int32]
 
 
 def test_first_of_two_results_is_taken(
