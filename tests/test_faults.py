@@ -81,6 +81,18 @@ def test_a_read_error_of_the_moment_is_not_final(
     assert statuses() == dict.fromkeys(NAMES, "ok")
 
 
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_the_first_images_that_cannot_be_read_are_named(
+    capsys: pytest.CaptureFixture[str], batch_size: int
+) -> None:
+    Path("photos").mkdir()
+    for number in range(12):
+        Path("photos", f"{number:02}.png").symlink_to("/nowhere/x.png")
+    assert predict(f"--data.batch_size={batch_size}") == 1
+    named = re.findall(r"(\d\d)\.png cannot be read: it is a broken link", capsys.readouterr().err)
+    assert named == [f"{number:02}" for number in range(10)]
+
+
 def test_what_the_content_says_is_final(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "b.png").write_bytes((photos / "b.png").read_bytes()[:60])
     (photos / "c.png").write_bytes(b"")
