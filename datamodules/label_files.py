@@ -14,7 +14,6 @@ from igos_pl.errors import IgosError
 # Names of the columns of tables, in lower case.
 _PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "name", "id")
 _LABELS = ("label", "class", "target", "category", "class_name", "ground_truth")
-_INT32 = 1 << 31  # results hold labels as 32-bit integers
 _TABLES = {".csv": ",;\t", ".tsv": "\t"}
 
 Line = tuple[int, str, str]
@@ -39,15 +38,9 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
     labels: dict[str, int] = {}
     for number, name, word in lines:
         try:
-            label = int(word) if word.removeprefix("-").isdecimal() else classes.of(word)
+            label = classes.label_in(word)
         except IgosError as error:
             raise IgosError(f"{_place(path, number, name)}: {error}") from error
-        if label < 0:
-            raise IgosError(f"{_place(path, number, name)}: labels count from 0, but this is {word[:20]}")
-        if label >= _INT32:
-            raise IgosError(
-                f"{_place(path, number, name)}: the label {word[:20]} is too large; labels count from 0"
-            )
         if labels.setdefault(name, label) != label:
             raise IgosError(
                 f"{_place(path, number, name)}: it has the label {labels[name]} in an earlier line, but"

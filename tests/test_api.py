@@ -336,7 +336,7 @@ def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> N
         ({"labels": ["circle"]}, r"must be boxes .*, but is \{'labels'"),
         (torch.tensor([[50.0, 60, 10, 10]]), r"The box \[50.0, 60.0, 10.0, 10.0\] .* x1 below x2"),
         (torch.tensor([[0, 0, 9, torch.nan]]), r"The box \[0.0, 0.0, 9.0, nan\]"),
-        ({"boxes": [[0, 0, 9, 9]], "labels": [1, 2]}, "1 boxes, but 2 labels"),
+        ({"boxes": [[0, 0, 9, 9]], "labels": [1, 2]}, "1 box, but 2 labels"),
     ],
 )
 def test_objects_that_are_none_are_refused(
