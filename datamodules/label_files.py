@@ -32,6 +32,7 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
     """
     if not path.is_file():
         raise IgosError(f"There is no labels file {path}: correct labels (--data.labels)")
+    # All line breaks become \n here. `str.splitlines` also splits at marks that names may have (U+2028).
     text = path.read_text("utf-8-sig", errors="replace")
     ending = path.suffix.lower()
     lines = _table(path, text, _TABLES[ending]) if ending in _TABLES else _plain_lines(path, text, set(names))
@@ -65,7 +66,7 @@ def _place(path: Path, number: int, name: str) -> str:
 
 def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]:
     """The lines of a text file. Paths and class names may have spaces, so known paths are looked for."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         spaces = [place for place, mark in enumerate(line) if mark.isspace()]
@@ -79,7 +80,7 @@ def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]
 
 def _table(path: Path, text: str, delimiters: str) -> Iterator[Line]:
     first = text.lstrip().partition("\n")[0]
-    reader = csv.reader(text.splitlines(), delimiter=max(delimiters, key=first.count))
+    reader = csv.reader(text.split("\n"), delimiter=max(delimiters, key=first.count))
     columns, headed, first_row = (0, 1), False, True
     for row in reader:
         if not any(cell.strip() for cell in row):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -474,6 +475,14 @@ def test_patterns_of_paths(tmp_path: Path, net: tiny.TinyNet) -> None:
         assert [record.path for record in result.images] == [str(tmp_path / name) for name in names]
     (tmp_path / "[1].png").write_bytes((tmp_path / "a.png").read_bytes())  # a file of this name is no pattern
     assert len(explain(adapter, str(tmp_path / "[1].png"), metrics=False, **QUICK)) == 1
+
+
+def test_a_path_that_is_no_text(tmp_path: Path, net: tiny.TinyNet) -> None:
+    tiny.write_pictures(tmp_path, ["a.png"])
+    path = (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"bad\xff.png"))
+    explain(Classifier(net, input_size=tiny.SIZE), path, metrics=False, **QUICK).save(tmp_path / "a.h5")
+    with MaskFile(tmp_path / "a.h5") as masks:
+        assert masks[0].sample_id == masks[0].image["path"] == str(tmp_path / "bad\\udcff.png")
 
 
 def test_messages_name_arguments_and_no_options(net: tiny.TinyNet, images: Tensor) -> None:

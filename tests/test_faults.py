@@ -649,10 +649,12 @@ def test_full_disks(photos: Path, kilobytes: int, capsys: pytest.CaptureFixture[
         subprocess.run(["umount", "run"], check=True)
 
 
-def test_stale_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [".", "segments", "overlays", "deaths"])
+def test_stale_files_of_killed_processes_are_removed(tmp_path: Path, place: str) -> None:
     folder = RunFolder(tmp_path)
     folder.prepare()
-    stale, fresh = (folder.segments_path / f".{name}.h5.0.tmp" for name in ("stale", "fresh"))
+    (tmp_path / place).mkdir(exist_ok=True)
+    stale, fresh = (tmp_path / place / f".{name}.h5.0.tmp" for name in ("stale", "fresh"))
     for path in (stale, fresh):
         path.write_bytes(b"half")
     os.utime(stale, (0, 0))
