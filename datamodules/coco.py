@@ -64,7 +64,7 @@ class COCODataModule(ImageDataModule):
         Images without objects are included. A missing image file is noticed only when it is read.
         """
         if self.annotations is None:
-            return [Sample(name.as_posix(), self.root / name) for name in find_images(self.root)]
+            return [Sample(name.as_posix(), str(self.root / name)) for name in find_images(self.root)]
         if not self.root.is_dir():
             raise IgosError(
                 f"There is no folder {self.root}: set root (--data.root) to the folder with the images"
@@ -112,7 +112,7 @@ def _read_samples(path: Path, root: Path, left_out: Counter[str]) -> list[Sample
     return [
         Sample(
             str(number),
-            root / image["file_name"],
+            str(root / image["file_name"]),
             _truth(objects[number], names, int(image["height"]), int(image["width"]), left_out),
         )
         for number, image in images.items()

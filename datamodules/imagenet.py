@@ -40,7 +40,7 @@ class ImageNetDataModule(ImageDataModule):
         paths = find_images(self.root)
         labels = _official(self.ground_truth, paths) if self.ground_truth else _by_folder(self.root, paths)
         return [
-            Sample(path.stem, self.root / path, GroundTruth.of_class(label))
+            Sample(path.stem, str(self.root / path), GroundTruth.of_class(label))
             for path, label in zip(paths, labels, strict=True)
         ]
 
