@@ -59,8 +59,9 @@ class ClassLabels:
         Raises:
             IgosError: if no label has this number, or see `of`.
         """
-        is_number = text.removeprefix("-").isdecimal()
-        return checked_label(int(text[:20])) if is_number else self.of(text)  # more digits are too large, too
+        if not text.removeprefix("-").isdecimal():
+            return self.of(text)
+        return checked_label(int(text[:20]))  # numbers with more digits are too large as well
 
     def _advice(self, name: str) -> str:
         if not self.names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from torch import Tensor
 from igos_pl.checks import check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
-from igos_pl.data.images import has_picture_ending
+from igos_pl.data.images import picture_endings
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.optional import imported
@@ -180,7 +181,7 @@ class LabelMaps(RegionSource):
         images: dict[Path, str] = {}
         for sample_id in sample_ids:
             if all(uses[name] == 1 for name in _names_of(sample_id)):
-                continue  # without a look at the disk, since there may be millions
+                continue  # the disk is slow, and there may be millions of images
             path = self._path_of(sample_id)
             if path is not None and images.setdefault(path, sample_id) != sample_id:
                 raise IgosError(
@@ -196,9 +197,9 @@ class LabelMaps(RegionSource):
 
 def _names_of(sample_id: str) -> list[str]:
     """The names that an image's label map may have: the whole name, or without the ending of a picture."""
-    path = Path(sample_id)
-    path = path.relative_to(path.anchor)
-    return [str(path), *([str(path.with_suffix(""))] if has_picture_ending(path) else [])]
+    name = sample_id.lstrip("/")  # `igos_pl.explain` names images by their absolute paths
+    shorter, ending = os.path.splitext(name)
+    return [name, shorter] if ending.lower() in picture_endings() else [name]
 
 
 class GivenLabelMaps(RegionSource):
