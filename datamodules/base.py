@@ -224,14 +224,18 @@ class ImageDataModule(SampleDataModule):
 
 
 def absolute(root: str | Path) -> Path:
-    """The absolute path, which stays right if the working folder changes.
+    """The absolute path, which stays right if the working folder changes, without ``..``.
+
+    Links stay, except in front of a ``..``, so that images keep the names that the user sees.
 
     Raises:
         IgosError: if it is empty.
     """
     if not root:
         raise IgosError("root is empty: set root (--data.root) to the folder with the images")
-    return Path(root).absolute()
+    parts = Path(root).absolute().parts
+    last = max((place for place, part in enumerate(parts, 1) if part == ".."), default=0)
+    return Path(*parts[:last]).resolve().joinpath(*parts[last:]) if last else Path(*parts)
 
 
 @contextmanager

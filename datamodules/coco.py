@@ -64,7 +64,7 @@ class COCODataModule(ImageDataModule):
         Images without objects are included. A missing image file is noticed only when it is read.
         """
         if self.annotations is None:
-            return [Sample(name.as_posix(), self.root / name) for name in find_images(self.root)]
+            return [Sample(name.as_posix(), str(self.root / name)) for name in find_images(self.root)]
         if not os.path.isdir(self.root):
             check_reachable(self.root)
             raise IgosError(
@@ -113,7 +113,7 @@ def _read_samples(path: Path, root: Path, left_out: Counter[str]) -> list[Sample
     return [
         Sample(
             str(number),
-            root / image["file_name"],
+            str(root / image["file_name"]),
             _truth(objects[number], names, int(image["height"]), int(image["width"]), left_out),
         )
         for number, image in images.items()
@@ -232,7 +232,7 @@ def _truth(
 ) -> GroundTruth:
     """The usable objects of an image. The others are counted in ``left_out``."""
     if not objects:
-        return GroundTruth()
+        return GroundTruth.of_class()
     corners = np.array([item["bbox"] for item in objects], np.float64)
     sound = np.isfinite(corners).all(axis=1) & (corners[:, 2:] > 0).all(axis=1)
     corners[:, 2:] += corners[:, :2]

@@ -61,7 +61,7 @@ class ImageFolderDataModule(SampleDataModule):
             known = read_labels(self.labels, names, self.class_labels())
         elif self.labels:
             known = _folder_labels(base, names, self.class_labels())
-        return [Sample(name, base / name, GroundTruth(known.get(name, -1))) for name in names]
+        return [Sample(name, str(base / name), GroundTruth.of_class(known.get(name, -1))) for name in names]
 
 
 def _find_pictures(roots: Sequence[Path]) -> tuple[Path, set[Path]]:

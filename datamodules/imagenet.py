@@ -22,8 +22,8 @@ class ImageNetDataModule(ImageDataModule):
         root: the folder with the images. It has a folder for each class, named by its WordNet id
             (``n01440764/*.JPEG``), or it is flat, and ``ground_truth`` names the labels.
         ground_truth: the official ``ILSVRC2012_validation_ground_truth.txt``: a number from 1 to 1000 on each
-            line, for the images in the order of their names. Its numbering is not the order of the WordNet
-            ids that networks use; it is translated here.
+            line, for the images in the order of their file names, in whichever folders they lie. Its
+            numbering is not the order of the WordNet ids that networks use; it is translated here.
         **data: see `SampleDataModule`.
     """
 
@@ -41,7 +41,7 @@ class ImageNetDataModule(ImageDataModule):
         paths = find_images(self.root)
         labels = _official(self.ground_truth, paths) if self.ground_truth else _by_folder(self.root, paths)
         return [
-            Sample(path.stem, self.root / path, GroundTruth(label))
+            Sample(path.stem, str(self.root / path), GroundTruth.of_class(label))
             for path, label in zip(paths, labels, strict=True)
         ]
 
@@ -73,4 +73,6 @@ def _official(file: Path, paths: list[Path]) -> list[int]:
             f" {counted(len(paths), 'image')}: the file is for the whole"
             " validation set; set limit (--data.limit) to explain a part of it"
         )
-    return [known[int(line)] for line in lines]
+    # Equal names have equal ids, which `check_samples` refuses.
+    numbers = dict(zip(sorted(path.name for path in paths), map(int, lines), strict=True))
+    return [known[numbers[path.name]] for path in paths]

@@ -16,7 +16,6 @@ from igos_pl.errors import IgosError
 # Names of the columns of tables, in lower case.
 _PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "name", "id")
 _LABELS = ("label", "class", "target", "category", "class_name", "ground_truth")
-_INT32 = 1 << 31  # results hold labels as 32-bit integers
 _TABLES = {".csv": ",;\t", ".tsv": "\t"}
 
 Line = tuple[int, str, str]
@@ -36,21 +35,16 @@ def read_labels(path: Path, names: Sequence[str], classes: ClassLabels) -> dict[
     if not os.path.isfile(path):
         check_reachable(path)
         raise IgosError(f"There is no labels file {path}: correct labels (--data.labels)")
+    # All line breaks become \n here. `str.splitlines` also splits at marks that names may have (U+2028).
     text = path.read_text("utf-8-sig", errors="replace")
     ending = path.suffix.lower()
     lines = _table(path, text, _TABLES[ending]) if ending in _TABLES else _plain_lines(path, text, set(names))
     labels: dict[str, int] = {}
     for number, name, word in lines:
         try:
-            label = int(word) if word.removeprefix("-").isdecimal() else classes.of(word)
+            label = classes.label_in(word)
         except IgosError as error:
             raise IgosError(f"{_place(path, number, name)}: {error}") from error
-        if label < 0:
-            raise IgosError(f"{_place(path, number, name)}: labels count from 0, but this is {word[:20]}")
-        if label >= _INT32:
-            raise IgosError(
-                f"{_place(path, number, name)}: the label {word[:20]} is too large; labels count from 0"
-            )
         if labels.setdefault(name, label) != label:
             raise IgosError(
                 f"{_place(path, number, name)}: it has the label {labels[name]} in an earlier line, but"
@@ -75,7 +69,7 @@ def _place(path: Path, number: int, name: str) -> str:
 
 def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]:
     """The lines of a text file. Paths and class names may have spaces, so known paths are looked for."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         spaces = [place for place, mark in enumerate(line) if mark.isspace()]
@@ -89,7 +83,7 @@ def _plain_lines(path: Path, text: str, names: Container[str]) -> Iterator[Line]
 
 def _table(path: Path, text: str, delimiters: str) -> Iterator[Line]:
     first = text.lstrip().partition("\n")[0]
-    reader = csv.reader(text.splitlines(), delimiter=max(delimiters, key=first.count))
+    reader = csv.reader(text.split("\n"), delimiter=max(delimiters, key=first.count))
     columns, headed, first_row = (0, 1), False, True
     for row in reader:
         if not any(cell.strip() for cell in row):

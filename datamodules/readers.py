@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from igos_pl.data.run_files import DEATHS
 from igos_pl.errors import IgosError
 from igos_pl.store.files import publishing
 
@@ -70,7 +71,7 @@ class FatalImages:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "deaths"
+        self.path = folder / DEATHS
 
     def note(self, name: str) -> None:
         """Note that a process died while it was reading an image. Without a folder, nothing is noted."""

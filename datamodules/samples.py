@@ -30,7 +30,7 @@ class Sample:
 
     Attributes:
         id: its name, unique in the data set and the same on every machine.
-        path: where it lies.
+        path: where it lies; a string for large data sets, because a `Path` takes three times its memory.
         truth: what is known of it before it is read.
         knows_truth: whether that is all that is known; False for a class whose samples tell it when they are
             read.
@@ -40,7 +40,7 @@ class Sample:
 
     id: str
     path: Path | str
-    truth: GroundTruth = field(default_factory=GroundTruth)
+    truth: GroundTruth = field(default_factory=GroundTruth.of_class)
 
     def load(self) -> tuple[Image.Image | Tensor, GroundTruth]:
         """Read the image and what is known of it. Loader processes call this.

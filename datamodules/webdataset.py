@@ -17,6 +17,8 @@ from torch import Tensor
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.images import check_bytes, decode_image, picture_endings
 from igos_pl.data.labels import ClassLabels
+from igos_pl.data.text import first_few
+from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.datamodules.samples import Sample
 from igos_pl.datamodules.tar_index import Member, members_of
@@ -28,8 +30,6 @@ _LABELS = ("cls", "json")
 
 # Members with WebDataset's own metadata.
 _META = re.compile(r"__[^/]*__($|/)")
-
-_UNKNOWN = GroundTruth()  # before a sample is read; shared, since there may be millions
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ class WebDatasetDataModule(SampleDataModule):
         twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]
         if twice and not self.shard_ids:
             raise IgosError(
-                f"{len(twice)} keys occur more than once ({twice[0]}, ...), so they do not identify the"
-                " results: set shard_ids=True (--data.shard_ids true)"
+                f"Samples share {counted(len(twice), 'key')} ({first_few(twice)}), so keys do not identify"
+                " the results: set shard_ids=True (--data.shard_ids true)"
             )
         return samples
 
@@ -139,7 +139,6 @@ class WebDatasetDataModule(SampleDataModule):
             yield TarSample(
                 name if members else f"{shard.name}@{key}",
                 f"{shard}/{image.name if image else key}",
-                _UNKNOWN,
                 shard=shard,
                 image=image,
                 label=label,
@@ -217,7 +216,7 @@ def _grouped(shard: Path) -> Iterator[tuple[str, dict[str, Member]]]:
 
 
 def _label(member: Member, content: bytes, classes: ClassLabels) -> int:
-    """The label that a member holds; -1 if a JSON object has none.
+    """The label that a member holds; -1 if it says that, or is a JSON object without a label.
 
     Raises:
         IgosError: if the label is neither a number nor a class of the network, or the JSON is not valid.
@@ -229,8 +228,9 @@ def _label(member: Member, content: bytes, classes: ClassLabels) -> int:
         except ValueError as error:
             raise IgosError(f"{member.name} is not valid JSON: {error}") from error
         known = entries if isinstance(entries, dict) else {}
-        text = str(next((known[key] for key in ("label", "cls") if key in known), "-1"))
-    return int(text) if re.fullmatch(r"-1|\d+", text) else classes.of(text)
+        label = next((known[key] for key in ("label", "cls") if known.get(key) is not None), -1)
+        text = str(int(label) if isinstance(label, float) and label.is_integer() else label)
+    return -1 if text == "-1" else classes.label_in(text)
 
 
 def _webdataset(module: str) -> Any:

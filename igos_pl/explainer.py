@@ -32,6 +32,7 @@ from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, curve_cells
 from igos_pl.models.base import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor, row_keys
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
+from igos_pl.run.run import Run
 from igos_pl.settings import Attributes, nested, parameters_of, plain
 from igos_pl.solver.baselines import BASELINES, make_baselines
 from igos_pl.solver.methods import Method, method_named
@@ -214,6 +215,12 @@ class Explainer(BatchPredictor):
         used = {key: value for key, value in described.items() if key.partition(".")[0] not in _OPTIMISATION}
         fixed = {key: plain(value) for key, value in asdict(SearchSettings()).items()}
         return {**used, **nested("search", fixed)}
+
+    def on_predict_start(self) -> None:
+        """Check the regions of all images."""
+        super().on_predict_start()
+        if self.regions is not None:
+            self.regions.check(Run.of(self.trainer).expected)
 
     def explain_images(self, batch: ImageBatch) -> BatchResult:
         """Propose the targets of a batch, and explain them."""

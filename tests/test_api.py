@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,7 @@ def test_a_bare_detector_of_torchvision(tmp_path: Path, maskrcnn: MaskRCNN) -> N
         ({"labels": ["circle"]}, r"must be boxes .*, but is \{'labels'"),
         (torch.tensor([[50.0, 60, 10, 10]]), r"The box \[50.0, 60.0, 10.0, 10.0\] .* x1 below x2"),
         (torch.tensor([[0, 0, 9, torch.nan]]), r"The box \[0.0, 0.0, 9.0, nan\]"),
-        ({"boxes": [[0, 0, 9, 9]], "labels": [1, 2]}, "1 boxes, but 2 labels"),
+        ({"boxes": [[0, 0, 9, 9]], "labels": [1, 2]}, "1 box, but 2 labels"),
     ],
 )
 def test_objects_that_are_none_are_refused(
@@ -481,6 +482,14 @@ def test_patterns_of_paths(tmp_path: Path, net: tiny.TinyNet) -> None:
         assert [record.path for record in result.images] == [str(tmp_path / name) for name in names]
     (tmp_path / "[1].png").write_bytes((tmp_path / "a.png").read_bytes())  # a file of this name is no pattern
     assert len(explain(adapter, str(tmp_path / "[1].png"), metrics=False, **QUICK)) == 1
+
+
+def test_a_path_that_is_no_text(tmp_path: Path, net: tiny.TinyNet) -> None:
+    tiny.write_pictures(tmp_path, ["a.png"])
+    path = (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"bad\xff.png"))
+    explain(Classifier(net, input_size=tiny.SIZE), path, metrics=False, **QUICK).save(tmp_path / "a.h5")
+    with MaskFile(tmp_path / "a.h5") as masks:
+        assert masks[0].sample_id == masks[0].image["path"] == str(tmp_path / "bad\\udcff.png")
 
 
 def test_messages_name_arguments_and_no_options(net: tiny.TinyNet, images: Tensor) -> None:

@@ -81,6 +81,18 @@ def test_a_read_error_of_the_moment_is_not_final(
     assert statuses() == dict.fromkeys(NAMES, "ok")
 
 
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_the_first_images_that_cannot_be_read_are_named(
+    capsys: pytest.CaptureFixture[str], batch_size: int
+) -> None:
+    Path("photos").mkdir()
+    for number in range(12):
+        Path("photos", f"{number:02}.png").symlink_to("/nowhere/x.png")
+    assert predict(f"--data.batch_size={batch_size}") == 1
+    named = re.findall(r"(\d\d)\.png cannot be read: it is a broken link", capsys.readouterr().err)
+    assert named == [f"{number:02}" for number in range(10)]
+
+
 def test_what_the_content_says_is_final(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "b.png").write_bytes((photos / "b.png").read_bytes()[:60])
     (photos / "c.png").write_bytes(b"")
@@ -667,10 +679,12 @@ def test_full_disks(photos: Path, kilobytes: int, capsys: pytest.CaptureFixture[
         subprocess.run(["umount", "run"], check=True)
 
 
-def test_stale_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [".", "segments", "overlays", "deaths"])
+def test_stale_files_of_killed_processes_are_removed(tmp_path: Path, place: str) -> None:
     folder = RunFolder(tmp_path)
     folder.prepare()
-    stale, fresh = (folder.segments_path / f".{name}.h5.0.tmp" for name in ("stale", "fresh"))
+    (tmp_path / place).mkdir(exist_ok=True)
+    stale, fresh = (tmp_path / place / f".{name}.h5.0.tmp" for name in ("stale", "fresh"))
     for path in (stale, fresh):
         path.write_bytes(b"half")
     os.utime(stale, (0, 0))

@@ -148,22 +148,32 @@ def test_linked_folders_are_one_with_their_names() -> None:
         assert Path(module.__file__).resolve().parent == ROOT / module.__name__.rpartition(".")[2]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names of the files in a wheel that is built from a copy."""
+@pytest.fixture(scope="module", params=["checkout", "sdist"])
+def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The names of the files in a wheel that is built from a copy, directly or by way of an sdist."""
     if importlib.util.find_spec("pip") is None or importlib.util.find_spec("setuptools") is None:
         pytest.skip("pip and setuptools are needed to build a wheel")
     folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "copy"
     unwanted = shutil.ignore_patterns(".*", "runs", "weight", "build", "dist", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, folder / "copy", symlinks=True, ignore=unwanted)
+    shutil.copytree(ROOT, source, symlinks=True, ignore=unwanted)
+    if request.param == "sdist":
+        call(
+            [sys.executable, "-c", f"import setuptools.build_meta as api; api.build_sdist({str(folder)!r})"],
+            source,
+        )
+        (source,) = folder.glob("*.tar.gz")
     quiet = ["--no-deps", "--no-build-isolation", "--no-cache-dir", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "wheel", *quiet, "-w", str(folder), str(folder / "copy")]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
+    call([sys.executable, "-m", "pip", "wheel", *quiet, "-w", str(folder), str(source)], folder)
     (path,) = folder.glob("*.whl")
     assert path.name.startswith(f"igos_pl-{igos_pl.__version__}-py3-none-any")
     with zipfile.ZipFile(path) as archive:
         return archive.namelist()
+
+
+def call(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_wheel_holds_the_package_alone(wheel: list[str]) -> None:
@@ -180,6 +190,7 @@ def test_wheel_holds_all_of_the_package(wheel: list[str]) -> None:
     for name in (
         "py.typed", "data/imagenet_classes.tsv", "demo/checkpoints/shapes_maskrcnn.pth",
         "callbacks/writer.py", "datamodules/base.py",
+        "compare/page.html", "report/templates/index.html.j2", "report/static/uplot/uPlot.min.css",
         *(f"presets/{path.name}" for path in (ROOT / "configs" / "presets").iterdir()),
     ):  # fmt: skip
         assert f"igos_pl/{name}" in wheel

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import FACTORIES, SIZE, objective_of, pictures, problem_of, tiny_classifier, write_pictures
+from tiny import (
+    FACTORIES,
+    SIZE,
+    objective_of,
+    pictures,
+    problem_of,
+    quiet_trainer,
+    tiny_classifier,
+    write_pictures,
+)
 from torch import Tensor, nn
 
 from igos_pl import MaskFile, explain
@@ -20,6 +29,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.regions import GivenLabelMaps, LabelMaps, RegionSource, Slic, segments_label_map
+from igos_pl.datamodules import ImageFolderDataModule
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.explainer import Explainer
 from igos_pl.solver.optimize import optimize
@@ -172,6 +182,33 @@ def test_label_maps_in_files(tmp_path: Path, suffix: str) -> None:
     found, notes = LabelMaps(str(tmp_path)).label_maps(batch_of(60, 30, ("birds/a.jpg",)), 4)
     assert found.tolist() == [quarters(4, 4).tolist()]
     assert notes == [""]
+
+
+def test_label_maps_belong_to_one_image(tmp_path: Path) -> None:
+    source = LabelMaps(str(tmp_path))
+    for name, size in (("a", (30, 60)), ("b.0001", (30, 60)), ("c", (60, 30)), ("c.png", (30, 60))):
+        Image.fromarray(quarters(*size).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    for name in ("a.jpg", "b.0001", "b.0001.jpg", "c.png"):  # the whole name comes first
+        source.label_maps(batch_of(60, 30, (name,)), 4)
+    for name in ("a.0001", "b.0002"):  # not an ending of pictures
+        with pytest.raises(TargetError, match=rf"it has no label map: there is no .*{name}\.png"):
+            source.label_maps(batch_of(60, 30, (name,)), 4)
+    source.check(["a.jpg", "a.0001", "a.0002", "b.jpg", "b.png", "c.jpg", "c.png"])
+    with pytest.raises(IgosError, match=r"a\.png could be the label map of a\.jpg and of a\.png: name each"):
+        source.check(["a.jpg", "c.png", "a.png"])
+
+
+def test_shared_label_maps_are_refused_before_a_run_and_by_explain(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "photos", ["a.png", "a.jpg"])
+    maps = tmp_path / "maps" / folder.relative_to("/")
+    maps.mkdir(parents=True)
+    Image.new("L", (24, 24)).save(maps / "a.png")
+    settings = {"metrics": False, **QUICK}
+    explainer = Explainer(tiny_classifier(), regions=LabelMaps(str(maps)), **settings)
+    with pytest.raises(IgosError, match="could be the label map of"):
+        quiet_trainer(tmp_path / "run").predict(explainer, ImageFolderDataModule(folder, num_workers=0))
+    with pytest.raises(IgosError, match="could be the label map of"):
+        explain(tiny_classifier(), sorted(folder.iterdir()), regions=LabelMaps(str(tmp_path / "maps")))
 
 
 def test_palettes_are_labels(tmp_path: Path) -> None:

@@ -45,6 +45,16 @@ def test_conditions(masks: MaskFile, conditions: list[str], expected: list[int])
     assert where(masks, conditions).tolist() == expected
 
 
+def test_no_rows_have_the_types_and_shapes_of_rows(masks: MaskFile) -> None:
+    none = masks[masks.where(label=99)]
+    for name in masks.table.schema:
+        assert none.column(name).dtype == masks.column(name).dtype
+        assert none.column(name).shape == (0, *masks.column(name).shape[1:])
+    assert none.column("masks").mean((1, 2)).shape == (0,)
+    assert none.image_column("frame").shape == (0, 4)
+    assert where(none, ["label_name=cat", "insertion>0.5", "label!=ground_truth"]).tolist() == []
+
+
 def test_an_image_without_a_label_is_not_predicted_wrongly(tmp_path: Path) -> None:
     path = results.write_result(
         tmp_path / "result.h5", ["a", "b", "c"], label=[0, 1, 2], ground_truth=[-1, 0, 2]

@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import results
 
 from igos_pl.cli.status import print_status
 from igos_pl.data.explanation import Explanation, explanations_of
@@ -25,6 +26,7 @@ from igos_pl.errors import IgosError
 from igos_pl.store import MaskFile, RunFolder, merge
 from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, write_table
 from igos_pl.store.seals import check_seal, read_head, seal
+from igos_pl.store.segments import added_bytes, segment_bytes
 
 ATTRIBUTES = {"method": "iGOS++", "l1": 0.1, "mask_size": 4, "data.resize": "squash"}
 TEXTS = ("sample_id", "label_name", "status")
@@ -179,6 +181,22 @@ def test_segments_without_explanations(tmp_path: Path) -> None:
         with MaskFile(path) as masks:
             assert (len(masks), list(masks), len(masks.where(label=3))) == (0, [], 0)
             assert masks.images["sample_id"].tolist() == ["bad1", "bad2"]
+            assert [masks.column(name).dtype for name in ("label_name", "label")] == [object, np.int32]
+
+
+@pytest.mark.parametrize("images", [1, 8])
+def test_what_a_result_adds_to_a_segment(images: int) -> None:
+    """It is nearly the same for each image, whatever the batch. A segment itself takes many times that."""
+
+    def result_of(count: int) -> BatchResult:
+        names = [f"{number:06}.jpg" for number in range(count)]
+        frame = Frame(40, 30, (0.0, 0.0, 40.0, 30.0), (24, 24))
+        records = [ImageRecord(name, f"/photos/{name}", frame, targets=1) for name in names]
+        return BatchResult(records, results.columns_of(names, masks=np.zeros((count, 28, 28), np.float32)))
+
+    true = len(segment_bytes([result_of(500)], results.ATTRIBUTES)) / 500
+    assert true * 0.9 < added_bytes(result_of(images), results.ATTRIBUTES) / images < true * 2
+    assert added_bytes(BatchResult(result_of(images).images), results.ATTRIBUTES) < true * images
 
 
 def test_first_of_two_results_is_taken(

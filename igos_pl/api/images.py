@@ -22,6 +22,7 @@ from igos_pl.data.wording import counted, is_or_are
 from igos_pl.datamodules.folder import is_pattern, matching_pictures
 from igos_pl.errors import IgosError
 from igos_pl.models import ExplainableNetwork
+from igos_pl.settings import storable
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ def as_inputs(images: Tensor | list[Picture], network: ExplainableNetwork, norma
     given: list[Any] = (
         list(images.cpu()) if isinstance(images, Tensor) else [picture.image for picture in images]
     )
-    paths = [picture.path if isinstance(picture, Picture) else "" for picture in images]
+    # As results hold them: the name of a file may be no text.
+    paths = [storable(picture.path) if isinstance(picture, Picture) else "" for picture in images]
     names = [path or f"image {number}" for number, path in enumerate(paths)]
     scaled = [_scaled(to_input, image, name) for image, name in zip(given, names, strict=True)]
     pixels, frames = torch.stack([pixels for pixels, _ in scaled]), [frame for _, frame in scaled]

@@ -24,9 +24,12 @@ def as_regions(regions: Any, records: Sequence[ImageRecord]) -> RegionSource | N
         records: the records of the N images.
 
     Raises:
-        IgosError: if they are something else, or their number is another one.
+        IgosError: if they are something else, or their number is another one, or two images share one.
     """
-    if regions is None or isinstance(regions, RegionSource):
+    if regions is None:
+        return None
+    if isinstance(regions, RegionSource):
+        regions.check([record.sample_id for record in records])
         return regions
     if isinstance(regions, str):
         if regions != "slic":

@@ -15,6 +15,7 @@ from igos_pl.api.networks import Scored
 from igos_pl.checks import wrong_type
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.labels import ClassLabels
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.models import Classifier, Detector, ExplainableNetwork
 
@@ -111,5 +112,5 @@ def _objects(network: Detector, target: Any) -> GroundTruth:
     if labels is not None:
         names = [one if isinstance(one, str) else network.label_name(int(one)) for one in labels]
     if len(names) != len(corners):
-        raise IgosError(f"A target has {len(corners)} boxes, but {len(names)} labels")
+        raise IgosError(f"A target has {counted(len(corners), 'box')}, but {counted(len(names), 'label')}")
     return GroundTruth(boxes=corners.numpy(), names=tuple(names), ids=tuple(range(len(corners))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def _no_boxes() -> NDArray[np.float32]:
     return np.zeros((0, 4), np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GroundTruth:
     """The annotations of one image.
 
@@ -37,6 +38,18 @@ class GroundTruth:
     names: Sequence[str] = ()
     ids: Sequence[int] = ()
     instance_masks: Sequence[Rle | None] = ()
+
+    @staticmethod
+    @cache
+    def of_class(label: int = -1) -> GroundTruth:
+        """The annotations of an image of a class, without objects.
+
+        All images of the class share them, because a data set may have millions of images.
+
+        Args:
+            label: of the class; -1 if unknown.
+        """
+        return GroundTruth(label)
 
     def fitting(self, width: int, height: int) -> GroundTruth:
         """The annotations without objects whose instance mask differs in size from the image.

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.images import decode_image, upright_rgb
-from igos_pl.data.labels import ClassLabels
+from igos_pl.data.labels import ClassLabels, checked_label
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 
 # Keys of labels in items that are dicts.
@@ -114,13 +115,15 @@ class ItemReader:
         if _objects(known):
             boxes, labels = _boxes(known["boxes"]), _labels(known["labels"])
             if len(labels) != len(boxes):
-                raise IgosError(f"the item has {len(boxes)} boxes, but {len(labels)} labels")
+                raise IgosError(
+                    f"the item has {counted(len(boxes), 'box')}, but {counted(len(labels), 'label')}"
+                )
             names = tuple(self._name(label) for label in labels)
             return GroundTruth(
                 boxes=boxes, names=names, ids=tuple(range(len(boxes))), instance_masks=(None,) * len(boxes)
             )
         number = _number(known)
-        return GroundTruth(-1 if number is None else number)
+        return GroundTruth(-1 if number in (None, -1) else checked_label(number))
 
     def _name(self, label: str | int) -> str:
         if isinstance(label, str):

@@ -10,6 +10,8 @@ from igos_pl.data.imagenet import index_of_wordnet_id
 from igos_pl.data.text import first_few
 from igos_pl.errors import IgosError
 
+_LARGEST = 2**31 - 1  # results hold labels as 32-bit integers
+
 
 class ClassLabels:
     """Finds labels by class names, as people write them in folders, tables and data sets.
@@ -61,6 +63,16 @@ class ClassLabels:
             raise IgosError(f"{name!r} is not a class of the network{self._advice(name)}")
         return label
 
+    def label_in(self, text: str) -> int:
+        """The label that a text gives: as a number, or as the name of a class.
+
+        Raises:
+            IgosError: if no label has this number, or see `of`.
+        """
+        if not text.removeprefix("-").isdecimal():
+            return self.of(text)
+        return checked_label(int(text[:20]))  # numbers with more digits are too large as well
+
     def _advice(self, name: str) -> str:
         if not self.names:
             return (
@@ -69,6 +81,19 @@ class ClassLabels:
             )
         parts = (part.strip() for each in self.names for part in each.split(","))
         return f" ({suggestion(_plain(name), [part for part in parts if self.find(part) is not None])})"
+
+
+def checked_label(label: int) -> int:
+    """The label itself.
+
+    Raises:
+        IgosError: if it is negative, or too large for results.
+    """
+    if label < 0:
+        raise IgosError(f"labels count from 0, but this is {label}")
+    if label > _LARGEST:
+        raise IgosError(f"the label {label} is too large; labels count from 0")
+    return label
 
 
 def _labels_by(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from igos_pl.checks import check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
+from igos_pl.data.images import picture_endings
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.optional import imported
@@ -46,6 +49,16 @@ class RegionSource(Configurable, ABC):
 
         Raises:
             TargetError: if the image has no label map, or a wrong one.
+        """
+
+    def check(self, sample_ids: Sequence[str]) -> None:
+        """Raise now for what is wrong with a whole data set. By default, nothing is checked.
+
+        Args:
+            sample_ids: the ids of all images.
+
+        Raises:
+            IgosError: if two images would get the label map of one.
         """
 
     def label_maps(self, batch: ImageBatch, size: int) -> tuple[Tensor, list[str]]:
@@ -134,9 +147,9 @@ class Slic(RegionSource):
 class LabelMaps(RegionSource):
     """Label maps in files: the segments of a detector, or regions drawn by hand.
 
-    The map of ``birds/a.jpg`` is ``birds/a.png`` (or ``.npy``, ``.tif``) in the folder, of the size of the
-    upright image. A picture must be grey or have a palette; its values, or the numbers of its colours, are
-    the labels.
+    The map of ``birds/a.jpg`` is ``birds/a.jpg.png`` (or ``.npy``, ``.tif``) in the folder, or else
+    ``birds/a.png``, of the size of the upright image. A picture must be grey or have a palette; its values,
+    or the numbers of its colours, are the labels.
 
     Args:
         root: the folder.
@@ -149,20 +162,44 @@ class LabelMaps(RegionSource):
 
     def labels_of(self, image: Tensor, record: ImageRecord) -> tuple[NDArray[Any], Frame]:
         """See `RegionSource.labels_of`."""
-        name = Path(record.sample_id)
-        if ".." in name.parts:
+        if ".." in Path(record.sample_id).parts:
             raise TargetError(
                 f"{record.sample_id}: its name leads out of the folder {self.root}, so it has no label map"
                 " there"
             )
-        stem = Path(self.root, name.relative_to(name.anchor))
-        paths = [path for suffix in _SUFFIXES for path in (stem.with_suffix(suffix), Path(f"{stem}{suffix}"))]
-        found = [path for path in paths if path.is_file()]
-        if not found:
+        path = self._path_of(record.sample_id)
+        if path is None:
+            missing = f"{Path(self.root, _names_of(record.sample_id)[-1])}.png"
             raise TargetError(
-                f"{record.sample_id}: it has no label map: there is no {paths[0]}, nor .npy or .tif"
+                f"{record.sample_id}: it has no label map: there is no {missing}, nor .npy or .tif"
             )
-        return _checked(_read(found[0], record), record, str(found[0])), record.seen()
+        return _checked(_read(path, record), record, str(path)), record.seen()
+
+    def check(self, sample_ids: Sequence[str]) -> None:
+        """See `RegionSource.check`."""
+        uses = Counter(name for sample_id in sample_ids for name in _names_of(sample_id))
+        images: dict[Path, str] = {}
+        for sample_id in sample_ids:
+            if all(uses[name] == 1 for name in _names_of(sample_id)):
+                continue  # the disk is slow, and there may be millions of images
+            path = self._path_of(sample_id)
+            if path is not None and images.setdefault(path, sample_id) != sample_id:
+                raise IgosError(
+                    f"{path} could be the label map of {images[path]} and of {sample_id}: name each map after"
+                    f" the whole image name, as in {sample_id}.png"
+                )
+
+    def _path_of(self, sample_id: str) -> Path | None:
+        """The label map of an image; None if it has none."""
+        paths = (Path(self.root, name + suffix) for name in _names_of(sample_id) for suffix in _SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
+
+def _names_of(sample_id: str) -> list[str]:
+    """The names that an image's label map may have: the whole name, or without the ending of a picture."""
+    name = sample_id.lstrip("/")  # `igos_pl.explain` names images by their absolute paths
+    shorter, ending = os.path.splitext(name)
+    return [name, shorter] if ending.lower() in picture_endings() else [name]
 
 
 class GivenLabelMaps(RegionSource):

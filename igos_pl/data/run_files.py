@@ -11,8 +11,9 @@ MERGED, SEGMENTS = "masks.h5", "segments"
 # The list of images that the run is to explain, and the configuration that the folder is reserved for.
 EXPECTED, CLAIM = "samples.txt", "configuration.json"
 
-# The folders of the overlays, of the report (by default), and of damaged result files.
-OVERLAYS, REPORT, DAMAGED = "overlays", "report", "damaged"
+# The folders of the overlays, of the report (by default), of damaged result files, and of notes of processes
+# that died while they read an image.
+OVERLAYS, REPORT, DAMAGED, DEATHS = "overlays", "report", "damaged", "deaths"
 
 # An epoch of a training is a file ``epoch=003.h5`` and, if no logger takes pictures, a folder ``epoch=003``.
 EPOCH = "epoch="

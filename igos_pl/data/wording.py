@@ -7,9 +7,9 @@ from typing import Any
 
 
 def counted(number: int, word: str) -> str:
-    """``1 image``, ``2 images``, ``2 classes``."""
+    """``1 image``, ``2 images``, ``2 classes``, ``2 boxes``."""
     if number != 1:
-        word += "es" if word.endswith("s") else "s"
+        word += "es" if word.endswith(("s", "x")) else "s"
     return f"{number:,} {word}"
 
 

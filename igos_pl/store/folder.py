@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
-from igos_pl.data.run_files import CLAIM, DAMAGED, EXPECTED, MERGED, SEGMENTS
+from igos_pl.data.run_files import CLAIM, DAMAGED, DEATHS, EXPECTED, MERGED, OVERLAYS, SEGMENTS
 from igos_pl.data.wording import counted, has_or_have, is_or_are
 from igos_pl.errors import IgosError
 from igos_pl.settings import Attributes
@@ -111,8 +111,8 @@ class RunFolder:
 
     def _remove_stale_files(self) -> None:
         """Remove half-written files of killed processes. Files of the last day stay: they may be in use."""
-        for folder in (self.path, self.segments_path):
-            for path in folder.glob(".*.tmp"):
+        for folder in ("", SEGMENTS, OVERLAYS, DEATHS):
+            for path in (self.path / folder).glob(".*.tmp"):
                 with suppress(OSError):
                     if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                         path.unlink()

@@ -355,14 +355,23 @@ class Table:
         """The same as `read`, but text stays UTF-8 bytes, which is many times quicker."""
         if name not in self.schema:
             raise IgosError(f"No column {name!r}; there are: {', '.join(self.schema)}")
+        if not len(numbers):
+            return self._no_rows(name)
         parts = np.searchsorted(self._starts, numbers, side="right") - 1
         order = np.argsort(parts, kind="stable")
         found = []
-        for places in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1) if len(order) else ():
+        for places in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
             part = int(parts[places[0]])
             rows = self._rows[part][numbers[places] - self._starts[part]]
             found.append(_read_rows(self._files[part][self._group], name, rows))
-        return _reordered(found, order) if found else np.empty(0)
+        return _reordered(found, order)
+
+    def _no_rows(self, name: str) -> NDArray[Any]:
+        """Zero rows of a column, with its type, and with the shape of a row if any file has rows."""
+        part = next((part for part, rows in enumerate(self._rows) if len(rows)), None)
+        if part is None:
+            return np.empty((0, *self.schema[name].shape), self.schema[name].dtype)
+        return read_column(self._files[part][self._group], name, slice(0, 0))
 
 
 class _Images(Mapping[str, NDArray[Any]]):

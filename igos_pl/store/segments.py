@@ -37,6 +37,12 @@ def segment_bytes(results: Sequence[BatchResult], attributes: Attributes) -> byt
         return sealed(file.id.get_file_image(), segment_head(records, rows, attributes, created))
 
 
+def added_bytes(result: BatchResult, attributes: Attributes) -> int:
+    """How much a result adds to a segment, without what every segment takes."""
+    nothing = BatchResult([], {name: column[:0] for name, column in result.explanations.items()})
+    return len(segment_bytes([result], attributes)) - len(segment_bytes([nothing], attributes))
+
+
 def now() -> str:
     """The time in ISO format."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -65,9 +71,8 @@ def writable_segment(results: Sequence[BatchResult], attributes: Attributes) -> 
     kept: list[BatchResult] = []
     for part in (part for result in results for part in result.parts()):
         try:
-            segment_bytes(
-                [*kept[:1], part], attributes
-            )  # with another part, because rows must have one shape
+            # With another part, because rows must have one shape.
+            segment_bytes([*kept[:1], part], attributes)
             kept.append(part)
         except _UNWRITABLE as error:
             kept.append(BatchResult([part.images[0].failed(f"its result cannot be written: {error}")]))

@@ -264,9 +264,8 @@ def copy_table(table: SortedTable, target: h5py.Group, on_rows: Callable[[int], 
         _write(compressing)
 
 
-_Chunks = tuple[
-    h5py.Dataset, int, "Future[list[bytes]]"
-]  # a column, its first row, and the compressed chunks
+# A column, its first row, and the compressed chunks.
+_Chunks = tuple[h5py.Dataset, int, "Future[list[bytes]]"]
 
 
 def _chunks(

@@ -84,7 +84,7 @@ def batches_of(data: COCODataModule, folder: Path) -> list[ImageBatch]:
 def test_images_objects_and_ids(data_of: Writer, tmp_path: Path) -> None:
     objects = an_object(11), an_object(5, category_id=90, bbox=[0, 0, 1.5, 2])
     first, second = data_of(content(*objects)).find_samples()
-    assert (first.id, first.path) == ("7", tmp_path / "7.png")
+    assert (first.id, first.path) == ("7", str(tmp_path / "7.png"))
     np.testing.assert_array_equal(first.truth.boxes, [[5, 5, 15, 15], [0, 0, 1.5, 2]])
     assert first.truth.boxes.dtype == np.float32
     assert first.truth.names == ("dog", "toothbrush")
@@ -98,7 +98,7 @@ def test_images_objects_and_ids(data_of: Writer, tmp_path: Path) -> None:
 def test_text_ids_and_subfolders(data_of: Writer, tmp_path: Path) -> None:
     written = content(an_object(image_id="a"), images=[an_image("a", file_name="deep/a.png")])
     (sample,) = data_of(written).find_samples()
-    assert (sample.id, sample.path, sample.truth.ids) == ("a", tmp_path / "deep" / "a.png", (1,))
+    assert (sample.id, sample.path, sample.truth.ids) == ("a", str(tmp_path / "deep" / "a.png"), (1,))
 
 
 def test_nothing_is_printed(data_of: Writer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -444,15 +444,20 @@ def test_malformed_items_are_their_own_failure(tmp_path: Path, workers: int) -> 
         (image, {"boxes": [], "labels": []}),
         Image.open(io.BytesIO(jpeg(Image.new("RGB", (400, 300)))[:200])),  # decoded later
         (image, good),
+        (image, -5),
+        (image, 2**31),
+        (image, -1),
     ]
     run(items, tmp_path / "run", {"class_names": list(NAMES)}, num_workers=workers)
     with MaskFile(tmp_path / "run") as masks:
         statuses, messages = masks.images["status"].tolist(), masks.images["message"].tolist()
-    assert [place for place, status in enumerate(statuses) if status == "unreadable"] == [1, 2, 3, 5]
+    assert [place for place, status in enumerate(statuses) if status == "unreadable"] == [1, 2, 3, 5, 7, 8]
     assert messages[1] == "boxes must be (n, 4), x1 y1 x2 y2 of each, but are (1, 3)"
     assert messages[2].startswith("boxes must be (n, 4) numbers x1 y1 x2 y2: ")
     assert messages[3] == "labels of boxes must be whole numbers or class names, but one is 1.5"
     assert messages[5].startswith("reading it raised OSError: ")
+    assert messages[7] == "labels count from 0, but this is -5"
+    assert messages[8] == "the label 2147483648 is too large; labels count from 0"
 
 
 @pytest.mark.parametrize(

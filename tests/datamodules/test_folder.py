@@ -83,6 +83,17 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
     assert samples_of(root, labels=str(labels)) == expected
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "labels.csv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_line_breaks_end_lines_of_labels(tmp_path: Path, name: str, end: str) -> None:
+    picture = "a\u2028b\x85.png"
+    root = write_pictures(tmp_path / "photos", [picture, "c.png"])
+    mark = "," if name.endswith("csv") else " "
+    text = f"{picture}{mark}1{end}c.png{mark}2{end}"
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert samples_of(root, labels=str(tmp_path / name)) == {picture: 1, "c.png": 2}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -292,6 +303,8 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "a" / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("no picture")
+    (tmp_path / "far").symlink_to("a/[x]/deep")
+    (tmp_path / "a" / "[x]" / "deep").mkdir()
     monkeypatch.chdir(tmp_path)
     for roots, expected in (
         ("a/1.png", ["1.png"]),
@@ -306,6 +319,8 @@ def test_a_file_a_pattern_and_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["a/b", "a/b/*.png", "a/b/2.png"], ["2.png"]),
         (Path("a/b"), ["2.png"]),
         ([Path("a/b/2.png"), Path("d")], ["a/b/2.png", "d/5.png"]),
+        (["a/c/../b", "a/b", "d/../a/b/*.png"], ["2.png"]),
+        (["far/../4.png", "a/b"], ["[x]/4.png", "b/2.png"]),  # the parent of what the link leads to
     ):
         data = ImageFolderDataModule(roots)
         assert [sample.id for sample in data.find_samples()] == expected, roots

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from tiny import quiet_trainer, tiny_classifier, write_pictures
 
-from igos_pl.datamodules import ImageNetDataModule
+from igos_pl.data.imagenet import index_of_ilsvrc2012_id
+from igos_pl.datamodules import ImageFolderDataModule, ImageNetDataModule
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 
@@ -43,6 +44,16 @@ def test_official_numbers_are_translated(tmp_path: Path) -> None:
     assert list(found) == [f"ILSVRC2012_val_{i:08d}" for i in range(1, 6)]
     limited = ImageNetDataModule(str(root), ground_truth=str(file), limit=2)
     assert len(limited.find_samples()) == 5  # the limit is applied later, and the file still fits
+
+
+def test_official_numbers_belong_to_file_names_in_any_folder(tmp_path: Path) -> None:
+    names = ["n02124075/1.JPEG", "n01440764/2.JPEG", "n02124075/3.JPEG", "n01443537/4.JPEG"]
+    root = write_pictures(tmp_path / "val", names)
+    labels = labels_of(root)
+    number_of = {label: number for number, label in index_of_ilsvrc2012_id().items()}
+    file = tmp_path / "truth.txt"
+    file.write_text("".join(f"{number_of[labels[name]]}\n" for name in "1234"))
+    assert labels_of(root, ground_truth=str(file)) == labels == {"1": 285, "2": 0, "3": 285, "4": 1}
 
 
 @pytest.mark.parametrize(
@@ -81,14 +92,26 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
         labels_of(tmp_path)
 
 
+def test_images_of_a_class_share_their_annotations(tmp_path: Path) -> None:
+    """A data set has millions of images, and empty annotations take hundreds of bytes."""
+    root = write_pictures(tmp_path, ["n01440764/a.JPEG", "n01440764/b.JPEG"])
+    for data in (ImageNetDataModule(str(root)), ImageFolderDataModule(str(root))):
+        one, other = data.find_samples()
+        assert one.truth is other.truth
+
+
 def test_missing_root_is_named(tmp_path: Path) -> None:
     with pytest.raises(IgosError, match="There is no folder .*nowhere"):
         labels_of(tmp_path / "nowhere")
 
 
-def test_one_name_in_two_classes_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ground_truth", [None, "truth.txt"])
+def test_one_name_in_two_classes_is_refused(tmp_path: Path, ground_truth: str | None) -> None:
     root = write_pictures(tmp_path / "val", ["n01440764/a.JPEG", "n02124075/a.JPEG"])
-    data = ImageNetDataModule(str(root), num_workers=0)
+    if ground_truth:
+        ground_truth = str(tmp_path / ground_truth)
+        Path(ground_truth).write_text("1\n2\n")
+    data = ImageNetDataModule(str(root), ground_truth, num_workers=0)
     trainer = quiet_trainer(tmp_path / "run")
     with pytest.raises(IgosError, match=r"Two images have the id 'a': .*n01440764.*n02124075.*rename"):
         trainer.predict(Explainer(tiny_classifier(), mask_size=4), data)

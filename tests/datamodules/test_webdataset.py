@@ -127,6 +127,28 @@ def test_names_of_members(tmp_path: Path) -> None:
     assert [sample["__key__"] for sample in theirs] == keys
 
 
+@pytest.mark.parametrize(
+    ("member", "content", "expected"),
+    [
+        ("json", b'{"label": null}', -1), ("json", b'{"label": null, "cls": 1}', 1), ("json", b"{}", -1),
+        ("json", b'{"label": 2.0}', 2), ("json", b'{"label": "2"}', 2), ("cls", b"-1", -1),
+        ("json", b'{"label": 2.5}', "'2.5' is not a class"),
+        ("json", b'{"label": [1]}', r"'\[1\]' is not a class"),
+        ("cls", b"-5", "labels count from 0, but this is -5"),
+        ("cls", b"2147483648", "the label 2147483648 is too large"), ("cls", b"9" * 5000, "is too large"),
+    ],
+)  # fmt: skip
+def test_forms_of_labels(tmp_path: Path, member: str, content: bytes, expected: int | str) -> None:
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
+        writer.write({"__key__": "a", "png": encoded(pictures(1)[0]), member: content})
+    (sample,) = data_of(str(tmp_path / "a.tar")).find_samples()
+    if isinstance(expected, int):
+        assert sample.load()[1].label == expected
+    else:
+        with pytest.raises(IgosError, match=expected):
+            sample.load()
+
+
 def test_labels_of_shards_are_explained(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 3)
     run(str(tmp_path / "shards/000.tar"), tmp_path / "run", targets="ground_truth")
@@ -168,7 +190,7 @@ def test_the_picture_is_named_if_there_are_several(tmp_path: Path) -> None:
 def test_keys_that_occur_in_several_shards(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 2, 2, restart=True)
     urls = [str(tmp_path / "shards" / name) for name in ("001.tar", "000.tar")]
-    with pytest.raises(IgosError, match=r"2 keys occur more than once \(sample0000, ...\).*shard_ids=True"):
+    with pytest.raises(IgosError, match=r"share 2 keys \(sample0000, sample0001\), so.*shard_ids=True"):
         run(urls, tmp_path / "run")
     batches = run(urls, tmp_path / "run", shard_ids=True)
     assert ids(batches) == [
