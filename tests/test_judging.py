@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from igos_pl.models.weights import load_weights
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
+from igos_pl.solver.regions import Regions
 
 SIDE = 6
 CELLS = SIDE * SIDE
@@ -169,6 +171,34 @@ def test_road_prefers_the_true_order_and_takes_the_reverse_for_its_opposite() ->
     assert min(right) > 0.01
     assert max(wrong) < -0.01
     assert figures("road", rows_of(saliency_of(parts())))["road"] == right  # its noise is seeded
+
+
+@pytest.mark.parametrize(
+    ("metric", "library"),
+    [
+        ("morf_lerf:black", "torch"),
+        ("morf_lerf:inpaint", "cv2"),
+        ("deletion_insertion:inpaint", "cv2"),
+        ("road", "pytorch_grad_cam"),
+    ],
+)
+def test_whole_regions_are_removed(metric: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(library)
+    quarter = torch.arange(SIDE) * 2 // SIDE
+    regions = Regions.of((2 * quarter[:, None] + quarter).expand(2, -1, -1))
+    rows = rows_of(regions.index / 3)
+    rows = replace(rows, problem=replace(rows.problem, regions=regions))
+    shares: set[float] = set()
+    score = rows.network.score
+
+    def spy(images: Tensor, targets: Targets) -> Tensor:
+        changed = (images != rows.problem.images[targets.image]).any(1, keepdim=True).float()
+        shares.update(regions.select(targets.image).means(changed).flatten().tolist())
+        return score(images, targets)
+
+    monkeypatch.setattr(rows.network, "score", spy)
+    figures(metric, rows)
+    assert shares == {0, 1}
 
 
 def test_infidelity_is_zero_for_what_the_score_is_made_of() -> None:

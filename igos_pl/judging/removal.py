@@ -47,7 +47,7 @@ def inpainted_deletion_insertion(rows: Rows) -> dict[str, Tensor]:
     """The same with removed cells painted in from the pixels around them, in fewer steps."""
     cells = curve_cells(rows.problem.targets, rows.masks.shape[-1], rows.input_size)
     counts = removal_counts(cells, _INPAINT_STEPS).unsqueeze(-1).unsqueeze(-1)
-    place, fill = ranks(rows.masks).unsqueeze(1), inpainting(rows)
+    place, fill = ranks(rows.masks, rows.problem.regions).unsqueeze(1), inpainting(rows)
     deletion = removal_curve(rows, place < counts, fill)
     insertion = removal_curve(rows, place >= counts, fill)
     return _areas(deletion, insertion)
@@ -69,7 +69,7 @@ def inpainted_morf_lerf(rows: Rows) -> dict[str, Tensor]:
 
 
 def _morf_lerf(rows: Rows, fill: Fill, steps: int) -> dict[str, Tensor]:
-    place = ranks(rows.masks).unsqueeze(1)
+    place = ranks(rows.masks, rows.problem.regions).unsqueeze(1)
     cells = rows.masks[0].numel()
     whole = torch.full((len(rows),), cells, device=place.device)
     counts = removal_counts(whole, steps).unsqueeze(-1).unsqueeze(-1)
@@ -163,7 +163,7 @@ def road(rows: Rows) -> dict[str, Tensor]:
     where many cells have the same value.
     """
     library = imported("pytorch_grad_cam.metrics.road", "evaluate", "ROAD")
-    place = ranks(rows.masks).to(rows.masks.dtype)
+    place = ranks(rows.masks, rows.problem.regions).to(rows.masks.dtype)
     order = upsample(1 - place.unsqueeze(1) / place[0].numel(), rows.input_size).squeeze(1)
     everything = torch.arange(len(rows), device=order.device)
     scores = []
