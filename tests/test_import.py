@@ -317,6 +317,19 @@ def test_another_network_is_refused(photos: Path, capsys: pytest.CaptureFixture[
     assert "explained another network (network.weights_sha256" in capsys.readouterr().err
 
 
+def test_sensitivity_explains_with_the_settings_of_the_run(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("captum")
+    assert main(predicted(photos, "--model.network.top_k=2", "--trainer.precision=bf16-mixed")) == 0
+    words = ["evaluate", "run", "--metrics=sensitivity", "--samples=2"]
+    assert main([*words, "--model.iterations=1"]) == 2
+    assert "made with other settings (iterations: there 2, now 1)" in capsys.readouterr().err
+    assert main([*words, "--model.metrics=false", "--model.network.targets=[0]"]) == 0
+    with MaskFile("run") as file:
+        assert np.isfinite(file.evaluation["sensitivity"]).sum() == 8
+
+
 def test_an_image_that_has_changed_is_not_judged(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(predicted(photos)) == 0
     Image.new("RGB", (40, 30), (250, 250, 0)).save(photos / "d.png")

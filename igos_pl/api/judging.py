@@ -172,7 +172,7 @@ def evaluate(
         targets: as they were given to `igos_pl.explain`; not for a run.
         cells: N to judge all masks in N x N cells; by default, each is judged in its own.
         samples: how often metrics that sample do so for each explanation.
-        explainer: made the masks; needed for ``sensitivity`` alone.
+        explainer: made the masks; needed for ``sensitivity`` alone. Its settings must be those of the run.
         mean: see `igos_pl.explain`; like all that follow, not for a run.
         std: see `igos_pl.explain`.
         normalized: see `igos_pl.explain`; false by default.
