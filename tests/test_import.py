@@ -17,7 +17,7 @@ from PIL import Image
 
 from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP
 from igos_pl.cli.main import main
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, TargetError
 from igos_pl.judging.metrics import METRICS
 from igos_pl.judging.saliency_files import open_maps
 from igos_pl.store import MaskFile
@@ -125,6 +125,7 @@ def test_images_without_maps_and_bad_maps(
         (lambda folder: np.save(folder / "a.npy", np.array(["x"])), "not numbers"),
         (lambda folder: (folder / "a.npy").write_bytes(b"no array"), "cannot be read"),
         (lambda folder: Image.new("RGB", (9, 9)).save(folder / "a.png"), "must be grey"),
+        (lambda folder: Image.new("L", (9, 9)).save(folder / "a.png", "EPS"), "cannot identify image"),
     ],
 )
 def test_maps_that_are_refused(
@@ -160,7 +161,12 @@ def test_maps_in_files(tmp_path: Path) -> None:
         file["b/c.jpg"] = values
         file["several/7"] = values
         file["several/9"] = values * 2
-        file["away"] = h5py.ExternalLink("elsewhere.h5", "x")
+        file["several/deeper/1"] = values
+        file["again"] = file["b/c.jpg"]
+        file["mixed/1"] = values
+        file["mixed/2"] = file["away"] = h5py.ExternalLink("elsewhere.h5", "x")
+    with h5py.File(tmp_path / "elsewhere.h5", "w") as file:
+        file["x"] = values
     np.savez(tmp_path / "maps.npz", **{"a.png": values})
     opened = open_maps(tmp_path / "maps.h5")
     maps = opened.of("b/c.jpg")
@@ -169,8 +175,14 @@ def test_maps_in_files(tmp_path: Path) -> None:
     several = opened.of("several.jpg")
     assert several is not None
     assert (several.labels, several.values.shape) == (["7", "9"], (2, 12, 12))
-    assert opened.of("away") is None
-    assert opened.check(["b/c.jpg", "several.jpg", "x.png"]) == (["x.png"], [])
+    again = opened.of("again.jpg")
+    assert again is not None
+    np.testing.assert_array_equal(again.values, maps.values)
+    for name in ("away", "mixed"):
+        with pytest.raises(TargetError, match="leads to another place"):
+            opened.of(name)
+    spare = ["again", "away", "mixed/1", "mixed/2", "several/deeper/1"]
+    assert opened.check(["b/c.jpg", "several.jpg", "x.png"]) == (["x.png"], spare)
     archive = open_maps(tmp_path / "maps.npz")
     assert archive.of("a.png") is not None
     assert archive.of("b.png") is None

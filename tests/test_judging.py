@@ -442,7 +442,10 @@ def test_sensitivity_explains_again() -> None:
     assert explainer.metrics
     other = igos_pl.Explainer(network, mask_size=6, iterations=1)
     stranger = igos_pl.Explainer(tiny.tiny_classifier(tiny.TinyNet(seed=1)), mask_size=6, iterations=2)
-    for wrong, difference in ((other, "iterations: there 2, now 1"), (stranger, "network.weights_sha256: there")):
+    for wrong, difference in (
+        (other, "iterations: there 2, now 1"),
+        (stranger, "network.weights_sha256: there"),
+    ):
         with pytest.raises(IgosError, match=rf"made with other settings \({difference}"):
             igos_pl.evaluate(result, "sensitivity", network, images, explainer=wrong)
     foreign = igos_pl.import_saliency(torch.rand(2, 24, 24), network, images, method="grad-cam")
