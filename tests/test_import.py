@@ -202,6 +202,16 @@ def test_names_that_could_mean_two_things(tmp_path: Path) -> None:
         open_maps(tmp_path)
 
 
+def test_names_are_compared_with_the_images_of_all_shards(
+    maps: Path, photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(imported(maps, photos, "--data.shard=1/2")) == 0
+    assert "without an image" not in caplog.text
+    Image.new("RGB", (9, 9)).save(photos / "a.bmp")
+    assert main(imported(maps, photos, "--data.shard=1/2", "--output=other")) == 2
+    assert "a could belong to a.bmp and to a.png" in capsys.readouterr().err
+
+
 def test_several_classes_of_an_image_by_their_labels(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "labelled"
     (folder / "b").mkdir(parents=True)

@@ -122,7 +122,7 @@ class Importer(BatchPredictor):
                 refused.
         """
         super().on_predict_start()
-        names = list(Run.of(self.trainer).assigned)
+        names = list(Run.of(self.trainer).expected)  # of all shards
         missing, unused = self.maps.check(names)
         self.check_signs(names[:: math.ceil(len(names) / _LOOKED_AT) or 1])
         if not self.trainer.is_global_zero:
