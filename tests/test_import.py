@@ -19,7 +19,7 @@ from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP
 from igos_pl.cli.main import main
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.judging.metrics import METRICS
-from igos_pl.judging.saliency_files import open_maps
+from igos_pl.judging.saliency_files import MapsInMemory, open_maps
 from igos_pl.store import MaskFile
 from igos_pl.store.evaluations import EVALUATION
 from igos_pl.store.seals import check_seal
@@ -89,6 +89,9 @@ def test_import_from_end_to_end(maps: Path, photos: Path, capsys: pytest.Capture
     segments = list(Path("run/segments").iterdir())
     assert main(imported(maps, photos)) == 0
     assert list(Path("run/segments").iterdir()) == segments  # nothing was left to do
+    np.save(maps / "a.npy", saliency(9))
+    assert main(imported(maps, photos)) == 2
+    assert "the first or the last saliency map has another content" in capsys.readouterr().err
 
 
 def test_images_without_maps_and_bad_maps(
@@ -188,6 +191,12 @@ def test_maps_in_files(tmp_path: Path) -> None:
     assert archive.of("b.png") is None
     with pytest.raises(IgosError, match="does not exist"):
         open_maps(tmp_path / "none")
+    np.savez(tmp_path / "none.npz")
+    with pytest.raises(IgosError, match="none.npz has no saliency maps"):
+        open_maps(tmp_path / "none.npz")
+    facts = [MapsInMemory({"a": values, "b": values * factor}).facts() for factor in (1, 2)]
+    assert facts[0].pop("saliency.items") != facts[1].pop("saliency.items")
+    assert facts[0] == facts[1]
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(IgosError, match="not a file of saliency maps that igos_pl can read"):
         open_maps(tmp_path / "x.txt")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -46,12 +47,19 @@ class SaliencyMaps(ABC):
 
     Args:
         name: where they are, for messages and results.
-        names: the names of all entries.
+        names: the names of all maps.
+        groups: the names of entries that hold several of these maps.
+
+    Raises:
+        IgosError: if there are no maps.
     """
 
-    def __init__(self, name: str, names: Sequence[str]) -> None:
+    def __init__(self, name: str, names: Collection[str], groups: Collection[str] = ()) -> None:
+        if not names:
+            raise IgosError(f"{name} has no saliency maps")
         self.name = name
-        self.names = frozenset(names)
+        self.names = frozenset((*names, *groups))
+        self._sorted = sorted(names)
 
     def entry_of(self, sample_id: str) -> str | None:
         """The name of an image's entry: the image's name, or its name without the ending; None if missing."""
@@ -113,12 +121,26 @@ class SaliencyMaps(ABC):
         """The array of an entry, or its arrays by label."""
 
     def facts(self) -> Attributes:
-        """What identifies the maps."""
+        """What identifies the maps: their names, and the content of the first and the last one."""
         return {
             "saliency": self.name,
-            "saliency.maps": len(self.names),
-            "saliency.names": digest("\n".join(sorted(self.names))),
+            "saliency.maps": len(self._sorted),
+            "saliency.names": digest("\n".join(self._sorted)),
+            "saliency.items": digest(" ".join(map(self._content, (self._sorted[0], self._sorted[-1])))),
         }
+
+    def _content(self, entry: str) -> str:
+        """A digest of a map's values."""
+        content = hashlib.blake2b(digest_size=8)
+        try:
+            found = self.read(entry)
+        except Exception:  # a damaged file, whose image will be recorded as failed
+            return "damaged"
+        for label, values in (found if isinstance(found, dict) else {"": found}).items():
+            content.update(f"{label} {values.dtype} {values.shape} ".encode())
+            if _holds_numbers(values):
+                content.update(values.tobytes())
+        return content.hexdigest()
 
 
 class FolderOfMaps(SaliencyMaps):
@@ -145,7 +167,7 @@ class FolderOfMaps(SaliencyMaps):
         return _READERS[path.suffix.lower()](path)
 
     def facts(self) -> Attributes:
-        """Names and sizes of the files, because reading all of them would take long."""
+        """Also the sizes of the files, because reading all of them would take long."""
         sizes = (f"{name} {path.stat().st_size}" for name, path in sorted(self._paths.items()))
         return {**super().facts(), "saliency.names": digest("\n".join(sizes))}
 
@@ -162,7 +184,7 @@ class ArchiveOfMaps(SaliencyMaps):
         self._bytes = path.stat().st_size
 
     def facts(self) -> Attributes:
-        """The names of the maps, and the size of the file."""
+        """Also the size of the file."""
         return {**super().facts(), "saliency.bytes": self._bytes}
 
     def read(self, entry: str) -> Array:
@@ -194,7 +216,7 @@ class Hdf5Maps(SaliencyMaps):
         self._bytes = path.stat().st_size
         # Both a dataset and the group that it lies in can be an image's entry; `entry_of` asks by name.
         groups = self._leaves.keys() - {"."}
-        super().__init__(str(path.resolve()), [*chain(*self._leaves.values()), *groups])
+        super().__init__(str(path.resolve()), list(chain(*self._leaves.values())), groups)
 
     def check(self, sample_ids: Sequence[str]) -> tuple[list[str], list[str]]:
         """See `SaliencyMaps.check`; a dataset in a group that is used counts as used."""
@@ -214,9 +236,8 @@ class Hdf5Maps(SaliencyMaps):
         return np.asarray(find_column(self._file, name)[...])
 
     def facts(self) -> Attributes:
-        """The names of the maps, and the size of the file."""
-        number = sum(map(len, self._leaves.values()))
-        return {**super().facts(), "saliency.maps": number, "saliency.bytes": self._bytes}
+        """Also the size of the file."""
+        return {**super().facts(), "saliency.bytes": self._bytes}
 
 
 class MapsInMemory(SaliencyMaps):
@@ -276,9 +297,13 @@ def _is_label(name: str) -> bool:
     return name.isdecimal()
 
 
+def _holds_numbers(values: Array) -> bool:
+    return values.dtype.kind in "fiub"
+
+
 def _stack(values: Array) -> NDArray[np.float64]:
     """Values as ``(T, h, w)``."""
-    if values.dtype.kind not in "fiub":
+    if not _holds_numbers(values):
         raise TargetError(f"holds {values.dtype}, not numbers")
     numbers = np.asarray(values, np.float64)
     if numbers.ndim == 4:
