@@ -15,6 +15,7 @@ import results
 import tiny
 from PIL import Image
 
+import igos_pl
 from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP
 from igos_pl.cli.main import main
 from igos_pl.errors import IgosError, TargetError
@@ -371,6 +372,18 @@ def test_an_image_that_has_changed_is_not_judged(photos: Path, capsys: pytest.Ca
     assert "d.png: the recorded score of" in said
     with MaskFile("run") as file:
         assert np.isnan(file.evaluation["morf_mean"]).tolist() == [False, False, True, False]
+
+
+def test_figures_are_unknown_if_no_image_can_be_read(photos: Path) -> None:
+    data = igos_pl.ImageFolderDataModule(str(photos), num_workers=0)
+    explainer = igos_pl.Explainer(tiny.tiny_classifier(), mask_size=6, iterations=1)
+    tiny.quiet_trainer(Path("run")).predict(explainer, data, return_predictions=False)
+    for name in NAMES:
+        (photos / name).write_bytes(b"broken")
+    found = igos_pl.evaluate("run", "morf", explainer.network, data)
+    assert list(found) == ["morf_mean", "lerf_mean", "lerf_morf_mean", "aopc_mean"]
+    for values in found.values():
+        np.testing.assert_array_equal(values, np.full(4, np.nan))
 
 
 def test_bad_words_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
