@@ -14,7 +14,7 @@ from igos_pl.data.text import printable
 from igos_pl.data.wording import counted
 from igos_pl.errors import RunError
 from igos_pl.run.run import Run
-from igos_pl.store.segments import added_bytes
+from igos_pl.store.segments import segment_bytes
 
 _SHOWN = 5  # the number of images whose problems are listed
 
@@ -72,11 +72,10 @@ class DryRun(RunCallback):
         images, rows = len(outputs.images), sum(record.targets for record in outputs.images)
         run, ranks = Run.of(trainer), trainer.world_size
         left = len(run.pending)
+        size = len(segment_bytes([outputs], run.configuration))
         whole = timedelta(seconds=round(seconds / images * left / ranks))
         share = f", {left / ranks:.0f} for each of {ranks} ranks" if ranks > 1 else ""
         print(f"{counted(len(run.assigned), 'image')}, {left} not done{share}")
         first = f"{counted(images, 'image')} with {counted(rows, 'explanation')}"
         print(f"first batch: {first} in {seconds:.1f} s")
-        # Twice: in the segments, and in the merged file.
-        megabytes = 2 * added_bytes(outputs, run.configuration) / images * left / 1e6
-        print(f"whole run: at most {whole} (h:mm:ss), about {megabytes:,.0f} MB on disk")
+        print(f"whole run: at most {whole} (h:mm:ss), about {2 * size / images * left / 1e6:,.0f} MB on disk")

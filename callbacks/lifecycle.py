@@ -14,7 +14,7 @@ from igos_pl.run.coordination import QueueSampler
 from igos_pl.run.run import Run, other_data
 from igos_pl.run.signals import StopSignals
 
-# Each rank prints at most this many messages about files that cannot be read.
+# Each rank prints at most about this many messages about files that cannot be read.
 _SHOWN = 10
 
 
@@ -68,9 +68,8 @@ class RunCallback(Callback):
     ) -> None:
         """Report the batch's images to all ranks, and print which images could not be read now."""
         run = Run.of(trainer)
-        left = max(0, _SHOWN - len(run.unread))
         run.count(batch_idx, outputs)
-        for record in outputs.unread[:left]:
+        for record in outputs.unread if len(run.unread) <= _SHOWN else ():
             print(f"{record.path} {record.message}: it is tried again by the next run", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -81,8 +80,9 @@ class RunCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop the other ranks, and restore the signal handlers."""
         if isinstance(exception, KeyboardInterrupt):
-            # Lightning ignores it here; a second Ctrl-C is to end all ranks.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # Lightning ignores it here; a second Ctrl-C is to end all ranks
         self.rescue()
         run = Run.find(trainer)
         if run is not None:

@@ -248,4 +248,5 @@ def _evaluate_run(
 
     evaluate_run(path, asked, network, data, trainer_in, explainer)
     with MaskFile(path) as masks:
-        return {name: masks.evaluation[name] for one in asked for name in one.columns}
+        found, unknown = masks.evaluation, np.full(len(masks), np.nan, np.float32)
+        return {name: found.get(name, unknown) for one in asked for name in one.columns}
