@@ -359,7 +359,7 @@ def test_sensitivity_explains_with_the_settings_of_the_run(
     assert "made with other settings (iterations: there 2, now 1)" in capsys.readouterr().err
     assert main([*words, "--model.metrics=false", "--model.network.targets=[0]"]) == 0
     with MaskFile("run") as file:
-        assert np.isfinite(file.evaluation["sensitivity"]).sum() == 8
+        assert np.isfinite(file.evaluation["sensitivity_samples2"]).sum() == 8
 
 
 def test_an_image_that_has_changed_is_not_judged(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

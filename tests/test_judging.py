@@ -315,8 +315,10 @@ def test_what_is_asked_for() -> None:
     assert names == ["road-cells7", "morf_lerf-black-cells7", "deletion_insertion-mean-cells7"]
     assert [one.name for one in asked_for("morf,lerf")] == ["morf_lerf-mean"]
     assert list(asked_for("aopc")[0].columns) == ["morf_mean", "lerf_mean", "lerf_morf_mean", "aopc_mean"]
-    assert asked_for("infidelity", samples=9)[0].samples == 9
-    assert asked_for("road", samples=9)[0].samples == 0
+    sampled, other, default = asked_for("infidelity,road,sensitivity", samples=3)
+    assert (sampled.samples, other.samples, default.samples) == (3, 0, 3)
+    assert (sampled.name, list(sampled.columns)) == ("infidelity-mean-samples3", ["infidelity_mean_samples3"])
+    assert (other.name, default.name) == ("road", "sensitivity")
     for words, message in (
         ("raod", "did you mean road"),
         ("road:black", "it uses none"),
@@ -434,10 +436,10 @@ def test_sensitivity_explains_again() -> None:
     explainer = igos_pl.Explainer(network, mask_size=6, iterations=2)
     result = igos_pl.explain(network, images, mask_size=6, iterations=2)
     found = igos_pl.evaluate(result, "sensitivity", network, images, explainer=explainer, samples=2)
-    assert found["sensitivity"].shape == (2,)
-    assert (found["sensitivity"] > 0).all()
+    assert found["sensitivity_samples2"].shape == (2,)
+    assert (found["sensitivity_samples2"] > 0).all()
     again = igos_pl.evaluate(result, "sensitivity", network, images, explainer=explainer, samples=2)
-    np.testing.assert_array_equal(found["sensitivity"], again["sensitivity"])
+    np.testing.assert_array_equal(found["sensitivity_samples2"], again["sensitivity_samples2"])
     assert network.targets == "predicted"
     assert explainer.metrics
     other = igos_pl.Explainer(network, mask_size=6, iterations=1)

@@ -171,7 +171,8 @@ def evaluate(
         images: those that were explained; see `igos_pl.explain`. For a run, its data module.
         targets: as they were given to `igos_pl.explain`; not for a run.
         cells: N to judge all masks in N x N cells; by default, each is judged in its own.
-        samples: how often metrics that sample do so for each explanation.
+        samples: how often metrics that sample do so for each explanation; by default, each has its own
+            number.
         explainer: made the masks; needed for ``sensitivity`` alone. Its settings must be those of the run.
         mean: see `igos_pl.explain`; like all that follow, not for a run.
         std: see `igos_pl.explain`.
@@ -180,8 +181,9 @@ def evaluate(
         **bare: ``input_size``, ``class_names``, ``output`` and ``top_k``; see `igos_pl.explain`.
 
     Returns:
-        The figures by name, one for each explanation; NaN where a figure is unknown. Those of a run are also
-        in ``evaluation.h5`` in its folder.
+        The figures by name, one for each explanation; NaN where a figure is unknown. Names contain the
+        baseline, the cells and the samples: ``infidelity_mean_cells28_samples100``. Those of a run are
+        also in ``evaluation.h5`` in its folder.
 
     Raises:
         IgosError: if the arguments do not fit together, or the network is not the one that was explained.
