@@ -374,13 +374,19 @@ def test_an_image_that_has_changed_is_not_judged(photos: Path, capsys: pytest.Ca
         assert np.isnan(file.evaluation["morf_mean"]).tolist() == [False, False, True, False]
 
 
+def open_files() -> int:
+    return int(h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE))
+
+
 def test_figures_are_unknown_if_no_image_can_be_read(photos: Path) -> None:
     data = igos_pl.ImageFolderDataModule(str(photos), num_workers=0)
     explainer = igos_pl.Explainer(tiny.tiny_classifier(), mask_size=6, iterations=1)
     tiny.quiet_trainer(Path("run")).predict(explainer, data, return_predictions=False)
     for name in NAMES:
         (photos / name).write_bytes(b"broken")
+    before = open_files()
     found = igos_pl.evaluate("run", "morf", explainer.network, data)
+    assert open_files() == before
     assert list(found) == ["morf_mean", "lerf_mean", "lerf_morf_mean", "aopc_mean"]
     for values in found.values():
         np.testing.assert_array_equal(values, np.full(4, np.nan))

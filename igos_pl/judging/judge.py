@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,18 +67,18 @@ class ExplainedRun(Explained):
     """The explanations of a run.
 
     Args:
-        path: the run's folder, or a result file.
+        masks: the result of the run; open while the explanations are read.
 
     Raises:
         IgosError: if it has no explanations.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.masks = MaskFile(path)
-        self.attributes = self.masks.attributes
-        if not len(self.masks):
-            raise IgosError(f"{path} has no explanations: there is nothing to judge")
-        ids = self.masks.table.read_bytes("sample_id", np.arange(len(self.masks)))
+    def __init__(self, masks: MaskFile) -> None:
+        self.masks = masks
+        self.attributes = masks.attributes
+        if not len(masks):
+            raise IgosError(f"{masks.path} has no explanations: there is nothing to judge")
+        ids = masks.table.read_bytes("sample_id", np.arange(len(masks)))
         self._order = np.argsort(ids, kind="stable")
         self._ids = ids[self._order]
 
