@@ -18,6 +18,7 @@ from PIL import Image
 import igos_pl
 from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP
 from igos_pl.cli.main import main
+from igos_pl.data.geometry import cell_means
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.judging.metrics import METRICS
 from igos_pl.judging.saliency_files import MapsInMemory, open_maps
@@ -83,7 +84,7 @@ def test_import_from_end_to_end(maps: Path, photos: Path, capsys: pytest.Capture
         assert file.attributes["method"] == "grad-cam"
         assert np.isfinite(file.column("insertion")).all()
         for number, mask in enumerate(file.column("masks")):
-            cells = saliency(number).reshape(6, 2, 6, 2).mean((1, 3))
+            (cells,) = cell_means(saliency(number)[None], 6, (tiny.SIZE, tiny.SIZE))
             np.testing.assert_allclose(1 - mask, cells / cells.max(), atol=1e-4)
     assert main(["verify", "run"]) == 0
     assert main(["info", "run"]) == 0

@@ -226,7 +226,7 @@ class Importer(BatchPredictor):
         if self.covers == "image":
             values = seen_part(values, record.seen())
         try:
-            return saliency_cells(values, self.mask_size, self.negative)
+            return saliency_cells(values, self.mask_size, record.seen().input_size, self.negative)
         except TargetError as error:
             raise TargetError(f"{record.sample_id}: {error}") from error
 

@@ -144,6 +144,11 @@ class Judge(BatchPredictor):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__(network, micro_batch_size)
+        if asked.cells is not None and asked.cells > min(network.input_size):
+            height, width = network.input_size
+            raise IgosError(
+                f"cells is {asked.cells}, which is more than the network's input of {height} x {width} pixels"
+            )
         self.run = run
         self.asked = asked
         self.seed = seed

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from igos_pl.data.geometry import upsample
+from igos_pl.data.geometry import upsample, upsample_nearest
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
@@ -101,7 +100,7 @@ def removal_curve(rows: Rows, removed: Tensor, fill: Fill) -> Tensor:
 
     def work(start: int, stop: int) -> None:
         row = torch.arange(start, stop, device=cells.device) // points
-        pixels = F.interpolate(cells[start:stop].float().unsqueeze(1), rows.input_size, mode="nearest").bool()
+        pixels = upsample_nearest(cells[start:stop], rows.input_size).unsqueeze(1)
         images = rows.problem.images[rows.problem.targets.image[row]].contiguous()
         filled = fill(images, pixels, row).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
