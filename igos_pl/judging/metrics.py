@@ -168,7 +168,8 @@ class Asked:
         """The settings that names contain: not the default number of samples."""
         baseline = [self.baseline] if self.baseline else []
         cells = [f"cells{self.cells}"] if self.cells else []
-        return baseline + cells + [f"samples{self.samples}"] * (self.samples != self.metric.samples)
+        samples = [f"samples{self.samples}"] if self.samples != self.metric.samples else []
+        return baseline + cells + samples
 
     @property
     def columns(self) -> dict[str, str]:

@@ -199,9 +199,8 @@ class Hdf5Maps(SaliencyMaps):
     """
 
     def __init__(self, path: Path) -> None:
-        self._leaves: dict[
-            str, list[str]
-        ] = {}  # the datasets and links in each group, "." for the whole file
+        # The datasets and links in each group; "." is the file itself.
+        self._leaves: dict[str, list[str]] = {}
 
         def note(name: str, link: object) -> None:
             hard = isinstance(link, h5py.HardLink)
