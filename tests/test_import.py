@@ -16,12 +16,14 @@ import tiny
 import yaml
 from PIL import Image
 
+import igos_pl
 from igos_pl.cli.help import EVALUATE_HELP, IMPORT_HELP
 from igos_pl.cli.main import main
 from igos_pl.cli.start_folder import paths_from_start, with_start_folder
-from igos_pl.errors import IgosError
+from igos_pl.data.geometry import cell_means
+from igos_pl.errors import IgosError, TargetError
 from igos_pl.judging.metrics import METRICS
-from igos_pl.judging.saliency_files import open_maps
+from igos_pl.judging.saliency_files import MapsInMemory, open_maps
 from igos_pl.store import MaskFile
 from igos_pl.store.evaluations import EVALUATION
 from igos_pl.store.seals import check_seal
@@ -84,13 +86,16 @@ def test_import_from_end_to_end(maps: Path, photos: Path, capsys: pytest.Capture
         assert file.attributes["method"] == "grad-cam"
         assert np.isfinite(file.column("insertion")).all()
         for number, mask in enumerate(file.column("masks")):
-            cells = saliency(number).reshape(6, 2, 6, 2).mean((1, 3))
+            (cells,) = cell_means(saliency(number)[None], 6, (tiny.SIZE, tiny.SIZE))
             np.testing.assert_allclose(1 - mask, cells / cells.max(), atol=1e-4)
     assert main(["verify", "run"]) == 0
     assert main(["info", "run"]) == 0
     segments = list(Path("run/segments").iterdir())
     assert main(imported(maps, photos)) == 0
     assert list(Path("run/segments").iterdir()) == segments  # nothing was left to do
+    np.save(maps / "a.npy", saliency(9))
+    assert main(imported(maps, photos)) == 2
+    assert "the first or the last saliency map has another content" in capsys.readouterr().err
 
 
 def test_images_without_maps_and_bad_maps(
@@ -127,6 +132,7 @@ def test_images_without_maps_and_bad_maps(
         (lambda folder: np.save(folder / "a.npy", np.array(["x"])), "not numbers"),
         (lambda folder: (folder / "a.npy").write_bytes(b"no array"), "cannot be read"),
         (lambda folder: Image.new("RGB", (9, 9)).save(folder / "a.png"), "must be grey"),
+        (lambda folder: Image.new("L", (9, 9)).save(folder / "a.png", "EPS"), "cannot identify image"),
     ],
 )
 def test_maps_that_are_refused(
@@ -162,7 +168,12 @@ def test_maps_in_files(tmp_path: Path) -> None:
         file["b/c.jpg"] = values
         file["several/7"] = values
         file["several/9"] = values * 2
-        file["away"] = h5py.ExternalLink("elsewhere.h5", "x")
+        file["several/deeper/1"] = values
+        file["again"] = file["b/c.jpg"]
+        file["mixed/1"] = values
+        file["mixed/2"] = file["away"] = h5py.ExternalLink("elsewhere.h5", "x")
+    with h5py.File(tmp_path / "elsewhere.h5", "w") as file:
+        file["x"] = values
     np.savez(tmp_path / "maps.npz", **{"a.png": values})
     opened = open_maps(tmp_path / "maps.h5")
     maps = opened.of("b/c.jpg")
@@ -171,13 +182,25 @@ def test_maps_in_files(tmp_path: Path) -> None:
     several = opened.of("several.jpg")
     assert several is not None
     assert (several.labels, several.values.shape) == (["7", "9"], (2, 12, 12))
-    assert opened.of("away") is None
-    assert opened.check(["b/c.jpg", "several.jpg", "x.png"]) == (["x.png"], [])
+    again = opened.of("again.jpg")
+    assert again is not None
+    np.testing.assert_array_equal(again.values, maps.values)
+    for name in ("away", "mixed"):
+        with pytest.raises(TargetError, match="leads to another place"):
+            opened.of(name)
+    spare = ["again", "away", "mixed/1", "mixed/2", "several/deeper/1"]
+    assert opened.check(["b/c.jpg", "several.jpg", "x.png"]) == (["x.png"], spare)
     archive = open_maps(tmp_path / "maps.npz")
     assert archive.of("a.png") is not None
     assert archive.of("b.png") is None
     with pytest.raises(IgosError, match="does not exist"):
         open_maps(tmp_path / "none")
+    np.savez(tmp_path / "none.npz")
+    with pytest.raises(IgosError, match="none.npz has no saliency maps"):
+        open_maps(tmp_path / "none.npz")
+    facts = [MapsInMemory({"a": values, "b": values * factor}).facts() for factor in (1, 2)]
+    assert facts[0].pop("saliency.items") != facts[1].pop("saliency.items")
+    assert facts[0] == facts[1]
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(IgosError, match="not a file of saliency maps that igos_pl can read"):
         open_maps(tmp_path / "x.txt")
@@ -190,6 +213,16 @@ def test_names_that_could_mean_two_things(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", saliency(0))
     with pytest.raises(IgosError, match="are for the same image"):
         open_maps(tmp_path)
+
+
+def test_names_are_compared_with_the_images_of_all_shards(
+    maps: Path, photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(imported(maps, photos, "--data.shard=1/2")) == 0
+    assert "without an image" not in caplog.text
+    Image.new("RGB", (9, 9)).save(photos / "a.bmp")
+    assert main(imported(maps, photos, "--data.shard=1/2", "--output=other")) == 2
+    assert "a could belong to a.bmp and to a.png" in capsys.readouterr().err
 
 
 def test_several_classes_of_an_image_by_their_labels(photos: Path, tmp_path: Path) -> None:
@@ -358,6 +391,19 @@ def test_another_network_is_refused(photos: Path, capsys: pytest.CaptureFixture[
     assert "explained another network (network.weights_sha256" in capsys.readouterr().err
 
 
+def test_sensitivity_explains_with_the_settings_of_the_run(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("captum")
+    assert main(predicted(photos, "--model.network.top_k=2", "--trainer.precision=bf16-mixed")) == 0
+    words = ["evaluate", "run", "--metrics=sensitivity", "--samples=2"]
+    assert main([*words, "--model.iterations=1"]) == 2
+    assert "made with other settings (iterations: there 2, now 1)" in capsys.readouterr().err
+    assert main([*words, "--model.metrics=false", "--model.network.targets=[0]"]) == 0
+    with MaskFile("run") as file:
+        assert np.isfinite(file.evaluation["sensitivity_samples2"]).sum() == 8
+
+
 def test_an_image_that_has_changed_is_not_judged(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(predicted(photos)) == 0
     Image.new("RGB", (40, 30), (250, 250, 0)).save(photos / "d.png")
@@ -368,6 +414,24 @@ def test_an_image_that_has_changed_is_not_judged(photos: Path, capsys: pytest.Ca
     assert "d.png: the recorded score of" in said
     with MaskFile("run") as file:
         assert np.isnan(file.evaluation["morf_mean"]).tolist() == [False, False, True, False]
+
+
+def open_files() -> int:
+    return int(h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE))
+
+
+def test_figures_are_unknown_if_no_image_can_be_read(photos: Path) -> None:
+    data = igos_pl.ImageFolderDataModule(str(photos), num_workers=0)
+    explainer = igos_pl.Explainer(tiny.tiny_classifier(), mask_size=6, iterations=1)
+    tiny.quiet_trainer(Path("run")).predict(explainer, data, return_predictions=False)
+    for name in NAMES:
+        (photos / name).write_bytes(b"broken")
+    before = open_files()
+    found = igos_pl.evaluate("run", "morf", explainer.network, data)
+    assert open_files() == before
+    assert list(found) == ["morf_mean", "lerf_mean", "lerf_morf_mean", "aopc_mean"]
+    for values in found.values():
+        np.testing.assert_array_equal(values, np.full(4, np.nan))
 
 
 def test_bad_words_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import igos_pl
+from igos_pl.compare.agreement import rank_correlation
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
-from igos_pl.data.geometry import Frame
+from igos_pl.data.geometry import Frame, cell_means, cells_of_pixels, upsample, upsample_nearest
 from igos_pl.data.records import ImageRecord
 from igos_pl.data.targets import ProposedTargets, Targets, class_targets
 from igos_pl.demo.run import CHECKPOINTS, SHAPES_INPUT, SHAPES_THRESHOLD
@@ -25,12 +27,14 @@ from igos_pl.errors import IgosError
 from igos_pl.judging.cells import in_equal_cells, saliency_cells, seen_part
 from igos_pl.judging.evaluate import means_of
 from igos_pl.judging.metrics import METRICS, Asked, asked_for
+from igos_pl.judging.removal import from_baseline, removal_curve
 from igos_pl.judging.rows import Rows, seeded
 from igos_pl.models import ExplainableNetwork, RCNNDetector
 from igos_pl.models.weights import load_weights
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.micro_batches import MicroBatches
 from igos_pl.solver.objective import Problem
+from igos_pl.solver.regions import Regions
 
 SIDE = 6
 CELLS = SIDE * SIDE
@@ -171,6 +175,34 @@ def test_road_prefers_the_true_order_and_takes_the_reverse_for_its_opposite() ->
     assert figures("road", rows_of(saliency_of(parts())))["road"] == right  # its noise is seeded
 
 
+@pytest.mark.parametrize(
+    ("metric", "library"),
+    [
+        ("morf_lerf:black", "torch"),
+        ("morf_lerf:inpaint", "cv2"),
+        ("deletion_insertion:inpaint", "cv2"),
+        ("road", "pytorch_grad_cam"),
+    ],
+)
+def test_whole_regions_are_removed(metric: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(library)
+    quarter = torch.arange(SIDE) * 2 // SIDE
+    regions = Regions.of((2 * quarter[:, None] + quarter).expand(2, -1, -1))
+    rows = rows_of(regions.index / 3)
+    rows = replace(rows, problem=replace(rows.problem, regions=regions))
+    shares: set[float] = set()
+    score = rows.network.score
+
+    def spy(images: Tensor, targets: Targets) -> Tensor:
+        changed = (images != rows.problem.images[targets.image]).any(1, keepdim=True).float()
+        shares.update(regions.select(targets.image).means(changed).flatten().tolist())
+        return score(images, targets)
+
+    monkeypatch.setattr(rows.network, "score", spy)
+    figures(metric, rows)
+    assert shares == {0, 1}
+
+
 def test_infidelity_is_zero_for_what_the_score_is_made_of() -> None:
     pytest.importorskip("captum")
     right = figures("infidelity:black", rows_of(saliency_of(parts()), samples=20))["infidelity"]
@@ -242,22 +274,70 @@ def test_seeds_are_given_back() -> None:
 def test_cells_of_any_map() -> None:
     maps = np.zeros((1, 4, 8))
     maps[0, :2, :4] = 3
-    found = saliency_cells(maps, 2, "refuse").saliency
+    found = saliency_cells(maps, 2, (12, 24), "refuse").saliency
     assert found.tolist() == [[[1, 0], [0, 0]]]
     signed = np.array([[[-2.0, 1], [0, 0.5]]])
-    assert saliency_cells(signed, 2, "zero").saliency.tolist() == [[[0, 1], [0, 0.5]]]
-    assert saliency_cells(signed, 2, "absolute").saliency.tolist() == [[[1, 0.5], [0, 0.25]]]
-    kept = saliency_cells(signed, 2, "keep").saliency
+    assert saliency_cells(signed, 2, (12, 24), "zero").saliency.tolist() == [[[0, 1], [0, 0.5]]]
+    assert saliency_cells(signed, 2, (12, 24), "absolute").saliency.tolist() == [[[1, 0.5], [0, 0.25]]]
+    kept = saliency_cells(signed, 2, (12, 24), "keep").saliency
     torch.testing.assert_close(kept, torch.tensor([[[0, 1], [2 / 3, 2.5 / 3]]]))
-    assert "the same everywhere" in saliency_cells(np.ones((1, 4, 4)), 2, "refuse").note
-    assert (saliency_cells(np.zeros((1, 4, 4)), 2, "refuse").saliency == 0).all()
+    for negative in ("refuse", "keep"):
+        assert "the same everywhere" in saliency_cells(np.full((1, 9, 9), 0.1), 4, (12, 24), negative).note
+    assert (saliency_cells(np.zeros((1, 4, 4)), 2, (12, 24), "refuse").saliency == 0).all()
     for bad, size, words in (
         (signed, 2, r"set negative \(--model.negative\) to zero"),
         (np.full((1, 4, 4), np.nan), 2, "not finite"),
         (np.ones((1, 4, 3)), 4, "--model.mask_size 3"),
     ):
         with pytest.raises(IgosError, match=words):
-            saliency_cells(bad, size, "refuse")
+            saliency_cells(bad, size, (12, 24), "refuse")
+
+
+@pytest.mark.parametrize("count", [2, 7, 14, 28])
+@pytest.mark.parametrize("input_size", [(56, 40), (28, 224)])
+def test_pixels_of_cells(count: int, input_size: tuple[int, int]) -> None:
+    """They are those that pictures show, and the mean of a cell's pixels is its value."""
+    cells = torch.rand(1, count, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pixels = upsample_nearest(cells, input_size)
+    height, width = input_size
+    frame = Frame.of(width, height, input_size, "squash")
+    np.testing.assert_array_equal(pixels[0], frame.cells_on_original(cells[0].numpy()))
+    np.testing.assert_allclose(cell_means(pixels.numpy(), count, input_size), cells, rtol=1e-12)
+    # A map with a value for each cell is taken as it is, and no cell of a finer one is without a pixel.
+    np.testing.assert_array_equal(cell_means(cells.numpy(), count, input_size), cells)
+    for length in range(count, 3 * count):
+        assert (np.bincount(cells_of_pixels(length, input_size[1], count), minlength=count) > 0).all()
+
+
+@pytest.mark.parametrize("count", [7, 14, 28])
+def test_saliency_stays_in_its_place_and_order(count: int) -> None:
+    size = (224, 224)
+    tile = 224 // count
+    square = np.zeros((1, *size))
+    square[:, tile : 2 * tile, tile : 2 * tile] = 1
+    cells = saliency_cells(square, count, size, "refuse").saliency[0].numpy()
+    shown = Frame.of(*size, size, "squash").saliency_on_original(cells)
+    centre = (shown.sum(1) * (np.arange(224) + 0.5)).sum() / shown.sum()
+    assert centre == pytest.approx(1.5 * tile, rel=0.03)
+    ours = torch.rand(count, count, generator=torch.Generator().manual_seed(0))
+    pixels = upsample(ours[None, None], size)[0].double().numpy()
+    back = saliency_cells(pixels, count, size, "refuse").saliency[0]
+    assert rank_correlation(ours.double().numpy(), back.double().numpy()) > 0.91
+
+
+def test_removed_pixels_are_those_of_the_cell() -> None:
+    """The pixel (3, 3) of 24 x 24 belongs to the cell (1, 1) of 6 x 6, whose centre is at 4.6."""
+    network = Sum(torch.zeros(3, 24, 24))
+    network.weights[:, 3, 3] = 1 / 3
+    images = torch.ones(1, 3, 24, 24)
+    frame = Frame.of(24, 24, (24, 24), "squash")
+    batch = ImageBatch(images, [ImageRecord("a", "a", frame)], [GroundTruth()])
+    problem = Problem(images, 0 * images, network.propose(images, batch.truth).targets, [1])
+    rows = Rows(network, problem, torch.ones(1, SIDE, SIDE), batch, MicroBatches(7))
+    removed = torch.eye(CELLS).reshape(1, CELLS, SIDE, SIDE).bool()
+    scores = removal_curve(rows, removed, from_baseline(rows))[0].reshape(SIDE, SIDE)
+    assert scores[1, 1] == 0
+    assert scores.sum() == CELLS - 1
 
 
 def test_the_part_of_a_map_that_the_network_sees() -> None:
@@ -278,6 +358,9 @@ def test_masks_in_equal_cells() -> None:
     assert in_equal_cells(masks, 8, (24, 24)).shape == (2, 8, 8)
     level = torch.full((1, 5, 5), 0.3)
     torch.testing.assert_close(in_equal_cells(level, 3, (24, 24)), torch.full((1, 3, 3), 0.3))
+    slope = torch.arange(7.0).expand(1, 7, 7)
+    found = in_equal_cells(slope, 4, (61, 61))[0]  # only half of an outer cell is in the input
+    torch.testing.assert_close(found, torch.tensor([0.5, 2, 4, 5.5]).expand(4, 4), atol=0.06, rtol=0)
 
 
 def test_what_is_asked_for() -> None:
@@ -285,8 +368,10 @@ def test_what_is_asked_for() -> None:
     assert names == ["road-cells7", "morf_lerf-black-cells7", "deletion_insertion-mean-cells7"]
     assert [one.name for one in asked_for("morf,lerf")] == ["morf_lerf-mean"]
     assert list(asked_for("aopc")[0].columns) == ["morf_mean", "lerf_mean", "lerf_morf_mean", "aopc_mean"]
-    assert asked_for("infidelity", samples=9)[0].samples == 9
-    assert asked_for("road", samples=9)[0].samples == 0
+    sampled, other, default = asked_for("infidelity,road,sensitivity", samples=3)
+    assert (sampled.samples, other.samples, default.samples) == (3, 0, 3)
+    assert (sampled.name, list(sampled.columns)) == ("infidelity-mean-samples3", ["infidelity_mean_samples3"])
+    assert (other.name, default.name) == ("road", "sensitivity")
     for words, message in (
         ("raod", "did you mean road"),
         ("road:black", "it uses none"),
@@ -340,6 +425,8 @@ def test_import_and_judge_in_memory() -> None:
         assert (good[name] > bad[name]).all()
     pooled = igos_pl.evaluate(right, "deletion_insertion:black", network, images, 0, cells=3)
     assert next(iter(pooled)) == "deletion_black_cells3"
+    with pytest.raises(IgosError, match="cells is 13, which is more than the network's input of 12 x 12"):
+        igos_pl.evaluate(right, "morf", network, images, 0, cells=13)
 
 
 def test_channels_are_summed_and_lists_may_differ_in_size() -> None:
@@ -404,15 +491,23 @@ def test_sensitivity_explains_again() -> None:
     explainer = igos_pl.Explainer(network, mask_size=6, iterations=2)
     result = igos_pl.explain(network, images, mask_size=6, iterations=2)
     found = igos_pl.evaluate(result, "sensitivity", network, images, explainer=explainer, samples=2)
-    assert found["sensitivity"].shape == (2,)
-    assert (found["sensitivity"] > 0).all()
+    assert found["sensitivity_samples2"].shape == (2,)
+    assert (found["sensitivity_samples2"] > 0).all()
     again = igos_pl.evaluate(result, "sensitivity", network, images, explainer=explainer, samples=2)
-    np.testing.assert_array_equal(found["sensitivity"], again["sensitivity"])
+    np.testing.assert_array_equal(found["sensitivity_samples2"], again["sensitivity_samples2"])
     assert network.targets == "predicted"
     assert explainer.metrics
+    other = igos_pl.Explainer(network, mask_size=6, iterations=1)
+    stranger = igos_pl.Explainer(tiny.tiny_classifier(tiny.TinyNet(seed=1)), mask_size=6, iterations=2)
+    for wrong, difference in (
+        (other, "iterations: there 2, now 1"),
+        (stranger, "network.weights_sha256: there"),
+    ):
+        with pytest.raises(IgosError, match=rf"made with other settings \({difference}"):
+            igos_pl.evaluate(result, "sensitivity", network, images, explainer=wrong)
     foreign = igos_pl.import_saliency(torch.rand(2, 24, 24), network, images, method="grad-cam")
     with pytest.raises(IgosError, match="masks of grad-cam were imported"):
-        igos_pl.evaluate(foreign, "sensitivity", network, images)
+        igos_pl.evaluate(foreign, "sensitivity", network, images, explainer=explainer)
 
 
 def test_another_network_or_other_images_are_noticed() -> None:

@@ -24,6 +24,7 @@ from igos_pl.sanity import Checked, SanityChecks, randomisation
 from igos_pl.sanity.randomisation import Layer, cascade, layers_of, randomise, restored
 from igos_pl.sanity.report import summaries, table
 from igos_pl.sanity.similarity import canny_edges, entropy, sobel_edges, spearman, ssim
+from igos_pl.solver.starts import Start
 
 pytest.importorskip("skimage", reason="scikit-image comes with the extra 'sanity'")
 
@@ -282,6 +283,20 @@ def test_detectors_are_refused() -> None:
 
     with pytest.raises(IgosError, match="needs a classifier, and Boxes is none"):
         SanityChecks(Explainer(Boxes(TinyNet(), input_size=SIZE), mask_size=8))
+
+
+@pytest.mark.parametrize(
+    ("steps", "start", "message"),
+    [
+        (2.5, Start(), "steps is 2.5 .*must be a whole number"),
+        (0, Start(), "steps is 0, but must be at least 1"),
+        (2, Start(k=2, init_val=0.2), "the start has several cells: leave start.k out"),
+    ],
+)
+def test_settings_that_are_refused(steps: Any, start: Start, message: str) -> None:
+    explainer = Explainer(tiny_classifier(), mask_size=8, start=start)
+    with pytest.raises(IgosError, match=message):
+        SanityChecks(explainer, steps)
 
 
 def test_network_that_does_not_use_its_layers_is_refused() -> None:

@@ -171,8 +171,9 @@ def evaluate(
         images: those that were explained; see `igos_pl.explain`. For a run, its data module.
         targets: as they were given to `igos_pl.explain`; not for a run.
         cells: N to judge all masks in N x N cells; by default, each is judged in its own.
-        samples: how often metrics that sample do so for each explanation.
-        explainer: made the masks; needed for ``sensitivity`` alone.
+        samples: how often metrics that sample do so for each explanation; by default, each has its own
+            number.
+        explainer: made the masks; needed for ``sensitivity`` alone. Its settings must be those of the run.
         mean: see `igos_pl.explain`; like all that follow, not for a run.
         std: see `igos_pl.explain`.
         normalized: see `igos_pl.explain`; false by default.
@@ -180,8 +181,9 @@ def evaluate(
         **bare: ``input_size``, ``class_names``, ``output`` and ``top_k``; see `igos_pl.explain`.
 
     Returns:
-        The figures by name, one for each explanation; NaN where a figure is unknown. Those of a run are also
-        in ``evaluation.h5`` in its folder.
+        The figures by name, one for each explanation; NaN where a figure is unknown. Names contain the
+        baseline, the cells and the samples: ``infidelity_mean_cells28_samples100``. Those of a run are
+        also in ``evaluation.h5`` in its folder.
 
     Raises:
         IgosError: if the arguments do not fit together, or the network is not the one that was explained.
@@ -248,4 +250,5 @@ def _evaluate_run(
 
     evaluate_run(path, asked, network, data, trainer_in, explainer)
     with MaskFile(path) as masks:
-        return {name: masks.evaluation[name] for one in asked for name in one.columns}
+        found, unknown = masks.evaluation, np.full(len(masks), np.nan, np.float32)
+        return {name: found.get(name, unknown) for one in asked for name in one.columns}

@@ -106,10 +106,7 @@ class Frame:
         return whole
 
     def cells_on_original(self, cells: NDArray[Any], outside: Any = 0) -> NDArray[Any]:
-        """The cell of every pixel of the original: cells have sharp borders, and no values lie in between.
-
-        The centres of the outer cells lie on the outer pixels of the input (`upsample`), so that only half of
-        an outer cell is in the image.
+        """The cell of every pixel of the original (`cells_of_pixels`): cells have sharp borders.
 
         Args:
             cells: ``(s, s)``, a value for each cell.
@@ -145,8 +142,7 @@ class Frame:
             (left, right, self.input_size[1], self.width),
         ):
             seen = np.arange(max(0, start), min(length, end))
-            place = ((seen + 0.5 - start) / (end - start) * pixels - 0.5).clip(0, pixels - 1)
-            places.append((seen, np.rint(place / max(1, pixels - 1) * (count - 1)).astype(np.int64)))
+            places.append((seen, cells_of_pixels(end - start, pixels, count)[seen - start]))
         return places
 
     def _pixels(self) -> tuple[int, int, int, int]:
@@ -169,6 +165,57 @@ def has_few_cells(size: int) -> bool:
     But a cell has one value, and a search and the curves take it as a whole.
     """
     return size <= _FEW_CELLS
+
+
+def cells_of_pixels(length: int, pixels: int, count: int) -> NDArray[np.int64]:
+    """Along one side, the cell of each pixel of a map: the one whose centre is nearest.
+
+    The centres of the outer cells lie on the outer pixels of the network's input (`upsample`). So only half
+    of an outer cell is in the input.
+
+    Args:
+        length: of the map, which shows the whole input; at least ``count``, so that each cell has a pixel.
+        pixels: of the network's input.
+        count: cells.
+
+    Returns:
+        ``(length,)`` ascending, from 0 to ``count - 1``.
+    """
+    place = ((np.arange(length) + 0.5) / length * pixels - 0.5).clip(0, pixels - 1)
+    return np.rint(place / max(1, pixels - 1) * (count - 1)).astype(np.int64)
+
+
+def cell_means(maps: NDArray[Any], count: int, input_size: tuple[int, int]) -> NDArray[np.float64]:
+    """The mean of the pixels of each cell (`cells_of_pixels`).
+
+    Args:
+        maps: ``(N, h, w)``, which show the whole input of the network.
+        count: cells along a side; at most ``h`` and ``w``.
+        input_size: height and width of the network's input.
+
+    Returns:
+        ``(N, count, count)``; the values of the maps if they have this size already.
+    """
+    means = maps.astype(np.float64)
+    for axis, pixels in enumerate(input_size, 1):
+        sizes = np.bincount(cells_of_pixels(maps.shape[axis], pixels, count))
+        sums = np.add.reduceat(means, np.cumsum(sizes) - sizes, axis)
+        means = sums / np.expand_dims(sizes, 2 - axis)
+    return means
+
+
+def upsample_nearest(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Give each pixel of the network's input the value of its cell (`cells_of_pixels`).
+
+    Args:
+        cells: ``(B, s, s)``.
+        size: ``(H, W)`` in pixels.
+
+    Returns:
+        ``(B, H, W)``.
+    """
+    down, across = (cells_of_pixels(pixels, pixels, cells.shape[-1]) for pixels in size)
+    return cells[:, down][:, :, across]
 
 
 def upsample(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -219,7 +219,7 @@ def _raise_unlisted(error: OSError) -> NoReturn:
 
 
 # Kept here, because other libraries replace Image.open by functions that install packages.
-_open = Image.open
+open_picture = Image.open
 
 # What is read at most. Reading takes the size of the file and, as tests/test_images.py measures, at most 13
 # bytes a pixel for PNG, JPEG and TIFF (2.1 GB), 25 for WebP and JPEG 2000 (4 GB), whose decoders keep copies.
@@ -298,7 +298,7 @@ def decode_image(content: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
-            with _open(BytesIO(content), formats=_formats()) as image:
+            with open_picture(BytesIO(content), formats=_formats()) as image:
                 _check_header(image)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from igos_pl.checks import check_count
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.geometry import Frame
-from igos_pl.data.images import picture_endings
+from igos_pl.data.images import open_picture, picture_endings
 from igos_pl.data.records import ImageRecord
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.optional import imported
@@ -27,8 +26,6 @@ from igos_pl.settings import Attributes, Configurable
 
 _SUFFIXES = (".png", ".npy", ".tif")
 
-# Kept here, because other libraries replace Image.open by functions that install packages.
-_open = Image.open
 _LARGEST = 2**31 - 1
 
 
@@ -303,7 +300,7 @@ def _read(path: Path, record: ImageRecord) -> NDArray[Any]:
             # Mapped into memory: a wrong shape is found before the rest is read.
             found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
             return found
-        with _open(path, formats=("PNG", "TIFF")) as picture:
+        with open_picture(path, formats=("PNG", "TIFF")) as picture:
             _check_size(*picture.size, record, str(path))
             if len(picture.getbands()) != 1:
                 raise TargetError(

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igos_pl.data.geometry import Frame, upsample
+from igos_pl.data.geometry import Frame, cell_means, upsample
 from igos_pl.errors import TargetError
 
 # What happens to negative values of imported saliency.
@@ -39,14 +38,15 @@ class Cells:
     note: str = ""
 
 
-def saliency_cells(maps: NDArray[np.float64], size: int, negative: str) -> Cells:
+def saliency_cells(maps: NDArray[np.float64], size: int, input_size: tuple[int, int], negative: str) -> Cells:
     """Maps as the saliency of ``size x size`` cells, each map scaled so that its largest value is 1.
 
-    A cell gets the mean of the values that lie in it.
+    A cell gets the mean of its pixels.
 
     Args:
-        maps: ``(T, h, w)``, high is important.
+        maps: ``(T, h, w)``, high is important; they show the whole input of the network.
         size: cells along the side; at most ``h`` and ``w``.
+        input_size: height and width of the network's input.
         negative: ``refuse`` raises an error; ``zero`` sets negative values to 0; ``absolute`` takes absolute
             values, before cells are made; ``keep`` keeps the order of all values: the lowest becomes 0.
 
@@ -70,15 +70,20 @@ def saliency_cells(maps: NDArray[np.float64], size: int, negative: str) -> Cells
         maps = maps.clip(0)
     elif negative == "absolute":
         maps = np.abs(maps)
-    pooled = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(maps)), size)
+    elif negative == "keep":  # before cells are made, so that those of a constant map are exactly 0
+        maps = maps - maps.min((1, 2), keepdims=True)
+    cells = cell_means(maps, size, input_size)
     if negative == "keep":
-        pooled = pooled - pooled.amin((1, 2), keepdim=True)
-    peak = pooled.amax((1, 2), keepdim=True)
-    flat = (pooled == pooled[:, :1, :1]).flatten(1).all(1)
+        cells -= cells.min((1, 2), keepdims=True)
+    peak = cells.max((1, 2), keepdims=True)
+    saliency = (cells / np.where(peak > 0, peak, 1)).astype(
+        np.float32
+    )  # without the rounding errors of means
+    flat = (saliency == saliency[:, :1, :1]).all((1, 2))
     note = (
         "its saliency is the same everywhere, so the order of the cells means nothing" if flat.any() else ""
     )
-    return Cells((pooled / peak.where(peak > 0, 1)).float(), note)
+    return Cells(torch.from_numpy(saliency), note)
 
 
 def seen_part(maps: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
@@ -105,13 +110,14 @@ def seen_part(maps: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
 def in_equal_cells(masks: Tensor, cells: int | None, input_size: tuple[int, int]) -> Tensor:
     """Masks in ``cells x cells`` cells, so that masks of different resolution are judged alike.
 
-    Each cell gets the mean of the mask at the resolution of the network's input.
+    Each cell gets the mean of its pixels in the mask at the resolution of the network's input.
 
     Args:
         masks: ``(R, s, s)``.
-        cells: None for the masks as they are.
+        cells: at most the height and width of the input; None for the masks as they are.
         input_size: height and width of the network's input.
     """
     if cells is None or masks.shape[1:] == (cells, cells):
         return masks
-    return F.adaptive_avg_pool2d(upsample(masks.unsqueeze(1), input_size), cells).squeeze(1)
+    pixels = upsample(masks.unsqueeze(1), input_size).squeeze(1).cpu().numpy()
+    return torch.from_numpy(cell_means(pixels, cells, input_size)).to(masks)

@@ -55,15 +55,16 @@ def evaluate_run(
     """
     if not path.is_dir():
         raise IgosError(f"{path} is not the output folder of a run")
-    run = ExplainedRun(path)
-    check_network(network, run.attributes)
-    judges = [Judge(network, run, each, explainer) for each in asked]
-    names = run.images()
-    before, data.only = data.only, names
-    try:
-        return _pass_by_pass(path, judges, data, names, trainer_in)
-    finally:
-        data.only = before
+    with MaskFile(path) as masks:
+        run = ExplainedRun(masks)
+        check_network(network, run.attributes)
+        judges = [Judge(network, run, each, explainer) for each in asked]
+        names = run.images()
+        before, data.only = data.only, names
+        try:
+            return _pass_by_pass(path, judges, data, names, trainer_in)
+        finally:
+            data.only = before
 
 
 def _pass_by_pass(
@@ -74,23 +75,26 @@ def _pass_by_pass(
     trainer_in: Callable[[Path, Asked], Trainer],
 ) -> Ending:
     """A pass over the data for each metric, until a signal stops one."""
-    ending = Ending.FINISHED
-    for judge in judges:
-        trainer = trainer_in(path / FIGURES / judge.asked.name, judge.asked)
-        trainer.predict(judge, data, return_predictions=False)
-        ending = Run.of(trainer).ending
-        if trainer.is_global_zero:
-            _tell_missing(names, Run.of(trainer).expected)
-            join_figures(path)
-        if ending is Ending.STOPPED:
-            break
+    ending, first = Ending.FINISHED, False
+    try:
+        for judge in judges:
+            trainer = trainer_in(path / FIGURES / judge.asked.name, judge.asked)
+            trainer.predict(judge, data, return_predictions=False)
+            ending, first = Run.of(trainer).ending, trainer.is_global_zero
+            if first:
+                _tell_missing(names, Run.of(trainer).expected)
+            if ending is Ending.STOPPED:
+                break
+    finally:
+        if first:  # also if a later metric cannot be computed
+            _join_figures(path)
     return ending
 
 
-def join_figures(path: Path) -> Path:
+def _join_figures(path: Path) -> None:
     """Write ``evaluation.h5`` of a run's folder anew."""
     with MaskFile(path) as masks:
-        return write_evaluation(path, [masks.column(name) for name in KEYS], masks.attributes)
+        write_evaluation(path, [masks.column(name) for name in KEYS], masks.attributes)
 
 
 def _tell_missing(names: set[str], found: Sequence[str]) -> None:

@@ -122,7 +122,7 @@ class Importer(BatchPredictor):
                 refused.
         """
         super().on_predict_start()
-        names = list(Run.of(self.trainer).assigned)
+        names = list(Run.of(self.trainer).expected)  # of all shards
         missing, unused = self.maps.check(names)
         self.check_signs(names[:: math.ceil(len(names) / _LOOKED_AT) or 1])
         if not self.trainer.is_global_zero:
@@ -226,7 +226,7 @@ class Importer(BatchPredictor):
         if self.covers == "image":
             values = seen_part(values, record.seen())
         try:
-            return saliency_cells(values, self.mask_size, self.negative)
+            return saliency_cells(values, self.mask_size, record.seen().input_size, self.negative)
         except TargetError as error:
             raise TargetError(f"{record.sample_id}: {error}") from error
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,14 @@ from igos_pl.judging.removal import INPAINT
 from igos_pl.judging.rows import Rows
 from igos_pl.models import Classifier, ExplainableNetwork
 from igos_pl.predicting import BatchPredictor, row_keys
-from igos_pl.settings import Attributes, plain
+from igos_pl.settings import Attributes, nested, plain
 from igos_pl.solver.baselines import make_baselines
 from igos_pl.solver.objective import Problem
 from igos_pl.solver.regions import Regions
 from igos_pl.store import MaskFile
 from igos_pl.store.evaluations import run_digest
 from igos_pl.store.index import find
+from igos_pl.store.schema import configuration_of
 
 # The largest allowed difference between the score that the run recorded and the score now.
 _SAME_SCORE = 0.05
@@ -67,18 +67,18 @@ class ExplainedRun(Explained):
     """The explanations of a run.
 
     Args:
-        path: the run's folder, or a result file.
+        masks: the result of the run; open while the explanations are read.
 
     Raises:
         IgosError: if it has no explanations.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.masks = MaskFile(path)
-        self.attributes = self.masks.attributes
-        if not len(self.masks):
-            raise IgosError(f"{path} has no explanations: there is nothing to judge")
-        ids = self.masks.table.read_bytes("sample_id", np.arange(len(self.masks)))
+    def __init__(self, masks: MaskFile) -> None:
+        self.masks = masks
+        self.attributes = masks.attributes
+        if not len(masks):
+            raise IgosError(f"{masks.path} has no explanations: there is nothing to judge")
+        ids = masks.table.read_bytes("sample_id", np.arange(len(masks)))
         self._order = np.argsort(ids, kind="stable")
         self._ids = ids[self._order]
 
@@ -144,16 +144,23 @@ class Judge(BatchPredictor):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__(network, micro_batch_size)
+        if asked.cells is not None and asked.cells > min(network.input_size):
+            height, width = network.input_size
+            raise IgosError(
+                f"cells is {asked.cells}, which is more than the network's input of {height} x {width} pixels"
+            )
         self.run = run
         self.asked = asked
         self.seed = seed
         # In a list, so that it is not registered as a submodule.
         self._explainer = [explainer]
-        if asked.metric.name == "sensitivity" and explainer is None:
-            raise IgosError(cannot_explain_again(self.run.attributes))
+        if asked.metric.name == "sensitivity":
+            if explainer is None or IMPORTED in self.run.attributes:
+                raise IgosError(cannot_explain_again(self.run.attributes))
+            check_explainer(explainer, self.run.attributes)
 
     def facts(self) -> Attributes:
-        """The run, and the metric with its settings."""
+        """A digest of all settings of the run, and the metric with its settings."""
         asked, attributes = self.asked, self.run.attributes
         return {
             **super().facts(),
@@ -282,22 +289,43 @@ def check_network(network: ExplainableNetwork, attributes: Mapping[str, Any]) ->
     Raises:
         IgosError: the message names what differs.
     """
-    now = {f"network.{key}": value for key, value in network.describe().items()}
     recorded = {key: value for key, value in attributes.items() if key.startswith("network.")}
-    differing = [
-        f"{key}: there {recorded.get(key)!r}, now {now.get(key)!r}"
-        for key in sorted({*now, *recorded})
-        if now.get(key) != recorded.get(key) and key.partition(".")[2] not in _CHOICES
-    ]
-    if differing:
+    if differing := _differing(recorded, nested("network", network.describe()), _CHOICES):
         raise IgosError(
-            f"The run explained another network ({'; '.join(differing[:4])}): give the network that it"
-            " explained"
+            f"The run explained another network ({differing}): give the network that it explained"
         )
 
 
+def check_explainer(explainer: Explainer, attributes: Mapping[str, Any]) -> None:
+    """Raise unless an explainer makes the masks of a run.
+
+    Raises:
+        IgosError: the message names what differs.
+    """
+    configuration = configuration_of(attributes)
+    recorded = {key: value for key, value in configuration.items() if key.partition(".")[0] != "data"}
+    if differing := _differing(recorded, explainer.describe(), (*_CHOICES, *_NOT_IN_MASKS)):
+        raise IgosError(
+            "sensitivity explains images again, but the run's masks were made with other settings"
+            f" ({differing}): give the explainer that made them"
+        )
+
+
+def _differing(recorded: Mapping[str, Any], now: Mapping[str, Any], left_out: Container[str]) -> str:
+    """The first settings that differ, in words."""
+    differing = [
+        f"{key}: there {recorded.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted({*now, *recorded})
+        if now.get(key) != recorded.get(key) and key not in left_out
+    ]
+    return "; ".join(differing[:4])
+
+
 # Settings of a network that choose its targets. The targets of a run are in its rows.
-_CHOICES = ("targets", "top_k", "class_names")
+_CHOICES = ("network.targets", "network.top_k", "network.class_names")
+
+# Settings of an explainer that do not change its masks; and the precision, which is among a judge's facts.
+_NOT_IN_MASKS = ("metrics", "curves", "precision")
 
 
 def _numbered(targets: Targets, rows: Sequence[Explanation]) -> Targets:

@@ -158,13 +158,18 @@ class Asked:
     @property
     def name(self) -> str:
         """The name of its folder: ``morf_lerf-black-cells28``."""
-        cells = f"cells{self.cells}" if self.cells else None
-        return "-".join(part for part in (self.metric.name, self.baseline, cells) if part)
+        return "-".join((self.metric.name, *self._settings()))
 
     def column(self, figure: str) -> str:
         """The name of a figure's column: ``aopc_black_cells28``."""
-        cells = f"cells{self.cells}" if self.cells else None
-        return "_".join(part for part in (figure, self.baseline, cells) if part)
+        return "_".join((figure, *self._settings()))
+
+    def _settings(self) -> list[str]:
+        """The settings that names contain: not the default number of samples."""
+        baseline = [self.baseline] if self.baseline else []
+        cells = [f"cells{self.cells}"] if self.cells else []
+        samples = [f"samples{self.samples}"] if self.samples != self.metric.samples else []
+        return baseline + cells + samples
 
     @property
     def columns(self) -> dict[str, str]:

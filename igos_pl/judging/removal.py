@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from igos_pl.data.geometry import upsample
+from igos_pl.data.geometry import upsample, upsample_nearest
 from igos_pl.errors import IgosError
 from igos_pl.evaluation.deletion_insertion import (
     area_under_curve,
@@ -47,7 +46,7 @@ def inpainted_deletion_insertion(rows: Rows) -> dict[str, Tensor]:
     """The same with removed cells painted in from the pixels around them, in fewer steps."""
     cells = curve_cells(rows.problem.targets, rows.masks.shape[-1], rows.input_size)
     counts = removal_counts(cells, _INPAINT_STEPS).unsqueeze(-1).unsqueeze(-1)
-    place, fill = ranks(rows.masks).unsqueeze(1), inpainting(rows)
+    place, fill = ranks(rows.masks, rows.problem.regions).unsqueeze(1), inpainting(rows)
     deletion = removal_curve(rows, place < counts, fill)
     insertion = removal_curve(rows, place >= counts, fill)
     return _areas(deletion, insertion)
@@ -69,7 +68,7 @@ def inpainted_morf_lerf(rows: Rows) -> dict[str, Tensor]:
 
 
 def _morf_lerf(rows: Rows, fill: Fill, steps: int) -> dict[str, Tensor]:
-    place = ranks(rows.masks).unsqueeze(1)
+    place = ranks(rows.masks, rows.problem.regions).unsqueeze(1)
     cells = rows.masks[0].numel()
     whole = torch.full((len(rows),), cells, device=place.device)
     counts = removal_counts(whole, steps).unsqueeze(-1).unsqueeze(-1)
@@ -101,7 +100,7 @@ def removal_curve(rows: Rows, removed: Tensor, fill: Fill) -> Tensor:
 
     def work(start: int, stop: int) -> None:
         row = torch.arange(start, stop, device=cells.device) // points
-        pixels = F.interpolate(cells[start:stop].float().unsqueeze(1), rows.input_size, mode="nearest").bool()
+        pixels = upsample_nearest(cells[start:stop], rows.input_size).unsqueeze(1)
         images = rows.problem.images[rows.problem.targets.image[row]].contiguous()
         filled = fill(images, pixels, row).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
@@ -163,7 +162,7 @@ def road(rows: Rows) -> dict[str, Tensor]:
     where many cells have the same value.
     """
     library = imported("pytorch_grad_cam.metrics.road", "evaluate", "ROAD")
-    place = ranks(rows.masks).to(rows.masks.dtype)
+    place = ranks(rows.masks, rows.problem.regions).to(rows.masks.dtype)
     order = upsample(1 - place.unsqueeze(1) / place[0].numel(), rows.input_size).squeeze(1)
     everything = torch.arange(len(rows), device=order.device)
     scores = []

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from igos_pl.data.images import open_picture
 from igos_pl.errors import IgosError, TargetError
 from igos_pl.settings import Attributes, digest
+from igos_pl.store.schema import HDF5_ERRORS, find_column
 
 _HDF5 = (".h5", ".hdf5")
 _FORMATS = "a folder of .npy, .npz and .png files, an .npz file, or an .h5 file"
@@ -44,12 +47,19 @@ class SaliencyMaps(ABC):
 
     Args:
         name: where they are, for messages and results.
-        names: the names of all entries.
+        names: the names of all maps.
+        groups: the names of entries that hold several of these maps.
+
+    Raises:
+        IgosError: if there are no maps.
     """
 
-    def __init__(self, name: str, names: Sequence[str]) -> None:
+    def __init__(self, name: str, names: Collection[str], groups: Collection[str] = ()) -> None:
+        if not names:
+            raise IgosError(f"{name} has no saliency maps")
         self.name = name
-        self.names = frozenset(names)
+        self.names = frozenset((*names, *groups))
+        self._sorted = sorted(names)
 
     def entry_of(self, sample_id: str) -> str | None:
         """The name of an image's entry: the image's name, or its name without the ending; None if missing."""
@@ -111,12 +121,26 @@ class SaliencyMaps(ABC):
         """The array of an entry, or its arrays by label."""
 
     def facts(self) -> Attributes:
-        """What identifies the maps."""
+        """What identifies the maps: their names, and the content of the first and the last one."""
         return {
             "saliency": self.name,
-            "saliency.maps": len(self.names),
-            "saliency.names": digest("\n".join(sorted(self.names))),
+            "saliency.maps": len(self._sorted),
+            "saliency.names": digest("\n".join(self._sorted)),
+            "saliency.items": digest(" ".join(map(self._content, (self._sorted[0], self._sorted[-1])))),
         }
+
+    def _content(self, entry: str) -> str:
+        """A digest of a map's values."""
+        content = hashlib.blake2b(digest_size=8)
+        try:
+            found = self.read(entry)
+        except Exception:  # a damaged file, whose image will be recorded as failed
+            return "damaged"
+        for label, values in (found if isinstance(found, dict) else {"": found}).items():
+            content.update(f"{label} {values.dtype} {values.shape} ".encode())
+            if _holds_numbers(values):
+                content.update(values.tobytes())
+        return content.hexdigest()
 
 
 class FolderOfMaps(SaliencyMaps):
@@ -143,7 +167,7 @@ class FolderOfMaps(SaliencyMaps):
         return _READERS[path.suffix.lower()](path)
 
     def facts(self) -> Attributes:
-        """Names and sizes of the files, because reading all of them would take long."""
+        """Also the sizes of the files, because reading all of them would take long."""
         sizes = (f"{name} {path.stat().st_size}" for name, path in sorted(self._paths.items()))
         return {**super().facts(), "saliency.names": digest("\n".join(sizes))}
 
@@ -160,7 +184,7 @@ class ArchiveOfMaps(SaliencyMaps):
         self._bytes = path.stat().st_size
 
     def facts(self) -> Attributes:
-        """The names of the maps, and the size of the file."""
+        """Also the size of the file."""
         return {**super().facts(), "saliency.bytes": self._bytes}
 
     def read(self, entry: str) -> Array:
@@ -171,41 +195,48 @@ class ArchiveOfMaps(SaliencyMaps):
 class Hdf5Maps(SaliencyMaps):
     """An HDF5 file with a dataset for each image, or a group of datasets whose names are labels.
 
-    Links to other files and external storage are refused.
+    Links to other places and external storage are refused.
     """
 
     def __init__(self, path: Path) -> None:
+        # The datasets and links in each group; "." is the file itself.
+        self._leaves: dict[str, list[str]] = {}
+
+        def note(name: str, link: object) -> None:
+            hard = isinstance(link, h5py.HardLink)
+            if not hard or self._file.get(name, getclass=True) is h5py.Dataset:
+                self._leaves.setdefault(str(PurePosixPath(name).parent), []).append(name)
+
         try:
             self._file = h5py.File(path, "r", locking=False)
-        except OSError as error:
+            self._file.visititems_links(note)
+        except HDF5_ERRORS as error:
             raise IgosError(f"Cannot read {path}: {error}") from error
-        found: list[str] = []
-        self._file.visititems(lambda name, item: found.append(name) if _is_dataset(item) else None)
-        # Both a dataset and the group that it lies in can be an image's entry; `entry_of` asks by name.
-        parents = {str(PurePosixPath(name).parent) for name in found} - {"."}
-        self._leaves = frozenset(found)
         self._bytes = path.stat().st_size
-        super().__init__(str(path.resolve()), [*found, *parents])
+        # Both a dataset and the group that it lies in can be an image's entry; `entry_of` asks by name.
+        groups = self._leaves.keys() - {"."}
+        super().__init__(str(path.resolve()), list(chain(*self._leaves.values())), groups)
 
     def check(self, sample_ids: Sequence[str]) -> tuple[list[str], list[str]]:
         """See `SaliencyMaps.check`; a dataset in a group that is used counts as used."""
         missing, unused = super().check(sample_ids)
         entries = {self.entry_of(sample_id) for sample_id in sample_ids}
-        spare = [
-            name for name in unused if name in self._leaves and str(PurePosixPath(name).parent) not in entries
-        ]
-        return missing, spare
+        spare = {name for group, names in self._leaves.items() if group not in entries for name in names}
+        return missing, sorted(spare.intersection(unused))
 
     def read(self, entry: str) -> Array | dict[str, Array]:
         """See `SaliencyMaps.read`."""
-        item = self._file[entry]
-        if isinstance(item, h5py.Dataset):
-            return _values_of(item)
-        return {str(name): _values_of(part) for name, part in item.items() if _is_dataset(part)}
+        names = self._leaves.get(entry)
+        if names is None:
+            return self._values(entry)
+        return {PurePosixPath(name).name: self._values(name) for name in names}
+
+    def _values(self, name: str) -> Array:
+        return np.asarray(find_column(self._file, name)[...])
 
     def facts(self) -> Attributes:
-        """The names of the maps, and the size of the file."""
-        return {**super().facts(), "saliency.maps": len(self._leaves), "saliency.bytes": self._bytes}
+        """Also the size of the file."""
+        return {**super().facts(), "saliency.bytes": self._bytes}
 
 
 class MapsInMemory(SaliencyMaps):
@@ -265,9 +296,13 @@ def _is_label(name: str) -> bool:
     return name.isdecimal()
 
 
+def _holds_numbers(values: Array) -> bool:
+    return values.dtype.kind in "fiub"
+
+
 def _stack(values: Array) -> NDArray[np.float64]:
     """Values as ``(T, h, w)``."""
-    if values.dtype.kind not in "fiub":
+    if not _holds_numbers(values):
         raise TargetError(f"holds {values.dtype}, not numbers")
     numbers = np.asarray(values, np.float64)
     if numbers.ndim == 4:
@@ -282,7 +317,7 @@ def _stack(values: Array) -> NDArray[np.float64]:
 
 
 def _read_png(path: Path) -> Array:
-    with Image.open(path) as picture:
+    with open_picture(path, formats=("PNG",)) as picture:  # Pillow starts Ghostscript for EPS
         if picture.mode not in _GREY:
             raise TargetError(
                 f"is a picture of mode {picture.mode}, but must be grey with 8 or 16 bits: save the saliency"
@@ -305,14 +340,3 @@ _READERS: dict[str, Callable[[Path], Array | dict[str, Array]]] = {
     ".npz": _read_npz,
     ".png": _read_png,
 }
-
-
-def _is_dataset(item: object) -> bool:
-    return isinstance(item, h5py.Dataset)
-
-
-def _values_of(dataset: h5py.Dataset) -> Array:
-    plan = dataset.id.get_create_plist()
-    if plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count():
-        raise TargetError("leads to another file")
-    return np.asarray(dataset[...])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from igos_pl.checks import check_at_least, check_choice
+from igos_pl.checks import check_choice, check_count
 from igos_pl.data.annotations import GroundTruth
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult, ImageRecord
@@ -94,17 +94,23 @@ class SanityChecks(Configurable, LightningModule):
         on_progress: called with the progress of a batch; None to disable it.
 
     Raises:
-        IgosError: if the network is not a classifier.
+        IgosError: if the network is not a classifier, or the explainer has several starts.
     """
 
     def __init__(self, explainer: Explainer, steps: int = 8) -> None:
         super().__init__()
-        check_at_least("steps", steps, 1)
+        check_count("steps", steps, 1)
         network = explainer.network
         if not isinstance(network, Classifier):
             raise IgosError(
                 f"igos-pl sanity explains the same class under random weights, so it needs a classifier, and"
                 f" {type(network).__name__} is none: with random weights, a detector finds no objects"
+            )
+        start = explainer.start
+        if len(start.cells or range(start.k**2)) > 1:
+            raise IgosError(
+                "igos-pl sanity compares one mask of each image and class, but the start has several cells:"
+                " leave start.k out, or name one cell (--model.start.cells '[0]')"
             )
         self.steps = steps
         self.network = network

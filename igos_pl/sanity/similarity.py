@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from igos_pl.data.geometry import cell_means
 from igos_pl.optional import imported
 
 Map = NDArray[np.float64]
@@ -81,7 +80,8 @@ def _grey(image: Tensor) -> Map:
 
 
 def _pooled(pixels: Map, size: int) -> Map:
-    return np.asarray(F.adaptive_avg_pool2d(torch.from_numpy(pixels)[None], size)[0].numpy())
+    height, width = pixels.shape
+    return np.asarray(cell_means(pixels[None], size, (height, width))[0])
 
 
 def _scaled(saliency: Map) -> Map:

@@ -30,8 +30,11 @@ from igos_pl.store.schema import (
 from igos_pl.store.seals import check_seal, read_head
 from igos_pl.store.segments import writable_segment
 
-# The digests of a data set in a configuration: of the ids, and of the first and the last image.
-_IDS, _ITEMS = "data.ids", "data.items"
+# The digest of the ids of a data set in a configuration.
+_IDS = "data.ids"
+
+# Digests of the first and the last image, and of the first and the last imported map.
+_ITEMS = {"data.items": "image", "saliency.items": "saliency map"}
 
 # The digest of a search's settings in runs of older versions; today's runs have each setting as search.NAME.
 _SEARCH = "search"
@@ -291,8 +294,8 @@ class RunFolder:
         differing = [
             self._ids_in_words(stored, names)
             if key == _IDS and names
-            else "the first or the last image has another content"
-            if key == _ITEMS
+            else f"the first or the last {_ITEMS[key]} has another content"
+            if key in _ITEMS
             else "the settings of the search: an older version made that run and recorded only their digest"
             if key == _SEARCH
             else f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
