@@ -91,13 +91,11 @@ def explain(
     asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     defaults = preset_settings(preset)
     regions = as_regions(settings.pop("regions", None), asked.inputs.records)
+    size = defaults.pop("mask_size", None)
     # Regions need finer cells than a preset for few cells has.
-    size = MASK_SIZE if regions is not None else defaults.get("mask_size", MASK_SIZE)
-    defaults["mask_size"] = min(size, *asked.inputs.images.shape[-2:])
+    if size is not None and regions is None:
+        defaults["mask_size"] = min(size, *asked.inputs.images.shape[-2:])
     return answer(Explainer(asked.network, **{**defaults, **settings}, regions=regions), asked)
-
-
-MASK_SIZE = 28  # the explainer's default
 
 
 @dataclass(frozen=True)
