@@ -552,7 +552,10 @@ def test_default_masks_fit_small_inputs() -> None:
     ("options", "message"),
     [
         ({"method": "gradcam"}, "method is 'gradcam', but must be one of: igos, igos"),
-        ({"mask_size": SIZE + 1}, f"is {SIZE + 1}, which .* {SIZE} x {SIZE} pixels: set mask_size to {SIZE} or less"),
+        (
+            {"mask_size": SIZE + 1},
+            f"is {SIZE + 1}, which .* {SIZE} x {SIZE} pixels: set mask_size to {SIZE} or less",
+        ),
         ({"mask_size": 1}, "mask_size is 1, but must be at least 2"),
         ({"iterations": 0}, "iterations is 0, but must be at least 1"),
         ({"iterations": -1}, "iterations is -1, but must be at least 1"),

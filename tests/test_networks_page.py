@@ -38,6 +38,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save({"state_dict": checkpoint, "hyper_parameters": {"lr": 0.1}}, folder / "last.ckpt")
     with torch.random.fork_rng(devices=[]):
         torch.save(torchvision.models.squeezenet1_1().state_dict(), folder / "squeezenet.pth")
+        torch.save(torchvision.models.squeezenet1_1(num_classes=7).state_dict(), folder / "seven.pth")
     (folder / "my_package.py").write_text("from tiny import TinyNet as MyNet\n")
     adapters.timm_weights(folder)
     adapters.vit_folder(folder / "my_vit")

@@ -48,7 +48,10 @@ def test_official_numbers_are_translated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("490\n361\n", "has 2 labels, but there are 3 images. Give the official file of 50,000 labels, or a file"),
+        (
+            "490\n361\n",
+            "has 2 labels, but there are 3 images. Give the official file of 50,000 labels, or a file",
+        ),
         ("490\n361\n171\n822\n", "has 4 labels, but there are 3 images"),
         ("490\nn02124075\n171\n", "entry 2: expected a number from 1 to 1000, found 'n02124075'"),
         ("490\n0\n171\n", "entry 2: expected a number from 1 to 1000, found '0'"),
@@ -72,7 +75,9 @@ def test_a_part_of_the_images_finds_its_labels_by_number(tmp_path: Path) -> None
     file.write_text("\n".join(numbers))
     assert list(labels_of(root, ground_truth=str(file)).values()) == [65, 970]
     write_pictures(root, ["cat.JPEG"])
-    with pytest.raises(IgosError, match=r"50,000 labels, but there are 3 images.* cat\.JPEG has another name"):
+    with pytest.raises(
+        IgosError, match=r"50,000 labels, but there are 3 images.* cat\.JPEG has another name"
+    ):
         labels_of(root, ground_truth=str(file))
 
 
