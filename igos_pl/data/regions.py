@@ -84,7 +84,7 @@ _LOST = (
     "{lost} of {whole} regions lie outside of the network's input or between the {size} x {size} cells of the"
     " mask: a larger mask_size keeps small ones"
 )
-_ALONE = "the mask has only one region, so it does not tell which part of the image is important: use other regions"
+_ALONE = "the mask has only one region, so it cannot tell which part of the image matters: use other regions"
 
 
 class Slic(RegionSource):
