@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.overlay import SMALLEST_RANGE
+from igos_pl.data.overlay import EMPTY, SMALLEST_RANGE
+from igos_pl.data.wording import score_in_words
 from igos_pl.errors import IgosError
 from igos_pl.figures.canvas import Canvas
 from igos_pl.figures.footer import Footer
@@ -123,9 +124,10 @@ def draw(
     ]
     tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
     largest = _largest(explanations, style)
-    own = scale == "each" and style not in WITHOUT_COLORS
+    colored = style not in WITHOUT_COLORS
+    own = scale == "each" and colored
     abouts = [
-        f"{'faint: ' if is_faint else ''}saliency up to {most:.2f}" if own or is_faint else ""
+        _saliency_in_words(most, is_faint, own) if colored else ""
         for most, is_faint in zip(largest, _faint(largest, scale), strict=True)
     ]
     if any(abouts):
@@ -183,6 +185,21 @@ def _faint(largest: Sequence[float], scale: str) -> list[bool]:
     return [0 < most < FAINT * top for most in largest]
 
 
+def _saliency_in_words(largest: float, is_faint: bool, own: bool) -> str:
+    """What the caption says of a mask's largest saliency. It may be empty.
+
+    Args:
+        largest: the largest saliency.
+        is_faint: see `faint`.
+        own: whether each mask has its own colours.
+    """
+    if largest < EMPTY:
+        return f"empty: saliency below {EMPTY}"
+    if is_faint:
+        return f"faint: saliency up to {largest:.2f}"
+    return f"saliency up to {largest:.2f}" if own else ""
+
+
 def save(
     figure: Figure, path: Path, kind: str | None = None, metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -223,7 +240,7 @@ def _caption(
         score: of the whole image; None if only a part of it is shown.
         shown: how much of the image is shown, if not all.
     """
-    after = "" if score is None else f" {score:.2f}"
+    after = "" if score is None else f" {score_in_words(score)}"
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, after)
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     start += f", {shown}" if shown else ""
