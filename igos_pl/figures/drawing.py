@@ -53,7 +53,8 @@ def draw(
     """Draw explanations in one figure. All pictures have one height, whatever their aspect ratio.
 
     The colours go from 0 to the largest saliency of each mask, which stands in its caption, but at least to
-    0.1, so that a mask with hardly any content looks empty. The colour bar gives the values.
+    0.1, so that a mask with hardly any content looks empty. If its largest saliency is below 0.01, its
+    caption says so. The colour bar gives the values.
 
     Args:
         explanations: the explanations, at most 400.
@@ -159,7 +160,7 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
     """Which masks look nearly empty only because other masks of the figure are strong.
 
     Their largest saliency is below a fifth of the figure's. The scale ``each`` shows them,
-    unless their saliency is far below 0.1.
+    unless their saliency is far below 0.1. Empty masks are not among them.
 
     Args:
         explanations: of one figure.
@@ -182,7 +183,7 @@ def _faint(largest: Sequence[float], scale: str) -> list[bool]:
     top = float(np.nanmax([0.0, *largest]))
     if scale != "shared" or top <= SMALLEST_RANGE:
         return [False] * len(largest)
-    return [0 < most < FAINT * top for most in largest]
+    return [EMPTY <= most < FAINT * top for most in largest]
 
 
 def _saliency_in_words(largest: float, is_faint: bool, own: bool) -> str:
