@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from igos_pl.data.annotations import GroundTruth, Rle
 from igos_pl.data.images import MAX_PIXELS, check_reachable, find_images
+from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
@@ -75,6 +76,17 @@ class COCODataModule(ImageDataModule):
         if left_out:
             counts = ", ".join(f"{count} {what}" for what, count in left_out.items())
             logging.getLogger(__name__).warning("%s: left out %s", self.annotations, counts)
+        return samples
+
+    def _find_samples(self) -> list[Sample]:
+        samples = super()._find_samples()
+        # Usually, the first image exists, and no other is looked for.
+        if self.annotations and not any(os.path.exists(sample.path) for sample in samples):
+            raise IgosError(
+                f"{self.annotations} names {counted(len(samples), 'image')}, but none is in the folder"
+                f" {self.root} (there is no {samples[0].path}, for example): set root (--data.root) to the"
+                " folder that the file names start from"
+            )
         return samples
 
 

@@ -14,6 +14,9 @@ from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
 
+# The number of images in the validation set.
+_IMAGES = 50_000
+
 
 class ImageNetDataModule(ImageDataModule):
     """ImageNet (ILSVRC 2012) validation images with their labels.
@@ -22,8 +25,10 @@ class ImageNetDataModule(ImageDataModule):
         root: the folder with the images. It has a folder for each class, named by its WordNet id
             (``n01440764/*.JPEG``), or it is flat, and ``ground_truth`` names the labels.
         ground_truth: the official ``ILSVRC2012_validation_ground_truth.txt``: a number from 1 to 1000 on each
-            line, for the images in the order of their file names, in whichever folders they lie. Its
-            numbering is not the order of the WordNet ids that networks use; it is translated here.
+            line, for the images in the order of their file names, in whichever folders they lie. If the
+            folder has a part of the images, their original names (``ILSVRC2012_val_00000293.JPEG``) tell the
+            lines of their labels. Its numbering is not the order of the WordNet ids that networks use; it is
+            translated here.
         **data: see `SampleDataModule`.
     """
 
@@ -67,12 +72,24 @@ def _official(file: Path, paths: list[Path]) -> list[int]:
     for number, line in enumerate(lines, 1):
         if not line.isdecimal() or int(line) not in known:
             raise IgosError(f"{file}, entry {number}: expected a number from 1 to 1000, found {line!r}")
-    if len(lines) != len(paths):
+    labels = [known[int(line)] for line in lines]
+    original = {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(labels, 1)}
+    others = [path for path in paths if path.stem not in original]
+    if len(labels) == _IMAGES and not others:
+        return [original[path.stem] for path in paths]
+    if len(labels) != len(paths):
+        advice = (
+            "The labels of a part of the validation set are found by the original names of its images"
+            f" (ILSVRC2012_val_00000001.JPEG), but {others[0]} has another name: rename the images, sort them"
+            " into folders named by WordNet ids and leave ground_truth out, or use ImageFolderDataModule with"
+            " a labels file"
+            if len(labels) == _IMAGES
+            else f"Give the official file of {_IMAGES:,} labels, or a file with a label for each image"
+        )
         raise IgosError(
-            f"{file} has {counted(len(lines), 'label')}, but there {is_or_are(len(paths))}"
-            f" {counted(len(paths), 'image')}: the file is for the whole"
-            " validation set; set limit (--data.limit) to explain a part of it"
+            f"{file} has {counted(len(labels), 'label')}, but there {is_or_are(len(paths))}"
+            f" {counted(len(paths), 'image')}. {advice}"
         )
     # Equal names have equal ids, which `check_samples` refuses.
-    numbers = dict(zip(sorted(path.name for path in paths), map(int, lines), strict=True))
-    return [known[numbers[path.name]] for path in paths]
+    by_name = dict(zip(sorted(path.name for path in paths), labels, strict=True))
+    return [by_name[path.name] for path in paths]

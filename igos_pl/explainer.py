@@ -51,6 +51,9 @@ _PIXELS_AT_ONCE = 1 << 24
 # The most cells along a mask's side that a search takes; 20 x 20 cells already need some 4,000 passes.
 _SEARCH_SIDE = 20
 
+# The cells along a mask's side by default; fewer if the network's input has fewer pixels.
+MASK_SIZE = 28
+
 # What the optimised methods need and the search does not.
 _OPTIMISATION = {"optimizer", "iterations", "average", "levels", *(f.name for f in fields(ObjectiveSettings))}
 
@@ -70,7 +73,8 @@ class Explainer(BatchPredictor):
             `igos_pl.solver.search`.
         optimizer: makes the optimiser of the masks: ``NAG``, ``LineSearch``, or an elementwise one of
             ``torch.optim``; Adam with a step of 0.1 by default.
-        mask_size: s, cells along the side of a mask.
+        mask_size: s, cells along the side of a mask; by default 28, or the shorter side of the network's
+            input if that has fewer pixels.
         iterations: number of optimiser iterations.
         path_steps: K, positions on the integration path.
         path: ``scaled`` (as published) or ``threshold`` (it removes the lowest mask cells first); see
@@ -104,7 +108,7 @@ class Explainer(BatchPredictor):
         network: ExplainableNetwork,
         method: str = "igos+",
         optimizer: OptimizerFactory = partial(Adam, lr=0.1),  # noqa: B008  a constant
-        mask_size: int = 28,
+        mask_size: int | None = None,
         iterations: int = 20,
         path_steps: int = 2,
         path: str = "threshold",
@@ -125,13 +129,7 @@ class Explainer(BatchPredictor):
         self._method = method_named(method)
         self.method = self._method.name
         self.optimizer = optimizer
-        check_count("mask_size", mask_size, 2)
-        if mask_size > min(network.input_size):
-            height, width = network.input_size
-            raise IgosError(
-                f"mask_size is {mask_size}, which is more than the network's input of {height} x {width}"
-                " pixels"
-            )
+        mask_size = _fitting(mask_size, network.input_size)
         if not isinstance(self._method, Method) and regions is None and mask_size > _SEARCH_SIDE:
             raise IgosError(
                 f"mask_size is {mask_size}, but the method {self.method} puts at most {_SEARCH_SIDE} x"
@@ -357,3 +355,24 @@ class Explainer(BatchPredictor):
         passes = optimising * done / total if phase == OPTIMISING else optimising + curves * done / total
         share = before + size * passes / (optimising + curves)
         self.on_progress(BatchProgress(phase, done, total, share))
+
+
+def _fitting(mask_size: int | None, input_size: tuple[int, int]) -> int:
+    """The size of the masks for an input of so many pixels; None for the default.
+
+    Raises:
+        IgosError: if the input has fewer pixels than cells were asked for.
+    """
+    most = min(input_size)
+    pixels = f"the network's input of {input_size[0]} x {input_size[1]} pixels"
+    if mask_size is None:
+        if most < MASK_SIZE:
+            warnings.warn(f"mask_size is {most} instead of {MASK_SIZE}, because of {pixels}", stacklevel=3)
+        return min(MASK_SIZE, most)
+    check_count("mask_size", mask_size, 2)
+    if mask_size > most:
+        raise IgosError(
+            f"mask_size is {mask_size}, which is more than {pixels}: set mask_size to {most} or less"
+            f" (--model.mask_size {most})"
+        )
+    return mask_size

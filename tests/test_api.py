@@ -515,6 +515,17 @@ def test_messages_name_arguments_and_no_options(net: tiny.TinyNet, images: Tenso
         assert "--" not in str(caught.value)
 
 
+class OnlyBatches(tiny.TinyNet):
+    """Takes only batches of one size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.view(self.size, 3, tiny.SIZE, tiny.SIZE))
+
+
 WRONG = [
     ({"images": 3}, "images is of the type int, but must be a tensor"),
     ({"images": torch.utils.data.DataLoader([1])}, "DataLoader.*use.*Trainer.*DatasetDataModule"),
@@ -583,6 +594,16 @@ WRONG = [
     ({"targets": lambda output: float(output[0])}, r"returned float \(a number .*leave out float"),
     ({"network": "resnet"}, "There is no network 'resnet'"),
     (
+        {"network": OnlyBatches(1)},
+        r"OnlyBatches raised RuntimeError: shape .* batches of 1, but not of 2 or 3: set batch_size=1 and",
+    ),
+    (
+        {"network": OnlyBatches(3)},
+        "It takes batches of 3, but not of 1 or 2: let its forward take any number",
+    ),
+    ({"images": torch.zeros(2, 3, 24, 24, device="meta")}, "images is on the meta device, without values"),
+    ({"device": "cuda"}, r"no argument 'device', .*: move the network, as in network\.to\('cuda'\)"),
+    (
         {"network": Answer(lambda logits: {"out": logits, "aux": logits})},
         "but returned a dict of out, aux: wrap it in a module that returns its logits",
     ),
@@ -623,6 +644,11 @@ def test_eight_bits_are_not_normalized(net: tiny.TinyNet, images: Tensor) -> Non
     for given in (images, images.permute(0, 2, 3, 1).numpy(), [Image.new("RGB", (9, 9))]):
         with pytest.raises(IgosError, match="image 0: .* 8-bit values, .* leave normalized=True out, or"):
             explain(adapter, given, normalized=True, **QUICK)
+
+
+def test_networks_for_single_images_are_explained(images: Tensor) -> None:
+    result = explain(OnlyBatches(1), normalized(images), batch_size=1, micro_batch_size=1, **QUICK)
+    assert len(result) == len(images)
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG)

@@ -160,6 +160,9 @@ def test_all_commands_of_the_pages_are_valid(
         "from tiny import TinyNet\n\nclass MyNet(TinyNet):\n    def __init__(self, classes: int): ...\n"
     )
     (tmp_path / "mine.yaml").write_text(pages.blocks("docs/settings.md", "yaml")[0])
+    demo = tmp_path / "runs" / "demo-detector" / "config.yaml"  # as `igos-pl demo --detector` leaves it
+    demo.parent.mkdir(parents=True)
+    demo.write_text("model: {network: {class_path: TorchvisionRCNNDetector}}\ndata: COCODataModule\n")
     found = commands()
     assert len(found) > 15
     for command in found:

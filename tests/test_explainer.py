@@ -541,11 +541,21 @@ def test_progress_of_many_rows_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(each.share == pytest.approx(2 / 3) and each.done == each.total for each in told)
 
 
+def test_default_masks_fit_small_inputs() -> None:
+    with pytest.warns(match=f"mask_size is {SIZE} instead of 28, because of .* {SIZE} x {SIZE} pixels"):
+        explainer = Explainer(tiny_classifier())
+    assert explainer.mask_size == explainer.describe()["mask_size"] == SIZE
+    assert Explainer(tiny_classifier(input_size=(40, 32))).mask_size == 28
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"method": "gradcam"}, "method is 'gradcam', but must be one of: igos, igos"),
-        ({"mask_size": SIZE + 1}, f"mask_size is {SIZE + 1}, which is more than the network"),
+        (
+            {"mask_size": SIZE + 1},
+            f"is {SIZE + 1}, which .* {SIZE} x {SIZE} pixels: set mask_size to {SIZE} or less",
+        ),
         ({"mask_size": 1}, "mask_size is 1, but must be at least 2"),
         ({"iterations": 0}, "iterations is 0, but must be at least 1"),
         ({"iterations": -1}, "iterations is -1, but must be at least 1"),

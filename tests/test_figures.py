@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -217,6 +218,13 @@ def test_colours_say_true_values() -> None:
     assert {"insertion - deletion 0.25", "saliency up to 0.35"} < set(texts(each))
 
 
+@pytest.mark.parametrize(
+    ("score", "words"), [(0.75, "0.75"), (0.005, "0.01"), (0.0049, "<0.01"), (1e-9, "<0.01"), (0.0, "0.00")]
+)
+def test_small_scores_do_not_read_zero(score: float, words: str) -> None:
+    assert f"tabby {words}" in texts(drawn(explanation(score=score)))
+
+
 def test_dots_mark_measured_points() -> None:
     measured = np.isin(np.arange(11), (0, 4, 10)).astype(np.int8)
     figure = drawn(explanation(deletion_measured=measured))
@@ -278,7 +286,9 @@ def test_a_mask_without_content_looks_empty(style: str, scale: str) -> None:
     ):
         figure = drawn(explanation(masks=masks), style=style, scale=scale)
         figure.canvas.draw()
-        found[name] = np.asarray(figure.canvas.buffer_rgba())[55:-60, :, :3] / 255  # without texts
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+        box = figure.axes[0].get_window_extent()  # without texts
+        found[name] = pixels[math.ceil(len(pixels) - box.y1) :, math.ceil(box.x0) :][:280, :400]
     assert np.abs(found["noise"] - found["empty"]).max() < 0.25  # a tenth of the colours
     assert np.abs(found["object"] - found["empty"]).max() > 0.3
 
@@ -317,18 +327,22 @@ def test_faint_masks_beside_strong_ones_are_said_to_be() -> None:
 
     def said(*saliencies: float, **options: Any) -> list[str]:
         figure = drawn(*map(peaked, saliencies), **{"style": "overlay", **options})
-        return [text for text in texts(figure) if "saliency up to" in text]
+        return [text for text in texts(figure) if "saliency up to" in text or "empty" in text]
 
     shared = {"scale": "shared"}
 
-    assert said(0.7, 0.09, 0.3, 0.01, **shared) == [
+    assert said(0.7, 0.09, 0.3, 0.02, **shared) == [
         "faint: saliency up to 0.09",
-        "faint: saliency up to 0.01",
+        "faint: saliency up to 0.02",
     ]
     assert said(0.7, 0.3, **shared) == []
-    assert said(0.09, 0.01, **shared) == []  # all are nearly empty, with any scale
+    assert said(0.09, 0.02, **shared) == []  # all are nearly empty, with any scale
     assert said(0.7, 0.09, style="masked", **shared) == []
     assert said(0.7, 0.09) == ["saliency up to 0.70", "saliency up to 0.09"]
+    for options in shared, {"style": "curves"}, {}:
+        assert "empty: saliency below 0.01" in said(0.7, 0.002, **options)
+        assert said(0.0, **options) == ["empty: saliency below 0.01"]
+    assert said(0.0, style="masked") == []
 
 
 def test_the_command_says_how_to_see_faint_masks(tmp_path: Path, capsys: Any) -> None:

@@ -22,7 +22,7 @@ from igos_pl.cli.main import main
 PAGE = "docs/networks-detectors.md"
 PYTHON = pages.blocks(PAGE)
 CONSOLE = pages.blocks(PAGE, "console")
-QUICK = {"iterations": 1, "mask_size": 6, "metrics": False}
+QUICK = {"iterations": 1, "metrics": False}
 
 
 class TinySegments(nn.Conv2d):

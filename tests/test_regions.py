@@ -251,6 +251,10 @@ def test_small_regions_that_no_cell_hits_are_told() -> None:
     labels[14:16, 28] = 99
     _, notes = GivenLabelMaps({"a.jpg": labels}).label_maps(batch_of(60, 30), 4)
     assert notes[0].startswith("1 of 5 regions lie outside of the network's input or between the 4 x 4 cells")
+    assert "only one region" not in notes[0]
+    labels[:] = 1
+    _, notes = GivenLabelMaps({"a.jpg": labels}).label_maps(batch_of(60, 30), 4)
+    assert notes[0].startswith("the mask has only one region")
 
 
 def test_an_image_without_a_label_map_fails_alone() -> None:

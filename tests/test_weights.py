@@ -221,6 +221,21 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
         TorchvisionClassifier("resnet18", str(path))
 
 
+def test_torchvision_with_other_classes(tmp_path: Path) -> None:
+    import torchvision
+
+    path = tmp_path / "seven.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.save(torchvision.models.squeezenet1_1(num_classes=7).state_dict(), path)
+    with pytest.raises(IgosError, match="a network with 7 classes instead of 1000: set num_classes to 7"):
+        TorchvisionClassifier("squeezenet1_1", str(path))
+    network = TorchvisionClassifier("squeezenet1_1", str(path), num_classes=7)
+    assert network.probabilities(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    assert network.label_name(6) == "6"
+    named = TorchvisionClassifier("squeezenet1_1", str(path), num_classes=7, class_names=list("abcdefg"))
+    assert named.label_name(6) == "g"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -230,10 +245,21 @@ def test_torchvision_by_name_and_file(tmp_path: Path) -> None:
             {"name": "resnet50", "weights": "IMAGENET1K_V9"},
             "weights is 'IMAGENET1K_V9', which is neither a weight file .*IMAGENET1K_V1, IMAGENET1K_V2",
         ),
-        ({"name": "resnet50", "weights": "nowhere.pth"}, r"No weight file at nowhere\.pth"),
+        (
+            {"name": "resnet50", "weights": "nowhere.pth"},
+            r"No weight file at nowhere\.pth\. Put it there, or",
+        ),
+        (
+            {"name": "resnet50", "weights": "weight/none.pth"},
+            r"weight/none\.pth.*there \(weight/README\.md says",
+        ),
+        (
+            {"name": "resnet50", "num_classes": 7},
+            "is 7, but torchvision's weights IMAGENET1K_V1 .* 1000 classes",
+        ),
     ],
 )
-def test_unknown_networks_and_weights_are_named(options: dict[str, str], message: str) -> None:
+def test_unknown_networks_and_weights_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(IgosError, match=message):
         TorchvisionClassifier(**options)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from igos_pl.api.images import Inputs, as_inputs, gathered
 from igos_pl.api.networks import Normalization, adapter_of, device_of
@@ -28,6 +28,7 @@ from igos_pl.models import ExplainableNetwork
 from igos_pl.predicting import BatchPredictor
 from igos_pl.run.provenance import provenance
 from igos_pl.settings import parameters_of
+from igos_pl.solver.micro_batches import is_machine_error
 from igos_pl.solver.presets import preset_settings
 
 
@@ -86,18 +87,21 @@ def explain(
     Raises:
         IgosError: if the arguments do not fit together. The message says what to do.
     """
+    if "device" in settings:
+        raise IgosError(
+            "explain has no argument 'device', because it uses the device of the network's weights: move the"
+            f" network, as in network.to({str(settings['device'])!r})"
+        )
     check_arguments("explain", settings, [*inspect.signature(explain).parameters, *parameters_of(Explainer)])
     bare = {"input_size": input_size, "class_names": class_names, "output": output, "top_k": top_k}
     asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     defaults = preset_settings(preset)
     regions = as_regions(settings.pop("regions", None), asked.inputs.records)
+    size = defaults.pop("mask_size", None)
     # Regions need finer cells than a preset for few cells has.
-    size = MASK_SIZE if regions is not None else defaults.get("mask_size", MASK_SIZE)
-    defaults["mask_size"] = min(size, *asked.inputs.images.shape[-2:])
+    if size is not None and regions is None:
+        defaults["mask_size"] = min(size, *asked.inputs.images.shape[-2:])
     return answer(Explainer(asked.network, **{**defaults, **settings}, regions=regions), asked)
-
-
-MASK_SIZE = 28  # the explainer's default
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def question(
             "top_k is the number of predicted classes, but targets are given: leave one of them out"
         )
     found = gathered(images)
+    if isinstance(found, Tensor) and found.is_meta:
+        raise IgosError("images is on the meta device, without values: give a tensor with values")
     adapter = adapter_of(network, found, mean, std, **bare)
     inputs, device = as_inputs(found, adapter, normalized), device_of(adapter)
     asked, truth = with_targets(adapter, targets, len(inputs.records))
@@ -145,7 +151,7 @@ def question(
 
 def answer(module: BatchPredictor, asked: Question) -> Explanations:
     """The explanations that a module makes of images in memory."""
-    with _input_explained(asked.network.name, asked.inputs.images.shape[1]):
+    with _input_explained(asked):
         results = [module.explain_batch(batch) for batch in asked.batches]
     records = [record for result in results for record in result.images]
     for record in records:
@@ -169,12 +175,14 @@ _TYPES = re.compile(
 
 
 @contextmanager
-def _input_explained(network: str, channels: int) -> Iterator[None]:
-    """Turn torch's errors about images with other channels, or of another type, into readable messages.
+def _input_explained(asked: Question) -> Iterator[None]:
+    """Turn torch's errors about the network's input into readable messages.
 
     Raises:
-        IgosError: if the network takes another number of channels, or its weights have another type.
+        IgosError: if the network takes another number of channels or of images, or its weights have another
+            type.
     """
+    network, channels = asked.network.name, asked.inputs.images.shape[1]
     try:
         yield
     except RuntimeError as error:
@@ -188,7 +196,35 @@ def _input_explained(network: str, channels: int) -> Iterator[None]:
                 f"The weights of {network} are {found[1].lower()}, but images are float32: call"
                 " network.float() first"
             ) from error
+        if not is_machine_error(error) and (advice := _batch_advice(asked)):
+            raise IgosError(f"{network} raised {type(error).__name__}: {error}. {advice}") from error
         raise
+
+
+def _batch_advice(asked: Question) -> str:
+    """What to do if the network takes only batches of some sizes; empty if that is not the reason."""
+    images = asked.batches[0].images
+    tried = sorted({1, 2, 3, len(images)})
+    image = asked.network.normalize(images[:1])
+    works = [count for count in tried if _takes(asked.network, image.repeat(count, 1, 1, 1))]
+    if not works or works == tried:
+        return ""
+    remedy = (
+        "set batch_size=1 and micro_batch_size=1"
+        if works == [1]
+        else "let its forward take any number, because igos_pl gives it batches of different sizes"
+    )
+    others = " or ".join(str(count) for count in tried if count not in works)
+    return f"It takes batches of {' or '.join(map(str, works))}, but not of {others}: {remedy}"
+
+
+def _takes(network: ExplainableNetwork, images: Tensor) -> bool:
+    try:
+        with torch.no_grad(), network.frozen():
+            network.module(images)
+    except Exception:  # the caller reports the first error
+        return False
+    return True
 
 
 def _batches(

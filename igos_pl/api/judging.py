@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from igos_pl.api.call import MASK_SIZE, answer, question
+from igos_pl.api.call import answer, question
 from igos_pl.api.images import channels_last, check_one_for_each
 from igos_pl.api.networks import Normalization
 from igos_pl.api.result import Explanations
@@ -24,7 +24,7 @@ from igos_pl.data.records import Columns
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, without_options
 from igos_pl.evaluation.columns import joined
-from igos_pl.explainer import Explainer
+from igos_pl.explainer import MASK_SIZE, Explainer
 from igos_pl.judging.evaluate import evaluate_run
 from igos_pl.judging.importer import Importer
 from igos_pl.judging.judge import EvaluationWriter, ExplainedInMemory, Judge

@@ -83,7 +83,8 @@ method
                                 (NAG 0.2, LineSearch 1)
   --model.optimizer.alpha X     instead of step_size: the factor of the raw
                                 gradient, as published
-  --model.mask_size S           cells along the side of a mask [28]
+  --model.mask_size S           cells along the side of a mask; by default 28,
+                                or the side of a smaller input
   --model.iterations N          optimiser iterations [20]
   --model.path_steps K          positions on the integration path [2]
   --model.path KIND             scaled (as published) or [threshold] (removes

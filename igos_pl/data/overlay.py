@@ -11,6 +11,8 @@ OPACITY = 0.9  # of the most salient pixel
 RISE = 0.75  # the opacity grows with this power of the saliency, so that weak saliency can be seen
 # The colours span at least this range of saliency, so that a mask without content looks empty.
 SMALLEST_RANGE = 0.1
+# A mask whose saliency is below this everywhere says nothing.
+EMPTY = 0.01
 _GREYS = (0.12, 0.82)  # black and white of the image below the colours
 
 

@@ -69,7 +69,7 @@ class RegionSource(Configurable, ABC):
 
         Returns:
             Labels ``(N, s, s)`` on the device of the images, and a note for each image: how many of its
-            regions are so small that no cell lies in them; empty if there are none.
+            regions are so small that no cell lies in them, and whether only one is left; empty otherwise.
 
         Raises:
             TargetError: if an image has no label map, or a wrong one.
@@ -85,7 +85,8 @@ class RegionSource(Configurable, ABC):
                     f" {size**2} cells: use fewer regions, or a larger mask_size"
                 )
             maps.append(torch.from_numpy(cells))
-            notes.append("" if whole == kept else _LOST.format(lost=whole - kept, whole=whole, size=size))
+            lost = _LOST.format(lost=whole - kept, whole=whole, size=size) if kept < whole else ""
+            notes.append("; ".join(filter(None, (lost, _ALONE if kept == 1 else ""))))
         return torch.stack(maps).to(batch.images.device), notes
 
 
@@ -93,6 +94,7 @@ _LOST = (
     "{lost} of {whole} regions lie outside of the network's input or between the {size} x {size} cells of the"
     " mask: a larger mask_size keeps small ones"
 )
+_ALONE = "the mask has only one region, so it cannot tell which part of the image matters: use other regions"
 
 
 class Slic(RegionSource):

@@ -31,6 +31,11 @@ def has_or_have(number: int) -> str:
     return "has" if number == 1 else "have"
 
 
+def score_in_words(score: float) -> str:
+    """A score with two decimals; ``<0.01`` if these would be zeros and it is not."""
+    return "<0.01" if 0 < score < 0.005 else f"{score:.2f}"
+
+
 def has_regions(settings: Mapping[str, Any]) -> bool:
     """Whether a run's masks are over regions instead of single cells."""
     return str(settings.get("regions", "none")) != "none"

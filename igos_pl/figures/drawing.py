@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from igos_pl.checks import check_at_least, check_choice, check_share
 from igos_pl.data.explanation import Explanation
-from igos_pl.data.overlay import SMALLEST_RANGE
+from igos_pl.data.overlay import EMPTY, SMALLEST_RANGE
+from igos_pl.data.wording import score_in_words
 from igos_pl.errors import IgosError
 from igos_pl.figures.canvas import Canvas
 from igos_pl.figures.footer import Footer
@@ -52,7 +53,8 @@ def draw(
     """Draw explanations in one figure. All pictures have one height, whatever their aspect ratio.
 
     The colours go from 0 to the largest saliency of each mask, which stands in its caption, but at least to
-    0.1, so that a mask with hardly any content looks empty. The colour bar gives the values.
+    0.1, so that a mask with hardly any content looks empty. If its largest saliency is below 0.01, its
+    caption says so. The colour bar gives the values.
 
     Args:
         explanations: the explanations, at most 400.
@@ -123,9 +125,10 @@ def draw(
     ]
     tiles, rows = arranged([one.aspect for one in subjects], *shape, height, room, columns, headings)
     largest = _largest(explanations, style)
-    own = scale == "each" and style not in WITHOUT_COLORS
+    colored = style not in WITHOUT_COLORS
+    own = scale == "each" and colored
     abouts = [
-        f"{'faint: ' if is_faint else ''}saliency up to {most:.2f}" if own or is_faint else ""
+        _saliency_in_words(most, is_faint, own) if colored else ""
         for most, is_faint in zip(largest, _faint(largest, scale), strict=True)
     ]
     if any(abouts):
@@ -157,7 +160,7 @@ def faint(explanations: Sequence[Explanation], style: str, scale: str) -> list[b
     """Which masks look nearly empty only because other masks of the figure are strong.
 
     Their largest saliency is below a fifth of the figure's. The scale ``each`` shows them,
-    unless their saliency is far below 0.1.
+    unless their saliency is far below 0.1. Empty masks are not among them.
 
     Args:
         explanations: of one figure.
@@ -180,7 +183,22 @@ def _faint(largest: Sequence[float], scale: str) -> list[bool]:
     top = float(np.nanmax([0.0, *largest]))
     if scale != "shared" or top <= SMALLEST_RANGE:
         return [False] * len(largest)
-    return [0 < most < FAINT * top for most in largest]
+    return [EMPTY <= most < FAINT * top for most in largest]
+
+
+def _saliency_in_words(largest: float, is_faint: bool, own: bool) -> str:
+    """What the caption says of a mask's largest saliency. It may be empty.
+
+    Args:
+        largest: the largest saliency.
+        is_faint: see `faint`.
+        own: whether each mask has its own colours.
+    """
+    if largest < EMPTY:
+        return f"empty: saliency below {EMPTY}"
+    if is_faint:
+        return f"faint: saliency up to {largest:.2f}"
+    return f"saliency up to {largest:.2f}" if own else ""
 
 
 def save(
@@ -223,7 +241,7 @@ def _caption(
         score: of the whole image; None if only a part of it is shown.
         shown: how much of the image is shown, if not all.
     """
-    after = "" if score is None else f" {score:.2f}"
+    after = "" if score is None else f" {score_in_words(score)}"
     write(figure, tile.x, tile.y + 0.08, str(explanation.label_name), room, 8.5, after)
     start = f", start {explanation.start_cell}" if explanation.start_cell >= 0 else ""
     start += f", {shown}" if shown else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.data.overlay import EMPTY
 from igos_pl.findings.clusters import FEWEST_MASKS, clusters_of
 from igos_pl.findings.confusions import confusions_of
 from igos_pl.findings.places import PLACES, Shares, shares_of
@@ -18,9 +19,6 @@ from igos_pl.store import MaskFile
 
 # The most masks that are clustered: of a class, and of all classes. They are kept in memory.
 _MOST_OF_CLASS, _MOST = 300, 100_000
-
-# A mask that removes nowhere more than this says nothing.
-_FAINT = 0.01
 
 
 def find(masks: MaskFile, seed: int = 0) -> Findings:
@@ -76,7 +74,7 @@ def _measured(
     faint = np.zeros(len(units), bool)
     pooled = np.empty((len(sample), SIDE, SIDE), np.float32)
     for block in blocks(masks, units):
-        faint[block.units] = block.peak < _FAINT
+        faint[block.units] = block.peak < EMPTY
         clear = ~faint[block.units]
         found = shares_of(block)
         shares.places[block.units][clear] = found.places[clear]

@@ -97,7 +97,10 @@ def network_named(name: str, /, **settings: Any) -> ExplainableNetwork:
     families = network_classes()
     if name in families:
         return _made(families[name], **settings)
-    hint = suggestion(source, [f"{known}:" for known in SOURCES]) if colon else suggestion(name, families)
+    if name in torchvision.models.list_models():
+        hint = f"did you mean torchvision:{name}?"
+    else:
+        hint = suggestion(source, [f"{known}:" for known in SOURCES]) if colon else suggestion(name, families)
     sources = ", ".join(f"{known}:NAME" for known in SOURCES)
     raise IgosError(
         f"There is no network {name!r}: {hint} (names are classes of igos_pl.models, or {sources})"

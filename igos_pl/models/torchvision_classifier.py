@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torchvision
 
-from igos_pl.checks import suggestion
+from igos_pl.checks import check_count, suggestion
 from igos_pl.errors import IgosError
 from igos_pl.models.classifier import Classifier
 from igos_pl.models.torchvision_weights import weights_file
@@ -25,8 +25,11 @@ class TorchvisionClassifier(Classifier):
         weights: a weight file, or the name of one of the model's weights enums (``IMAGENET1K_V1``,
             ``DEFAULT``): its file is then read from ``weight_folder``, and downloaded there if it is missing.
         weight_folder: where the files of weights enums are kept.
+        num_classes: number of classes of the weight file; by default that of torchvision's weights.
         input_size: height and width of the input in pixels, or the side of a square one; by default the one
             that the weights were evaluated with.
+        class_names: in label order, or ``imagenet``; by default those of torchvision's weights, and unknown
+            for another number of classes.
         **classifier: see `Classifier`.
     """
 
@@ -37,7 +40,9 @@ class TorchvisionClassifier(Classifier):
         name: str = "vgg19",
         weights: str = "IMAGENET1K_V1",
         weight_folder: str = "weight",
+        num_classes: int | None = None,
         input_size: int | tuple[int, int] | None = None,
+        class_names: list[str] | Literal["imagenet"] | None = None,
         **classifier: Any,
     ) -> None:
         known = torchvision.models.list_models(module=torchvision.models)
@@ -47,16 +52,27 @@ class TorchvisionClassifier(Classifier):
                 " All: torchvision.models.list_models(module=torchvision.models)"
             )
         enum = torchvision.models.get_model_weights(name)
-        path = weights_file(name, weights, weight_folder)
         chosen = enum[weights] if weights in enum.__members__ else enum.DEFAULT
+        known_names = list(chosen.meta["categories"])
+        classes = len(known_names) if num_classes is None else num_classes
+        check_count("num_classes", classes, 1)
+        if classes == len(known_names):
+            class_names = known_names if class_names is None else class_names
+        elif weights in enum.__members__:
+            raise IgosError(
+                f"num_classes is {classes}, but torchvision's weights {weights} of {name} have"
+                f" {len(known_names)} classes: set weights to the file of your own weights"
+            )
+        path = weights_file(name, weights, weight_folder)
         preset = chosen.transforms()
         super().__init__(
-            torchvision.models.get_model(name, weights=None, **_REBUILD.get(name, {})),
+            torchvision.models.get_model(name, weights=None, num_classes=classes, **_REBUILD.get(name, {})),
             weights=path,
             input_size=input_size or preset.crop_size[0],
             mean=preset.mean,
             std=preset.std,
-            class_names=list(chosen.meta["categories"]),
+            class_names=class_names,
             name=name,
             **classifier,
         )
+        self.num_classes = classes

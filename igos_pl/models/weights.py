@@ -230,9 +230,11 @@ def file_sha256(path: Path) -> str:
         IgosError: if the file is missing, or its hash is not the one in its name.
     """
     if not path.is_file():
+        # The folder of published weights, as the settings in configs/ name it.
+        hint = " (weight/README.md says where to get it)" if path.parent.name == "weight" else ""
         raise IgosError(
-            f"No weight file at {path}. Put it there (weight/README.md says where to get it),"
-            " or name another with weights (--model.network.weights)"
+            f"No weight file at {path}. Put it there{hint}, or name another with weights"
+            " (--model.network.weights)"
         )
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -347,7 +349,29 @@ def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, 
         if names
     ]
     if problems:
+        advice = "Is it the weight file of another architecture?"
+        if misshapen and not missing and not unexpected:
+            advice = _classes_advice([(found[key].shape, wanted[key].shape) for key in wanted]) or advice
         raise IgosError(
             f"{path} does not fit {architecture}: of its {len(wanted)} tensors, {'; '.join(problems)}."
-            " Is it the weight file of another architecture?"
+            f" {advice}"
         )
+
+
+def _classes_advice(shapes: Iterable[tuple[torch.Size, torch.Size]]) -> str:
+    """What to do if only the number of classes differs; empty if there are other differences.
+
+    Args:
+        shapes: of each tensor in the file and in the module.
+    """
+    different = [pair for pair in shapes if pair[0] != pair[1]]
+    if any(theirs[1:] != ours[1:] or not theirs or not ours for theirs, ours in different):
+        return ""
+    counts = {(theirs[0], ours[0]) for theirs, ours in different}
+    if len(counts) != 1:
+        return ""
+    ((theirs, ours),) = counts
+    return (
+        f"The file is of a network with {theirs} classes instead of {ours}: set num_classes to {theirs}"
+        f" (--model.network.num_classes {theirs}), or name the {theirs} classes if there is only class_names"
+    )

@@ -313,6 +313,12 @@ def test_missing_pictures_do_not_stop_the_run(data_of: Writer, tmp_path: Path) -
     assert unread.path == str(tmp_path / "7.png")
 
 
+def test_a_folder_without_any_of_the_pictures_is_refused(data_of: Writer, tmp_path: Path) -> None:
+    message = r"names 2 images, but none is in the folder .*7\.png, for example\): set root \(--data\.root\)"
+    with pytest.raises(IgosError, match=message):
+        batches_of(data_of(content(), num_workers=0), tmp_path)
+
+
 def test_objects_of_a_turned_image_are_left_out(data_of: Writer, tmp_path: Path) -> None:
     """Their masks show it: they are of the stored pixels, which an EXIF tag turns by a quarter."""
     exif = Image.Exif()

@@ -59,7 +59,10 @@ def test_official_numbers_belong_to_file_names_in_any_folder(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("490\n361\n", "has 2 labels, but there are 3 images.*--data.limit"),
+        (
+            "490\n361\n",
+            "has 2 labels, but there are 3 images. Give the official file of 50,000 labels, or a file",
+        ),
         ("490\n361\n171\n822\n", "has 4 labels, but there are 3 images"),
         ("490\nn02124075\n171\n", "entry 2: expected a number from 1 to 1000, found 'n02124075'"),
         ("490\n0\n171\n", "entry 2: expected a number from 1 to 1000, found '0'"),
@@ -73,6 +76,20 @@ def test_bad_ground_truth_files_are_named(tmp_path: Path, text: str, message: st
     (tmp_path / "truth.txt").write_text(text, encoding="utf-8")
     with pytest.raises(IgosError, match=message):
         labels_of(root, ground_truth=str(tmp_path / "truth.txt"))
+
+
+def test_a_part_of_the_images_finds_its_labels_by_number(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "part", ["ILSVRC2012_val_00000007.JPEG", "ILSVRC2012_val_00049999.JPEG"])
+    file = tmp_path / "truth.txt"
+    numbers = ["1"] * 50_000
+    numbers[6], numbers[49_998] = "490", "361"
+    file.write_text("\n".join(numbers))
+    assert list(labels_of(root, ground_truth=str(file)).values()) == [65, 970]
+    write_pictures(root, ["cat.JPEG"])
+    with pytest.raises(
+        IgosError, match=r"50,000 labels, but there are 3 images.* cat\.JPEG has another name"
+    ):
+        labels_of(root, ground_truth=str(file))
 
 
 def test_binary_and_missing_ground_truth_files_are_named(tmp_path: Path) -> None:

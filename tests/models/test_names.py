@@ -62,6 +62,7 @@ def test_classes_by_name() -> None:
     [
         ("EfficientNetLite0", "no network 'EfficientNetLite0': did you mean EfficientNetLite0Classifier"),
         ("classifer", "did you mean .*Classifier"),
+        ("resnet50", "no network 'resnet50': did you mean torchvision:resnet50"),
         ("tim:resnet50", "no network 'tim:resnet50': did you mean timm:"),
         ("torchvision:resnet51", "torchvision has no network 'resnet51': did you mean .*resnet50"),
         ("timm:resnet51", "timm has no model 'resnet51'.*resnet50"),
