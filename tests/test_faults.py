@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -692,9 +693,50 @@ def test_an_overlay_is_complete_or_absent(photos: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("igos_pl.callbacks.overlays.save", half)
-    with pytest.warns(UserWarning, match="No overlay of a.png: Cannot write .*No space left"):
+    with pytest.warns(UserWarning) as warned:
         assert predict("--overlays.count=2") == 0
+    told = [str(warning.message) for warning in warned if "overlay" in str(warning.message)]
+    assert len(told) == 1
+    assert re.match("No more overlays: Cannot write .*a.png: No space left", told[0])
     assert list(Path("run/overlays").iterdir()) == []
+
+
+def test_pictures_that_fail_are_told_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise IgosError("some words")
+
+    monkeypatch.setattr("igos_pl.callbacks.overlays.save", fails)
+    with pytest.warns(UserWarning) as warned:
+        assert predict("--overlays.count=3") == 0
+    told = [str(warning.message) for warning in warned if "overlay" in str(warning.message)]
+    assert told == ["No overlay of a.png: some words", "No overlays of 4 other explanations either"]
+
+
+@pytest.mark.parametrize("folder", ["segments", "run"])
+def test_results_come_before_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Pictures of this start make room for segments and for the merged file."""
+    kept, usage = Path.write_bytes, shutil.disk_usage
+
+    def is_full() -> bool:
+        return any(Path("run/overlays").glob("*.png"))
+
+    def written(path: Path, content: bytes) -> int:
+        if path.parent.name == folder and is_full():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return kept(path, content)
+
+    with monkeypatch.context() as small:
+        small.setattr(Path, "write_bytes", written)
+        if folder == "run":
+            small.setattr(
+                shutil, "disk_usage", lambda path: SimpleNamespace(free=0) if is_full() else usage(path)
+            )
+        with pytest.warns(UserWarning, match="2 pictures in run/overlays made room for results"):
+            assert predict("--overlays.count=2") == 0
+    assert statuses() == dict.fromkeys(NAMES, "ok")
+    assert list(Path("run/overlays").iterdir()) == []
+    assert predict("--overlays.count=2") == 0
+    assert len(list(Path("run/overlays").iterdir())) == 2
 
 
 # Folders and names

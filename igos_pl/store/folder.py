@@ -16,7 +16,7 @@ from pathlib import Path
 from igos_pl.data.records import BatchResult
 from igos_pl.data.run_files import CLAIM, DAMAGED, EXPECTED, MERGED, SEGMENTS
 from igos_pl.data.wording import counted, has_or_have, is_or_are
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
 from igos_pl.settings import Attributes
 from igos_pl.store.files import cannot_write, open_result, publishing
 from igos_pl.store.index import Published, merged_head
@@ -342,8 +342,12 @@ class RunFolder:
         content = writable_segment(results, attributes)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S")
         path = self.segments_path / f"{stamp}-rank{rank:04d}-{uuid.uuid4().hex}.h5"
-        with publishing(path) as temporary:
-            temporary.write_bytes(content)
+        try:
+            with publishing(path) as temporary:
+                temporary.write_bytes(content)
+        except RunError as error:
+            kept = "All that was published before is safe" if self.segments() else "Nothing is published yet"
+            raise type(error)(f"{error}. {kept}") from error
         return path
 
 

@@ -11,7 +11,7 @@ import h5py
 
 from igos_pl.data.text import first_few
 from igos_pl.data.wording import counted, is_or_are
-from igos_pl.errors import IgosError, RunError
+from igos_pl.errors import DiskFullError, IgosError
 from igos_pl.store.files import open_result, publishing
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published, merged_head
@@ -100,7 +100,7 @@ def _check_room(run: RunFolder, paths: list[Path]) -> None:
     needed = sum(path.stat().st_size for path in paths) + _ROOM_BYTES
     free = shutil.disk_usage(run.path).free
     if free < needed:
-        raise RunError(
+        raise DiskFullError(
             f"Cannot write {run.merged}: it may take {needed / 1e6:,.1f} MB, but the disk has"
             f" {free / 1e6:,.1f} MB left. All results are safe in {run.segments_path}: free space, and run"
             f" igos-pl merge {run.path}"
