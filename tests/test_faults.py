@@ -802,6 +802,20 @@ def test_a_file_is_no_output_folder(
     assert told == [f"igos-pl: {photos}/a.png is a file: set --output to a folder for the results"]
 
 
+@pytest.mark.parametrize("command", ["predict", "predict --dry_run", "sanity", "demo", "demo --detector"])
+def test_a_closed_output_folder_is_told_at_the_start(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    kept = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != photos and kept(path, mode))
+    data = [f"--data.root={photos}"] if "demo" not in command else []
+    assert main([*command.split(), *data, f"--output={photos / 'new' / 'run'}"]) == 2
+    told = capsys.readouterr().err.splitlines()[1:]  # that it starts
+    assert told == [
+        f"igos-pl: Cannot write to the folder {photos}: set --output to another folder, or fix the permissions"
+    ]
+
+
 def test_black_16_bit_pictures_are_told(photos: Path) -> None:
     Image.fromarray(np.full((30, 40), 200, np.uint16)).save(photos / "b.png")
     assert predict() == 0
