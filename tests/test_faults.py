@@ -356,6 +356,9 @@ def test_refused_and_dry_runs_do_not_change_the_folder(
     before = snapshot(Path("run"))
     assert predict("--model.seed=2") == 2
     assert "seed: there 63, now 2" in capsys.readouterr().err
+    assert predict("--preset=draft") == 2
+    differing = "(preset: there fast, with iterations=1, path_steps=1, now draft, with iterations=1)"
+    assert f"another configuration {differing}. To start over" in capsys.readouterr().err
     Path("run/configuration.json").rename("claim")
     assert predict("--model.seed=2") == 2, "the undamaged files say so"
     Path("claim").rename("run/configuration.json")

@@ -403,6 +403,9 @@ def test_another_configuration_names_the_keys(tmp_path: Path, merged: bool) -> N
         assert part in message
     assert "--output" in message
     assert "method" not in message
+    assert "; and " not in message
+    with pytest.raises(IgosError, match=r"setting5: there None, now 5; and 4 more\)"):
+        run.check_configuration({**ATTRIBUTES, **{f"setting{number}": number for number in range(12)}})
 
 
 def test_output_that_is_a_file(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from igos_pl.data.wording import counted
 from igos_pl.errors import DiskFullError, IgosError
 from igos_pl.run.coordination import Coordinator, Progress, connect, on_first_rank
 from igos_pl.settings import Attributes, Configurable, nested
+from igos_pl.solver.presets import preset_difference
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published
 
@@ -122,7 +123,7 @@ class Run:
 
         def view() -> tuple[list[int], list[int], bool, list[Path]]:
             damaged = folder.damaged()
-            folder.check_configuration(configuration, damaged, names)
+            folder.check_configuration(configuration, damaged, names, preset_difference)
             statuses = folder.statuses(damaged)
             done = {name for name, status in statuses.items() if not (retry_failed and status in FAILED)}
             places = [place for place, name in enumerate(assigned) if name not in done]
