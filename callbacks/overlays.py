@@ -38,15 +38,15 @@ class OverlayWriter(Callback):
     """Saves overlays as PNG in ``overlays/`` of the trainer's ``default_root_dir``.
 
     Results come before pictures: none are drawn after the disk was full, and those of this run are removed to
-    make room for results. The files have the images' names. The metadata of each file identify its explanation, so that a later run
-    with a larger count adds the missing ones from the results.
+    make room for results. The files have the images' names. The metadata of each file identify its
+    explanation, so that a later run with a larger count adds the missing ones from the results.
 
     Args:
         count: the number of explanations that the first rank draws; 0 for none.
         label_names: draw only explanations of these classes; of all classes by default. They are found as in
             the folders and tables of labels: case does not matter, and one of several names is enough.
-        seed: draw explanations at random, of as many images as possible; by default the first ones are drawn.
-            The same seed chooses the same images.
+        seed: draw explanations at random, of as many images as possible; by default those that are finished
+            first. The same seed chooses the same images.
     """
 
     def __init__(
@@ -160,9 +160,7 @@ class OverlayWriter(Callback):
                 print(f"drawing {counted(len(files), 'more picture')} in {self._folder} ...", file=sys.stderr)
                 self._draw(run, masks[files])
 
-    def _draw(
-        self, run: Run, explanations: Iterable[Explanation], batch: ImageBatch | None = None
-    ) -> None:
+    def _draw(self, run: Run, explanations: Iterable[Explanation], batch: ImageBatch | None = None) -> None:
         """Draw explanations that have no picture, until there are ``count`` pictures or the disk is full.
 
         Args:

@@ -34,6 +34,7 @@ from igos_pl.cli.parser import PredictCLI, parsed
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult
 from igos_pl.datamodules.samples import ImageDataset
+from igos_pl.demo.run import run_demo
 from igos_pl.errors import RunError
 from igos_pl.run.coordination import Coordinator
 from igos_pl.solver.presets import preset_names
@@ -274,6 +275,13 @@ def test_a_gpu_that_is_not_there() -> None:
     told = str(refusal(MisconfigurationException("No supported gpu backend found!")))
     assert "set --trainer.accelerator to auto or cpu" in told
     assert str(refusal(MisconfigurationException("some words"))) == "some words"
+
+
+def test_a_detector_that_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_demo(tmp_path / "demo", detector=True, how=["--model.network.score_threshold=1"], pictures=2)
+    told = capsys.readouterr().out
+    assert "2 no detection" in told
+    assert "No detection has a score of 1.0 or more: try a lower --model.network.score_threshold" in told
 
 
 def test_more_processes_than_cores_are_told(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -703,7 +703,7 @@ def test_an_overlay_is_complete_or_absent(photos: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("igos_pl.callbacks.overlays.save", half)
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="overlays") as warned:
         assert predict("--overlays.count=2") == 0
     told = [str(warning.message) for warning in warned if "overlay" in str(warning.message)]
     assert len(told) == 1
@@ -716,7 +716,7 @@ def test_pictures_that_fail_are_told_once(photos: Path, monkeypatch: pytest.Monk
         raise IgosError("some words")
 
     monkeypatch.setattr("igos_pl.callbacks.overlays.save", fails)
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="overlay") as warned:
         assert predict("--overlays.count=3") == 0
     told = [str(warning.message) for warning in warned if "overlay" in str(warning.message)]
     assert told == ["No overlay of a.png: some words", "No overlays of 4 other explanations either"]
@@ -815,7 +815,8 @@ def test_a_closed_output_folder_is_told_at_the_start(
     assert main([*command.split(), *data, f"--output={photos / 'new' / 'run'}"]) == 2
     told = capsys.readouterr().err.splitlines()[1:]  # that it starts
     assert told == [
-        f"igos-pl: Cannot write to the folder {photos}: set --output to another folder, or fix the permissions"
+        f"igos-pl: Cannot write to the folder {photos}: set --output to another folder, or fix the"
+        " permissions"
     ]
 
 

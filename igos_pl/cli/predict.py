@@ -120,6 +120,12 @@ def _print_results(run: Run, statuses: dict[str, str], incomplete: bool) -> int:
     in_vain = statuses.keys() >= set(run.expected) and set(statuses.values()).issubset(FAILED)
     with MaskFile(where if merged else run.folder.path) as masks:
         print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
+        threshold = masks.attributes.get("network.score_threshold")
+        if threshold is not None and not len(masks) and "no detection" in statuses.values():
+            print(
+                f"No detection has a score of {threshold} or more: try a lower"
+                " --model.network.score_threshold, and another --output"
+            )
         # Of many shards that are not merged yet, each would read the segments of all.
         shown = means(masks) if merged or incomplete else []
         print(*shown, sep="\n", end="\n" if shown else "")

@@ -21,7 +21,6 @@ from igos_pl.solver.presets import preset_difference
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published
 
-
 Result = TypeVar("Result")
 
 

@@ -79,7 +79,7 @@ def preset_of(settings: Mapping[str, Any]) -> str:
 
 
 def preset_difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, set[str]]:
-    """The presets of two explainers' settings, if they are different ones: ``preset: there search, now fast``.
+    """Two explainers' presets if they are different ones, in words: ``preset: there search, now fast``.
 
     Returns:
         The text, and the settings whose differences it explains; empty if no presets explain them.

@@ -42,7 +42,7 @@ START_OVER = "To start over, choose another output folder (--output), or delete 
 # A message lists at most so many settings that differ.
 _SHOWN = 8
 
-# Says in words what explains many of the settings in which two configurations differ, and names these settings.
+# Says in words what explains many of the settings in which two configurations differ, and names them.
 InWords = Callable[[Attributes, Attributes], tuple[str, set[str]]]
 
 _STALE_SECONDS = 24 * 3600

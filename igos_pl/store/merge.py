@@ -52,7 +52,8 @@ def merge(
     if missing:
         raise IgosError(
             f"{counted(len(missing), 'image')} {is_or_are(len(missing))} not explained yet"
-            f" ({first_few(missing, 1)}): run igos-pl predict again, or merge what there is with partial=True (--partial)"
+            f" ({first_few(missing, 1)}): run igos-pl predict again, or merge what there is with"
+            " partial=True (--partial)"
         )
     if not published.paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
