@@ -53,7 +53,8 @@ class Run:
         explained_before: whether the network has explained an image of the folder before this run.
         unread: why images of this rank could not be read now, by image id.
         published: what the folder holds after the end; None if nobody has read it yet.
-        pictures: the pictures of explanations that this process has written. They can be drawn again.
+        pictures: the pictures of explanations that this process has written. They can be drawn again if the
+            images are files.
         disk_full: whether something could not be written for lack of room. No pictures are drawn then.
     """
 
@@ -192,7 +193,7 @@ class Run:
                     path.unlink(missing_ok=True)
             warnings.warn(
                 f"The disk is full: {counted(len(removed), 'picture')} in {removed[0].parent} made room for"
-                " results. When there is space, the same command draws them again",
+                " results. With more space, the same command draws them again if their images are files",
                 stacklevel=1,
             )
             return write()
