@@ -18,7 +18,7 @@ from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.run_files import OVERLAYS
 from igos_pl.data.wording import counted
-from igos_pl.errors import IgosError
+from igos_pl.errors import DiskFullError, IgosError
 from igos_pl.figures import draw, save
 from igos_pl.figures.names import stem_of
 from igos_pl.figures.subjects import input_on_original
@@ -37,15 +37,16 @@ Key = tuple[str, int, int]
 class OverlayWriter(Callback):
     """Saves overlays as PNG in ``overlays/`` of the trainer's ``default_root_dir``.
 
-    The files have the images' names. The metadata of each file identify its explanation, so that a later run
-    with a larger count adds the missing ones from the results.
+    Results come before pictures: none are drawn after the disk was full, and those of this run are removed to
+    make room for results. The files have the images' names. The metadata of each file identify its
+    explanation, so that a later run with a larger count adds the missing ones from the results.
 
     Args:
         count: the number of explanations that the first rank draws; 0 for none.
         label_names: draw only explanations of these classes; of all classes by default. They are found as in
             the folders and tables of labels: case does not matter, and one of several names is enough.
-        seed: draw explanations at random, of as many images as possible; by default the first ones are drawn.
-            The same seed chooses the same images.
+        seed: draw explanations at random, of as many images as possible; by default those that are finished
+            first. The same seed chooses the same images.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class OverlayWriter(Callback):
         self._classes = self._known_as(getattr(getattr(pl_module, "network", None), "class_names", ()))
         self._folder = Run.of(trainer).folder.path / OVERLAYS
         self._drawn = _pictures(self._folder) if trainer.is_global_zero and self.count else set()
+        self._failed = set()
         self._images: set[str] | None = None
 
     def _known_as(self, classes: Sequence[str]) -> list[str] | None:
@@ -94,15 +96,15 @@ class OverlayWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the batch's explanations until there are ``count`` pictures."""
-        if trainer.is_global_zero and len(self._drawn) < self.count:
-            run = Run.of(trainer)
+        run = Run.of(trainer)
+        if trainer.is_global_zero and len(self._drawn) < self.count and not run.disk_full:
             attributes = {**run.configuration, "preset": preset_of(run.configuration)}
             rows = explanations_of(outputs, attributes)
             rows = [row for row in rows if self._classes is None or row.label_name in self._classes]
             if self.seed is not None:
                 rows = self._lucky(rows, run)
             if rows:
-                self._draw(rows, batch)
+                self._draw(run, rows, batch)
 
     def _lucky(self, rows: Sequence[Explanation], run: Run) -> list[Explanation]:
         """One explanation of each image that the random choice begins with."""
@@ -119,9 +121,13 @@ class OverlayWriter(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draw missing pictures from results on the disk: earlier runs may have had a smaller ``count``."""
         run = Run.of(trainer)
-        stopped = run.ending in (Ending.STOPPED, Ending.FAILED)
-        if stopped or not trainer.is_global_zero or len(self._drawn) >= self.count or not run.folder.files():
-            return
+        stopped = run.ending in (Ending.STOPPED, Ending.FAILED) or run.disk_full
+        if trainer.is_global_zero and not stopped and len(self._drawn) < self.count and run.folder.files():
+            self._draw_missing(run)
+        if (others := len(self._failed) - 1) > 0:
+            warnings.warn(f"No overlays of {counted(others, 'other explanation')} either", stacklevel=1)
+
+    def _draw_missing(self, run: Run) -> None:
         with MaskFile(run.folder.path) as masks:
             names = ("sample_id", "target", "start_cell", "label_name")
             keys = list(zip(*(masks.column(name).tolist() for name in names), strict=True))
@@ -152,12 +158,13 @@ class OverlayWriter(Callback):
                 )
             if files:
                 print(f"drawing {counted(len(files), 'more picture')} in {self._folder} ...", file=sys.stderr)
-                self._draw(masks[files])
+                self._draw(run, masks[files])
 
-    def _draw(self, explanations: Iterable[Explanation], batch: ImageBatch | None = None) -> None:
-        """Draw explanations that have no picture, until there are ``count`` pictures.
+    def _draw(self, run: Run, explanations: Iterable[Explanation], batch: ImageBatch | None = None) -> None:
+        """Draw explanations that have no picture, until there are ``count`` pictures or the disk is full.
 
         Args:
+            run: gets the pictures.
             explanations: their images are files, or in the batch.
             batch: the network's input for these images.
         """
@@ -172,15 +179,22 @@ class OverlayWriter(Callback):
                 return
             if key in self._drawn:
                 continue
+            path = _free_name(self._folder, explanation)
             try:
-                with publishing(_free_name(self._folder, explanation)) as temporary:
+                with publishing(path) as temporary:
                     image = None if batch is None else _original(explanation, batch)
                     save(draw([explanation], images=[image]), temporary, "png", {_KEYWORD: json.dumps(key)})
+            except DiskFullError as error:
+                run.disk_full = True
+                warnings.warn(f"No more overlays: {error}", stacklevel=1)
+                return
             except (IgosError, OSError) as error:  # a failed picture must not end the run
-                warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
+                if not self._failed:  # the others are counted at the end
+                    warnings.warn(f"No overlay of {explanation.sample_id}: {error}", stacklevel=1)
                 self._failed.add(key)
             else:
                 self._drawn.add(key)
+                run.pictures.append(path)
 
 
 def _pictures(folder: Path) -> set[Key]:

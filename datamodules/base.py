@@ -283,7 +283,10 @@ def _shard(text: str | None) -> tuple[int, int]:
         return 0, 1
     part, slash, parts = text.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-        raise IgosError(f"shard is {text!r}, but must be i/n with i from 0 to n - 1: 0/8 to 7/8, for example")
+        n = int(parts) if parts.isdecimal() and int(parts) > 1 else 8
+        raise IgosError(
+            f"shard is {text!r}, but must be i/n with i from 0 to n - 1: 0/{n} to {n - 1}/{n}, for example"
+        )
     return int(part), int(parts)
 
 

@@ -45,6 +45,10 @@ class RunError(IgosError):
     exit_code = 1
 
 
+class DiskFullError(RunError):
+    """A disk, or the user's share of it, has no room for a file."""
+
+
 class NetworkError(RunError):
     """The network raised an exception at many images in a row, so single images are not the cause."""
 

@@ -82,6 +82,7 @@ def write_run(
     failures: int = 0,
     pictures: Path | None = None,
     settings: dict[str, Any] | None = None,
+    in_memory: bool = False,
 ) -> RunFolder:
     """Publish explanations, and images that failed.
 
@@ -91,6 +92,7 @@ def write_run(
         failures: how many images could not be read.
         pictures: the folder to which the images are written; by default, none are.
         settings: that differ.
+        in_memory: whether the images never were files, as in a training.
     """
     ids = columns["sample_id"].astype(str)
     names, first, counts = (part.tolist() for part in np.unique(ids, return_index=True, return_counts=True))
@@ -103,7 +105,8 @@ def write_run(
             coarse = random.integers(0, 256, (3, 4, 3), np.uint8)
             Image.fromarray(coarse).resize((96, 72), Image.Resampling.BICUBIC).save(path, quality=80)
         frame = Frame.of(96, 72, (32, 32), "squash" if number % 2 else "crop")
-        records.append(ImageRecord(name, str(path), frame, int(columns["label"][at]), targets=count))
+        place = "" if in_memory else str(path)
+        records.append(ImageRecord(name, place, frame, int(columns["label"][at]), targets=count))
     records += [
         ImageRecord(f"bad/<b>{n}</b>.jpg", "", status="unreadable", message="<i>no</i> image")
         for n in range(failures)

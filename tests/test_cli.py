@@ -19,6 +19,8 @@ import pytest
 import tiny
 import torch
 import yaml
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -26,10 +28,13 @@ from torch import Tensor
 import igos_pl
 from igos_pl.cli.help import PREDICT_HELP
 from igos_pl.cli.main import main
-from igos_pl.cli.messages import explained, interrupts_explained
+from igos_pl.cli.messages import explained, interrupts_explained, quieten_lightning
+from igos_pl.cli.messages import refused as refusal
+from igos_pl.cli.parser import PredictCLI, parsed
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.records import BatchResult
 from igos_pl.datamodules.samples import ImageDataset
+from igos_pl.demo.run import run_demo
 from igos_pl.errors import RunError
 from igos_pl.run.coordination import Coordinator
 from igos_pl.solver.presets import preset_names
@@ -247,6 +252,9 @@ def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
             "sanity --force",
             "no setting --force: igos-pl sanity does not replace results. To start over, choose",
         ),
+        ("sanity --overlays.count 3", r"There is no setting --overlays.count\n  igos-pl sanity --help says"),
+        ("predict -c wrong.yaml", r"There is no setting modle: did you mean model\?"),
+        ("predict --data.root=a --data.shard=3/3", "0/3 to 2/3, for example"),
         ("predict --model.network.class_names [a]", "has no setting class_names: the class sets it itself"),
         ("predict --model.network=Classifier --model.network.class_names=4", "must be imagenet or a list in"),
         (
@@ -257,9 +265,45 @@ def test_a_misspelt_preset_is_told_before_torch_is_imported() -> None:
 )
 def test_words_at_a_wrong_place(given: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text("data:\n  root: b\n")
+    Path("wrong.yaml").write_text("modle:\n  network:\n    class_path: Classifier\n")
     message = refused(shlex.split(given), capsys)
     assert re.search(told, message), message
     assert "in all)" not in message, "a list of all settings"
+
+
+def test_a_gpu_that_is_not_there() -> None:
+    told = str(refusal(MisconfigurationException("No supported gpu backend found!")))
+    assert "set --trainer.accelerator to auto or cpu" in told
+    assert str(refusal(MisconfigurationException("some words"))) == "some words"
+
+
+def test_a_detector_that_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_demo(tmp_path / "demo", detector=True, how=["--model.network.score_threshold=1"], pictures=2)
+    told = capsys.readouterr().out
+    assert "2 no detection" in told
+    assert "No detection has a score of 1.0 or more: try a lower --model.network.score_threshold" in told
+
+
+def test_more_processes_than_cores_are_told(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parsed(words(photos, "--trainer.devices=9999")[1:], PredictCLI)
+    assert "9999 processes share" in capsys.readouterr().err
+    parsed(words(photos)[1:], PredictCLI)
+    assert "share" not in capsys.readouterr().err
+
+
+def test_a_killed_rank_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the words of Lightning's own observer."""
+    quieten_lightning()
+    child = subprocess.Popen(["sleep", "60"])
+    child.kill()
+    child.wait()
+    observer = _ChildProcessObserver(0, [child])
+    monkeypatch.setattr(observer, "_terminate_all", lambda: None)
+    assert observer._run()
+    assert capsys.readouterr().err == (
+        "igos-pl: the process of rank 1 was killed by signal 9, so all processes end now. The usual cause is"
+        " too little memory. All that was published is safe: run the same command again to go on\n"
+    )
 
 
 def test_evaluate_has_no_output_that_could_be_set() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -61,6 +62,7 @@ def statuses(run: str = "run") -> dict[str, str]:
 def test_a_read_error_of_the_moment_is_not_final(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
+    (photos / "e.png").write_bytes(b"")
     real = Path.read_bytes
 
     def fails(path: Path) -> bytes:
@@ -72,12 +74,18 @@ def test_a_read_error_of_the_moment_is_not_final(
         lost.setattr(Path, "read_bytes", fails)
         assert predict() == 1
     output = capsys.readouterr()
-    assert "2 of 5 images are missing from run" in output.out
-    assert "b.png: cannot be read: some words" in output.out
+    for told in (
+        "means of 2 explanations",
+        "e.png: unreadable: the file is empty",
+        "settings  run/config.yaml",
+        "2 of 5 images are missing from run:\n  b.png: cannot be read: some words\n  c.png: cannot be",
+    ):
+        assert told in output.out
     assert "c.png cannot be read: some words: it is tried again by the next run" in output.err
-    assert statuses() == dict.fromkeys(["a.png", "d.png", "e.png"], "ok")
+    assert statuses() == {"a.png": "ok", "d.png": "ok", "e.png": "unreadable"}
     assert not Path("run/masks.h5").exists()
-    assert predict() == 0
+    tiny.write_pictures(photos, NAMES)
+    assert predict("--data.retry_unreadable=true") == 0
     assert statuses() == dict.fromkeys(NAMES, "ok")
 
 
@@ -360,6 +368,9 @@ def test_refused_and_dry_runs_do_not_change_the_folder(
     before = snapshot(Path("run"))
     assert predict("--model.seed=2") == 2
     assert "seed: there 63, now 2" in capsys.readouterr().err
+    assert predict("--preset=draft") == 2
+    differing = "(preset: there fast, with iterations=1, path_steps=1, now draft, with iterations=1)"
+    assert f"another configuration {differing}. To start over" in capsys.readouterr().err
     Path("run/configuration.json").rename("claim")
     assert predict("--model.seed=2") == 2, "the undamaged files say so"
     Path("claim").rename("run/configuration.json")
@@ -706,9 +717,50 @@ def test_an_overlay_is_complete_or_absent(photos: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("igos_pl.callbacks.overlays.save", half)
-    with pytest.warns(UserWarning, match="No overlay of a.png: Cannot write .*No space left"):
+    with pytest.warns(UserWarning, match="overlays") as warned:
         assert predict("--overlays.count=2") == 0
+    told = [str(warning.message) for warning in warned if "overlay" in str(warning.message)]
+    assert len(told) == 1
+    assert re.match("No more overlays: Cannot write .*a.png: No space left", told[0])
     assert list(Path("run/overlays").iterdir()) == []
+
+
+def test_pictures_that_fail_are_told_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise IgosError("some words")
+
+    monkeypatch.setattr("igos_pl.callbacks.overlays.save", fails)
+    with pytest.warns(UserWarning, match="overlay") as warned:
+        assert predict("--overlays.count=3") == 0
+    told = [str(warning.message) for warning in warned if "overlay" in str(warning.message)]
+    assert told == ["No overlay of a.png: some words", "No overlays of 4 other explanations either"]
+
+
+@pytest.mark.parametrize("folder", ["segments", "run"])
+def test_results_come_before_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Pictures of this start make room for segments and for the merged file."""
+    kept, usage = Path.write_bytes, shutil.disk_usage
+
+    def is_full() -> bool:
+        return any(Path("run/overlays").glob("*.png"))
+
+    def written(path: Path, content: bytes) -> int:
+        if path.parent.name == folder and is_full():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return kept(path, content)
+
+    with monkeypatch.context() as small:
+        small.setattr(Path, "write_bytes", written)
+        if folder == "run":
+            small.setattr(
+                shutil, "disk_usage", lambda path: SimpleNamespace(free=0) if is_full() else usage(path)
+            )
+        with pytest.warns(UserWarning, match="2 pictures in run/overlays made room for results"):
+            assert predict("--overlays.count=2") == 0
+    assert statuses() == dict.fromkeys(NAMES, "ok")
+    assert list(Path("run/overlays").iterdir()) == []
+    assert predict("--overlays.count=2") == 0
+    assert len(list(Path("run/overlays").iterdir())) == 2
 
 
 # Folders and names
@@ -765,6 +817,21 @@ def test_a_file_is_no_output_folder(
     assert main([*command.split(), *data, f"--output={output}"]) == 2
     told = capsys.readouterr().err.splitlines()[1:]  # that it starts
     assert told == [f"igos-pl: {photos}/a.png is a file: set --output to a folder for the results"]
+
+
+@pytest.mark.parametrize("command", ["predict", "predict --dry_run", "sanity", "demo", "demo --detector"])
+def test_a_closed_output_folder_is_told_at_the_start(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    kept = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != photos and kept(path, mode))
+    data = [f"--data.root={photos}"] if "demo" not in command else []
+    assert main([*command.split(), *data, f"--output={photos / 'new' / 'run'}"]) == 2
+    told = capsys.readouterr().err.splitlines()[1:]  # that it starts
+    assert told == [
+        f"igos-pl: Cannot write to the folder {photos}: set --output to another folder, or fix the"
+        " permissions"
+    ]
 
 
 def test_black_16_bit_pictures_are_told(photos: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from igos_pl import Explainer, ImageFolderDataModule, MaskFile
 from igos_pl.solver.optimizers import NAG
-from igos_pl.solver.presets import preset_names, preset_of
+from igos_pl.solver.presets import preset_difference, preset_names, preset_of
 
 
 def told(preset: str = "fast", **settings: Any) -> str:
@@ -55,3 +55,15 @@ def test_results_name_the_preset_but_are_not_identified_by_it(tmp_path: Path) ->
         with MaskFile(path) as masks:
             assert masks.attributes["preset"] == "fast, with iterations=2"
     assert "preset" not in json.loads((tmp_path / "run" / "configuration.json").read_text())
+
+
+def test_two_presets_explain_what_belongs_to_them() -> None:
+    there = Explainer.from_preset(tiny.tiny_classifier(), "search", seed=1).describe()
+    now = Explainer.from_preset(tiny.tiny_classifier(), "draft", mask_size=5, l1=7).describe()
+    told, keys = preset_difference(there, now)
+    assert told == "preset: there search, now draft, with l1=7"
+    differing = {key for key in {*there, *now} if there.get(key) != now.get(key)}
+    assert {"method", "optimizer.step_size", "search.weight", "l1", "iterations"} <= differing & keys
+    assert differing - keys == {"seed", "mask_size"}
+    assert preset_difference(now, {**now, "l1": 8}) == ("", set())
+    assert preset_difference({}, now) == ("", set())

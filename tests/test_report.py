@@ -575,14 +575,23 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert main(["report", str(tmp_path / "run"), "--images", str(tmp_path / "nothing")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+    write_run(tmp_path / "memory", invented(2), in_memory=True)
+    assert main(["report", str(tmp_path / "memory")]) == 0
+    told = "2 images have no picture: they were explained in memory, and a result holds no images\n"
+    assert told in capsys.readouterr().out
+    page = (tmp_path / "memory" / "report" / "index.html").read_text("utf-8")
+    assert "were explained in memory: their saliency is shown alone" in page
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "run"), "--all", "--count", "7"])
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_without_enough_images_nothing_is_claimed(tmp_path: Path) -> None:
+def test_without_enough_images_nothing_is_claimed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     write_run(tmp_path / "run", invented(5))
     page = write_report(tmp_path / "run", tmp_path / "report").index.read_text("utf-8")
-    assert "No class with enough images for a test has saliency off its objects" in page
+    told = "No class was tested: a test needs at least 8 images of the class and 8 of the others."
+    assert told in page
+    assert main(["findings", str(tmp_path / "run")]) == 0
+    assert told in capsys.readouterr().out
     assert "too few to say anything about them: " in page

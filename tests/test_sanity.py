@@ -359,8 +359,12 @@ def test_command_refuses_what_it_cannot_do(
     assert "images is 0" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sanity.json").write_text("{}")
-    assert command() == 2
-    assert "has the results of sanity checks already" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "configuration.json").write_text("{}")
+    for output, owner in (("out", "sanity checks"), ("run", "a run")):
+        assert command("--output", output) == 2
+        told = f"{output} has the results of {owner} already: set --output to another folder\n"
+        assert told in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from igos_pl.cli.status import print_status
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.geometry import Frame
 from igos_pl.data.records import BatchResult, Columns, ImageRecord
-from igos_pl.errors import IgosError
+from igos_pl.errors import DiskFullError, IgosError
 from igos_pl.store import MaskFile, RunFolder, merge
 from igos_pl.store.schema import EXPLANATIONS, SCHEMA_VERSION, write_table
 from igos_pl.store.seals import check_seal, read_head, seal
@@ -421,6 +421,9 @@ def test_another_configuration_names_the_keys(tmp_path: Path, merged: bool) -> N
         assert part in message
     assert "--output" in message
     assert "method" not in message
+    assert "; and " not in message
+    with pytest.raises(IgosError, match=r"setting5: there None, now 5; and 4 more\)"):
+        run.check_configuration({**ATTRIBUTES, **{f"setting{number}": number for number in range(12)}})
 
 
 def test_output_that_is_a_file(tmp_path: Path) -> None:
@@ -483,6 +486,16 @@ def test_full_disk_loses_nothing_that_was_published(
     assert tables(run.merged)["sample_id"].tolist() == ["a", "b", "c"]
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["configuration.json", "masks.h5", "segments"]
+
+
+def test_nothing_is_called_safe_where_nothing_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    run.prepare()
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(DiskFullError, match="No space left.*Nothing is published yet"):
+        run.publish([result_of(["a"])], ATTRIBUTES)
 
 
 def test_what_a_killed_run_left_is_no_result(tmp_path: Path) -> None:

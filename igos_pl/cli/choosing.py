@@ -56,7 +56,7 @@ def check_images(folder: Path | None) -> None:
 
 
 def check_output_folder(output: str) -> None:
-    """Raise if ``--output`` is empty, is a file, or lies below one.
+    """Raise if ``--output`` is empty, is a file or lies below one, or cannot be written.
 
     Raises:
         IgosError: saying what to do.
@@ -67,6 +67,10 @@ def check_output_folder(output: str) -> None:
     existing = next(each for each in (path, *path.parents) if os.path.exists(each))
     if not os.path.isdir(existing):
         raise IgosError(f"{existing} is a file: set --output to a folder for the results")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise IgosError(
+            f"Cannot write to the folder {existing}: set --output to another folder, or fix the permissions"
+        )
 
 
 def refuse_existing(path: Path, overwrite: bool, folder: bool = False) -> None:

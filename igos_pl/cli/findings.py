@@ -47,8 +47,8 @@ def _lines(found: Findings, names: list[str], example: dict[int, str]) -> Iterat
         yield finding.title
         yield f"  {finding.certainty}"
         yield f"  for example {example[finding.rows[0]]}"
-    if not found.findings:
-        yield "Nothing was found in the classes that have enough images for a test."
+    if not found.findings and found.nothing:
+        yield found.nothing
     groups = [(name, list(some)) for name, some in groupby(found.clusters, lambda one: one.class_name)]
     for name, clusters in groups[:_SHOWN]:
         parts = ", ".join(f"{one.size:,} like {example[one.rows[0]]}" for one in clusters)

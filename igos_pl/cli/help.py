@@ -118,7 +118,8 @@ method
 output
   --output FOLDER               masks.h5, segments/, overlays/, config.yaml
                                 [runs/predict]
-  --overlays.count N            pictures of the first N explanations [16]
+  --overlays.count N            pictures of the N explanations that are finished
+                                first [16]
   --overlays.seed N             pictures of random images instead of the first
   --overlays.label_names NAMES  pictures of these classes only: a list in square
                                 brackets

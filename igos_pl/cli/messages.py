@@ -7,6 +7,7 @@ import inspect
 import logging
 import re
 import shlex
+import signal
 import sys
 import traceback
 import warnings
@@ -20,6 +21,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
 
 from igos_pl.checks import closest, suggestion
+from igos_pl.cli.console import say
 from igos_pl.data.images import has_picture_ending
 from igos_pl.data.regions import GivenLabelMaps, RegionSource
 from igos_pl.datamodules.base import SampleDataModule
@@ -123,6 +125,11 @@ def own_error(error: BaseException | None) -> IgosError | None:
     return error
 
 
+_NO_GPU = (
+    " PyTorch finds no GPU on this machine: set --trainer.accelerator to auto or cpu, or install the PyTorch"
+    " that fits the GPU and its driver"
+)
+
 # The number of characters that are shown of another library's message.
 _LONGEST = 300
 
@@ -130,7 +137,7 @@ _LONGEST = 300
 def refused(error: Exception) -> IgosError:
     """The error for an exception that a constructor raised: that of the trainer, or of a user's class."""
     if isinstance(error, MisconfigurationException):  # Lightning raises it for invalid trainer settings
-        return IgosError(str(error))
+        return IgosError(f"{error}{_NO_GPU if 'No supported gpu backend' in str(error) else ''}")
     place = traceback.extract_tb(error.__traceback__)[-1]
     words = str(error).strip() or "no reason given"
     words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
@@ -213,14 +220,22 @@ def _pattern(words: Sequence[str]) -> str:
 
 def _unknown_option(message: str, options: Collection[str], command: str) -> str:
     """The message for a setting that the parser does not know; empty for other problems."""
+    known = [option.lstrip("-") for option in options]
     if group := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        wrong, known = f"{group[1]}.{group[2]}", [option.lstrip("-") for option in options]
-        return f"There is no setting {wrong}: {suggestion(wrong, known)}"
+        return _no_setting(f"{group[1]}.{group[2]}", known)
+    if found := re.match(r"Option '(\w+)[\w.]*' is not accepted", message):  # in a file
+        return _no_setting(found[1], [option.partition(".")[0] for option in known])
     found = re.match(r"unrecognized arguments: (\S+?)(?:=|\s|$)", message)
     if found and found[1] in _REPLACING:
         said = f"There is no setting {found[1]}: igos-pl {command} does not replace results"
         return f"{said}. {START_OVER}" if command in _WITH_OUTPUT else said
-    return f"There is no setting {found[1]}: {suggestion(found[1], options)}" if found else ""
+    return _no_setting(found[1], options) if found else ""
+
+
+def _no_setting(name: str, known: Collection[str]) -> str:
+    """The message for an unknown setting, with the closest known ones: a list of all would say nothing."""
+    close = closest(name, known)
+    return f"There is no setting {name}" + (f": did you mean {' or '.join(close)}?" if close else "")
 
 
 def _foreign_setting(message: str) -> str:
@@ -327,7 +342,13 @@ def _names(base: type) -> list[str]:
 
 
 def quieten_lightning() -> None:
-    """Silence Lightning's messages about training. The callbacks of igos_pl report what matters."""
+    """Silence Lightning's messages about training. The callbacks of igos_pl report what matters.
+
+    The launcher's only message is told in other words: it kills all processes next.
+    """
+    launcher = logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script")
+    launcher.setLevel(logging.INFO)
+    launcher.addFilter(_tell_dead_rank)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
@@ -339,3 +360,18 @@ def quieten_lightning() -> None:
         ".*across ranks is zero.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _tell_dead_rank(record: logging.LogRecord) -> bool:
+    """Tell that a process died, instead of Lightning's message; returns False for that message."""
+    found = re.search(r"rank: (\d+)\].* terminated with code (-?\d+)", record.getMessage())
+    if found is None:
+        return True
+    code = int(found[2])
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with the exit code {code}"
+    usual = ". The usual cause is too little memory" if code == -signal.SIGKILL else ""
+    say(
+        f"igos-pl: the process of rank {found[1]} {ended}, so all processes end now{usual}. All that was"
+        " published is safe: run the same command again to go on"
+    )
+    return False

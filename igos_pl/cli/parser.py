@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -20,6 +21,7 @@ from igos_pl.cli.messages import explained, own_error, refused
 from igos_pl.cli.presets import WITH_PRESET
 from igos_pl.cli.start_folder import with_start_folder
 from igos_pl.data.regions import LabelMaps, Slic  # noqa: F401
+from igos_pl.data.wording import counted
 from igos_pl.errors import IgosError
 from igos_pl.explainer import Explainer
 from igos_pl.judging.judge import EvaluationWriter
@@ -99,6 +101,7 @@ class ExplainerCLI(LightningCLI, ABC):
         trainer = super().instantiate_trainer(callbacks=[*own, *callbacks], **kwargs)
         if type(trainer.strategy.launcher).__name__ == "_MultiProcessingLauncher":
             raise IgosError("trainer.strategy must be ddp for several devices, not one that spawns or forks")
+        _warn_of_few_cores(trainer)
         return trainer
 
 
@@ -226,6 +229,16 @@ def parsed(words: list[str], cls: type[_CLI], model: type[BatchPredictor] = Expl
         raise refused(error) from error
     except Exception as error:  # Lightning, torch and users' own classes raise nearly anything
         raise refused(error) from error
+
+
+def _warn_of_few_cores(trainer: Trainer) -> None:
+    """Say if more processes than CPU cores are to compute on the CPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
+        say(
+            f"{trainer.num_devices} processes share {counted(cores, 'CPU core')}: set --trainer.devices to"
+            f" {cores} or less"
+        )
 
 
 def _as_list(value: Any) -> list[Any]:

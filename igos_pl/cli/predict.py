@@ -86,17 +86,28 @@ def _differences(run: Run, statuses: Collection[str]) -> str:
 
 
 def _report(run: Run) -> int:
-    """Print the results, the problems and the output paths; returns the exit code."""
+    """Print the results, the problems, the output paths and what is missing; returns the exit code."""
     statuses = (run.published or run.folder.published()).statuses_by_id()
     missing = run.missing(statuses)
+    code = _print_results(run, statuses, bool(missing)) if statuses or not missing else 0
     if missing:
         shown = [f"{name}: {run.unread[name]}" if name in run.unread else name for name in missing[:_SHOWN]]
         more = [f"and {len(missing) - _SHOWN:,} more"] if len(missing) > _SHOWN else []
         whole, verb = counted(len(run.assigned), "image"), is_or_are(len(missing))
-        print(f"{len(missing):,} of {whole} {verb} missing from {run.folder.path}:")
-        print("", *map(printable, shown), *more, sep="\n  ")
+        told = f"{len(missing):,} of {whole} {verb} missing from {run.folder.path}:"
+        print(told, *map(printable, shown), *more, sep="\n  ")
         print("Run the same command again to go on with them")
-        return 1
+    return 1 if missing else code
+
+
+def _print_results(run: Run, statuses: dict[str, str], incomplete: bool) -> int:
+    """Print the results, the problems and the output paths; returns the exit code.
+
+    Args:
+        run: a run that came to its end.
+        statuses: of the images in its folder, by their ids.
+        incomplete: whether images of this run are missing.
+    """
     merged = run.folder.is_merged()
     where = run.folder.merged if merged else run.folder.segments_path
     verb = is_or_are(len(statuses))
@@ -104,13 +115,20 @@ def _report(run: Run) -> int:
     print(f"{counted(len(statuses), 'image')} {verb} in {where}{kinds}{_differences(run, statuses)}")
     if not statuses:  # an empty shard of an array
         return 0
-    failed = any(statuses[name] in FAILED for name in run.assigned)
+    failed = any(statuses.get(name) in FAILED for name in run.assigned)
     # Other shards may still explain images.
     in_vain = statuses.keys() >= set(run.expected) and set(statuses.values()).issubset(FAILED)
     with MaskFile(where if merged else run.folder.path) as masks:
         print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
-        # An incomplete run may have very many segments, so means are only printed of a merged file.
-        print(*(means(masks) if merged else []), sep="\n", end="\n" if merged and len(masks) else "")
+        threshold = masks.attributes.get("network.score_threshold")
+        if threshold is not None and not len(masks) and "no detection" in statuses.values():
+            print(
+                f"No detection has a score of {threshold} or more: try a lower"
+                " --model.network.score_threshold, and another --output"
+            )
+        # Of many shards that are not merged yet, each would read the segments of all.
+        shown = means(masks) if merged or incomplete else []
+        print(*shown, sep="\n", end="\n" if shown else "")
         if failed:
             print("without an explanation", *remarks(masks, _SHOWN, failures_only=True), sep="\n  ")
             if not in_vain:

@@ -16,6 +16,7 @@ from igos_pl.report import ReportSettings, write_report
 # What became of the images, in words, with an advice.
 _STATES = {
     "missing": "could not be read, and have no picture (--images FOLDER says where the images are now)",
+    "no file": "have no picture: they were explained in memory, and a result holds no images",
     "changed": "have changed since the run, and have no picture",
     "kept": "are gone or have changed: the pictures of an earlier report are shown",
 }

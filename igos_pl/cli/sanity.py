@@ -25,6 +25,8 @@ from igos_pl.run.signals import STOPPED
 from igos_pl.sanity import SanityChecks
 from igos_pl.sanity.report import summaries, table, write
 from igos_pl.sanity.similarity import check_installed
+from igos_pl.store import RunFolder
+from igos_pl.store.files import cannot_write
 
 _SHOWN = 5  # the number of images whose problems are listed
 _NOTHING_KEPT = "Nothing is kept: run the same command again"
@@ -65,6 +67,17 @@ class SanityCLI(ExplainerCLI):
         parser.add_argument("--images", type=int, default=8, help="images, evenly spread over the data")
         parser.add_argument("--steps", type=int, default=8, help="steps from one random layer to all")
 
+    def check_output(self) -> None:
+        """Refuse a folder that cannot be written, or that has results already, before anything is loaded."""
+        super().check_output()
+        folder = RunFolder(self.config["output"])
+        owner = "a run" if folder.claim_path.exists() or folder.files() else ""
+        owner = "sanity checks" if any(folder.path.glob("sanity.*")) else owner
+        if owner:
+            raise IgosError(
+                f"{folder.path} has the results of {owner} already: set --output to another folder"
+            )
+
     def callbacks(self, trainer_settings: dict[str, Any]) -> list[Callback]:
         """The callbacks that choose the images and show the progress."""
         return [Subset(self.config["images"]), MaskProgressBar()]
@@ -87,8 +100,6 @@ def sanity(words: list[str]) -> int:
     sys.path.insert(0, str(Path.cwd()))  # users' own networks are there
     cli = parsed(words, SanityCLI)
     folder = Path(cli.trainer.default_root_dir)
-    if any(folder.glob("sanity.*")):
-        raise IgosError(f"{folder} has the results of sanity checks already: set --output to another folder")
     checks = SanityChecks(cli.model, cli.config["steps"])
     with interrupts_explained(lambda: _NOTHING_KEPT), shortages_explained():
         cli.trainer.predict(checks, cli.datamodule, return_predictions=False)
@@ -112,8 +123,6 @@ def _report(checks: SanityChecks, folder: Path, device: torch.device) -> None:
     attributes = {**described, **provenance(described, device)}
     images = counted(len({row.sample_id for row in checks.checked}), "image")
     title = f"{images}, {checks.network.name}, {method_in_words(attributes)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = write(folder, checks.checked, attributes, title)
     console = Console()
 
     def say(text: str) -> None:
@@ -123,5 +132,9 @@ def _report(checks: SanityChecks, folder: Path, device: torch.device) -> None:
     for line in table(summaries(checks.checked), console.width):
         say(printable(line))
     say("")
-    for path in paths:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    for path in write(folder, checks.checked, attributes, title):
         say(f"{path.suffix[1:]:<9} {path}")

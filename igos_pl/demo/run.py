@@ -72,9 +72,13 @@ def run_demo(
     from igos_pl.cli.predict import predict
     from igos_pl.cli.presets import with_preset
     from igos_pl.store import MaskFile, RunFolder
+    from igos_pl.store.files import cannot_write
 
     check_output_folder(str(output))
-    what = _detector_settings(output, pictures, seed) if detector else _classifier_settings(output)
+    try:
+        what = _detector_settings(output, pictures, seed) if detector else _classifier_settings(output)
+    except OSError as error:
+        raise cannot_write(output, error) from error
     small = ("--data.batch_size", "2", "--trainer.devices", "1")  # so that progress shows
     predict(with_preset([*what, *small, *how, "--output", str(output)]))
     with MaskFile(RunFolder(output).merged) as masks:

@@ -46,7 +46,7 @@ FORMATS: dict[str, Callable[[Rows, Path, Advance, Options], str]] = {
 }
 
 
-# What --output may be, other than a folder, and the endings that a format gives to it.
+# What the output may be, other than a folder, and the endings that a format gives to it.
 _OUTPUTS = {"coco": "a .json file", "numpy": "an .npz file or a folder"}
 _ENDINGS = {"coco": {".json"}, "numpy": {".npz"}, "zarr": {".zarr"}}
 
@@ -85,7 +85,7 @@ def export(
         IgosError: if there are no explanations, the format is another one, the name of the output promises
             another one, or the output cannot be written.
     """
-    check_choice("--to", to, FORMATS)
+    check_choice("to", to, FORMATS)
     options = options or Options()
     check_share("fraction", options.fraction)
     _check_ending(to, output)
@@ -101,5 +101,5 @@ def _check_ending(to: str, output: Path) -> None:
     ending, own = output.suffix.lower(), _ENDINGS.get(to, set())
     if ending not in own and (to == "coco" or ending in _PROMISES):
         raise IgosError(
-            f"{output} cannot be written in the format {to}: let --output name {_OUTPUTS.get(to, 'a folder')}"
+            f"{output} cannot be written in the format {to}: name {_OUTPUTS.get(to, 'a folder')} (--output)"
         )

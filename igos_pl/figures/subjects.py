@@ -158,7 +158,7 @@ def moved(explanation: Explanation, folder: Path | None) -> Explanation:
     if folder is None:
         return explanation
     if not folder.is_dir():
-        raise IgosError(f"There is no folder {folder}: set --images to the folder that holds the images")
+        raise IgosError(f"There is no folder {folder}: give the folder that holds the images (--images)")
     name = PurePosixPath(explanation.sample_id)
     if name.is_absolute() or ".." in name.parts:
         raise IgosError(f"{explanation.sample_id} is no path in {folder}")

@@ -83,9 +83,11 @@ class Findings:
         clusters: by class, the largest first.
         confusions: the ones with the most confident wrong prediction first.
         notes: what was sampled or left out, and what cannot be said of this run.
+        nothing: what it means if there are no findings; empty if nothing was explained.
     """
 
     findings: list[Finding]
     clusters: list[Cluster]
     confusions: list[Confusion]
     notes: list[str]
+    nothing: str = ""

@@ -13,7 +13,7 @@ from igos_pl.findings.confusions import confusions_of
 from igos_pl.findings.places import PLACES, Shares, shares_of
 from igos_pl.findings.reading import SIDE, Units, blocks, units_of
 from igos_pl.findings.results import Cluster, Findings
-from igos_pl.findings.shortcuts import FEWEST_IMAGES, shortcuts
+from igos_pl.findings.shortcuts import FEWEST_IMAGES, nothing_found, shortcuts
 from igos_pl.optional import imported
 from igos_pl.store import MaskFile
 
@@ -41,7 +41,7 @@ def find(masks: MaskFile, seed: int = 0) -> Findings:
     usable = ~faint[sample]
     clusters = list(_clusters(units, sample[usable], pooled[usable], seed))
     notes = [*_notes(units, shares, sample, int(faint.sum())), *told]
-    return Findings(shortcuts(units, shares), clusters, confusions, notes)
+    return Findings(shortcuts(units, shares), clusters, confusions, notes, nothing_found(units, shares))
 
 
 def _sample(units: Units, seed: int) -> NDArray[np.int64]:

@@ -89,6 +89,19 @@ def shortcuts(units: Units, shares: Shares) -> list[Finding]:
     return sorted(findings, key=lambda finding: -finding.value)
 
 
+def nothing_found(units: Units, shares: Shares) -> str:
+    """What it means if `shortcuts` finds nothing: whether any class was tested."""
+    if any(_tests(name, pattern, units) for name, pattern in _patterns(shares).items()):
+        return (
+            "No class with enough images for a test has saliency off its objects, at the border or in one"
+            " corner more often than other classes."
+        )
+    return (
+        f"No class was tested: a test needs at least {FEWEST_IMAGES} images of the class and"
+        f" {FEWEST_IMAGES} of the others."
+    )
+
+
 def _missed(pattern: _Pattern, units: Units) -> Iterator[Finding]:
     """The finding that the saliency of the whole run lies off the objects, if it does."""
     images = int(np.count_nonzero(pattern.known))

@@ -20,14 +20,14 @@ class Seen:
         clusters: masks of a class that are alike.
         confusions: wrong predictions.
         notes: what was sampled or left out.
-        computed: whether the findings were looked for.
+        nothing: what it means if there are no findings; empty if nobody looked for them.
     """
 
     findings: list[Finding] = field(default_factory=list)
     clusters: list[Cluster] = field(default_factory=list)
     confusions: list[Confusion] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    computed: bool = True
+    nothing: str = ""
 
     def rows(self) -> list[int]:
         """The rows that show the findings: the clearest examples of each, in turns."""
@@ -55,13 +55,13 @@ def look(masks: MaskFile) -> Seen:
         found = find(masks)
         found = replace(found, clusters=by_class(found.clusters))
     except IgosError as error:  # scikit-learn is missing: the rest of the report can be made
-        return Seen(computed=False, notes=[str(error)])
+        return Seen(notes=[str(error)])
     notes = list(found.notes)
     for name, most in _MOST.items():
         if (left := len(getattr(found, name)) - most) > 0:
             notes.append(f"{left:,} more {name} are not shown here.")
     findings, clusters, confusions = (list(getattr(found, name)[:most]) for name, most in _MOST.items())
-    return Seen(findings, clusters, confusions, notes)
+    return Seen(findings, clusters, confusions, notes, found.nothing)
 
 
 def by_class(clusters: Sequence[Cluster]) -> list[Cluster]:

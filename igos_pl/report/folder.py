@@ -37,7 +37,9 @@ class ReportFolder:
         mark = path / REPORT_MARK
         try:
             if path.exists() and not mark.is_file() and (not path.is_dir() or any(path.iterdir())):
-                raise IgosError(f"{path} contains other files than a report: set --output to another folder")
+                raise IgosError(
+                    f"{path} contains other files than a report: choose another folder (--output)"
+                )
         except OSError as error:
             raise cannot_write(path, error) from error
         try:

@@ -25,7 +25,7 @@ from igos_pl.report.findings import EXAMPLES, Seen
 from igos_pl.report.folder import compact_floats
 from igos_pl.report.gallery import Gallery
 from igos_pl.report.numbers import LOCALISATION, UNINFORMATIVE, Means, Numbers, means_by_class, means_of
-from igos_pl.report.pictures import CHANGED, KEPT, MISSING, OK
+from igos_pl.report.pictures import CHANGED, KEPT, MISSING, NO_FILE, OK
 from igos_pl.store import MaskFile
 
 _BINS = 40  # of a distribution
@@ -199,7 +199,7 @@ def _states(gallery: Gallery, created: Any) -> dict[str, int]:
     except ValueError:
         time = math.inf
     newer = sum(picture.seconds > time + 1 for picture in gallery.pictures if picture.state == OK)
-    return {state: states.count(state) for state in (OK, KEPT, MISSING, CHANGED)} | {"newer": newer}
+    return {state: states.count(state) for state in (OK, KEPT, MISSING, CHANGED, NO_FILE)} | {"newer": newer}
 
 
 def fixed(value: float, digits: int = 3) -> str:

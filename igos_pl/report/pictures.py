@@ -28,7 +28,7 @@ _BOX = (0, 255, 255)
 _FARTHEST = 8  # a frame that is so many times larger than its image is not drawn
 
 # How a picture came about.
-OK, KEPT, MISSING, CHANGED = "ok", "kept", "missing", "changed"
+OK, KEPT, MISSING, CHANGED, NO_FILE = "ok", "kept", "missing", "changed", "no file"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Picture:
     Attributes:
         name: of its large picture.
         state: ``ok``; ``kept`` (the image is gone or has changed, the picture of an earlier report is
-            shown); ``missing`` or ``changed`` (no picture).
+            shown); ``missing``, ``changed`` or ``no file`` (no picture).
         note: why it is not ok.
         digest: of the file that the large picture was made from.
         baseline: a WebP of the baseline, as base64; empty without a picture.
@@ -166,7 +166,7 @@ def _read(subject: Subject, has_picture: bool) -> _Found:
         subject: the image.
         has_picture: whether an earlier report made a picture of it.
     """
-    found = _Found(None, MISSING, "the image has no file")
+    found = _Found(None, NO_FILE, "the image has no file")
     for place in filter(None, subject.paths):
         try:
             content = file_content(Path(place))

@@ -40,7 +40,7 @@ class Report:
         index: the page.
         shown: the number of explanations in the gallery.
         total: the number of explanations of the run.
-        pictures: the number of images by their pictures' state: ``ok``, ``kept``, ``missing``, ``changed``.
+        pictures: the number of images by their pictures' state, see `igos_pl.report.pictures.Picture`.
         warnings: what a reader must know: the run is not finished, nothing was explained.
     """
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
@@ -88,9 +89,9 @@ class Publisher:
             self.run.coordinator.check_connected()
             # Emptied first: if this write fails, `rescue` must not try the same images again.
             finished, self._finished = self._finished, []
-            self._publishing = self._thread.submit(
-                self.run.folder.publish, finished, self.attributes, self.run.coordinator.rank
-            )
+            rank = self.run.coordinator.rank
+            write = partial(self.run.folder.publish, finished, self.attributes, rank)
+            self._publishing = self._thread.submit(self.run.before_pictures, write)
         self._published_at = time.monotonic()
 
     def _wait(self) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import warnings
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from pytorch_lightning import Trainer
 
 from igos_pl.data.records import FAILED, BatchResult
-from igos_pl.errors import IgosError
+from igos_pl.data.wording import counted
+from igos_pl.errors import DiskFullError, IgosError
 from igos_pl.run.coordination import Coordinator, Progress, connect, on_first_rank
 from igos_pl.settings import Attributes, Configurable, nested
+from igos_pl.solver.presets import preset_difference
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published
+
+Result = TypeVar("Result")
 
 
 class Ending(Enum):
@@ -46,6 +53,9 @@ class Run:
         explained_before: whether the network has explained an image of the folder before this run.
         unread: why images of this rank could not be read now, by image id.
         published: what the folder holds after the end; None if nobody has read it yet.
+        pictures: the pictures of explanations that this process has written. They can be drawn again if the
+            images are files.
+        disk_full: whether something could not be written for lack of room. No pictures are drawn then.
     """
 
     def __init__(
@@ -69,6 +79,8 @@ class Run:
         self.explained_before = False
         self.unread: dict[str, str] = {}
         self.published: Published | None = None
+        self.pictures: list[Path] = []
+        self.disk_full = False
         self._counted = -1
 
     @classmethod
@@ -111,7 +123,7 @@ class Run:
 
         def view() -> tuple[list[int], list[int], bool, list[Path]]:
             damaged = folder.damaged()
-            folder.check_configuration(configuration, damaged, names)
+            folder.check_configuration(configuration, damaged, names, preset_difference)
             statuses = folder.statuses(damaged)
             done = {name for name, status in statuses.items() if not (retry_failed and status in FAILED)}
             places = [place for place, name in enumerate(assigned) if name not in done]
@@ -159,6 +171,32 @@ class Run:
             self.unread.update({record.sample_id: record.message for record in result.unread})
             failures = sum(record.status in FAILED for record in result.images) + len(result.unread)
             self.coordinator.report(len(result.images), failures)
+
+    def before_pictures(self, write: Callable[[], Result]) -> Result:
+        """Write results. If the disk is full, this process's pictures are removed to make room for them.
+
+        Args:
+            write: writes the results; called again after pictures were removed.
+
+        Raises:
+            IgosError: if the results cannot be written.
+        """
+        try:
+            return write()
+        except DiskFullError:
+            self.disk_full = True
+            removed, self.pictures = self.pictures, []
+            if not removed:
+                raise
+            for path in removed:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            warnings.warn(
+                f"The disk is full: {counted(len(removed), 'picture')} in {removed[0].parent} made room for"
+                " results. With more space, the same command draws them again if their images are files",
+                stacklevel=1,
+            )
+            return write()
 
     def progress(self) -> Progress:
         """What all ranks have finished so far."""

@@ -78,6 +78,23 @@ def preset_of(settings: Mapping[str, Any]) -> str:
     return f"{name}, with {', '.join(changes)}" if changes else name
 
 
+def preset_difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, set[str]]:
+    """Two explainers' presets if they are different ones, in words: ``preset: there search, now fast``.
+
+    Returns:
+        The text, and the settings whose differences it explains; empty if no presets explain them.
+    """
+    found = [preset_of(settings) for settings in (there, now)]
+    names = [text.partition(",")[0] for text in found]
+    if not all(names) or names[0] == names[1]:
+        return "", set()
+    one, other = map(_described, names)
+    keys = {key for key in {*there, *now} if key.startswith(("optimizer.", "search."))}.union(one, other)
+    # What only one of them sets, as a mask size, may differ for another reason.
+    keys = {key for key in keys if (key in one and key in other) or not (key in there and key in now)}
+    return f"preset: there {found[0]}, now {found[1]}", keys
+
+
 def optimizer_facts(factory: OptimizerFactory) -> Attributes:
     """An optimiser's name and settings, read from an instance that was tried.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections import Counter
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 
 from igos_pl.data.text import first_few
 from igos_pl.data.wording import counted
-from igos_pl.errors import IgosError, RunError
+from igos_pl.errors import DiskFullError, IgosError, RunError
 from igos_pl.store.schema import check_lengths, damaged, read_column
 from igos_pl.store.seals import cannot_read, check_seal, read_head
 
 _QUICK_BYTES = 1 << 28  # so many bytes are read in a fraction of a second
+
+# The errors of a disk without room, or of a user whose share of it is used up.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -53,10 +57,10 @@ def publishing(path: Path) -> Iterator[Path]:
 
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The error for a file that cannot be written."""
-    return RunError(
-        f"Cannot write {path}: {error.strerror or error}. All that was published before is safe: free some"
-        " space or fix the permissions, and run the same command again to go on"
-    )
+    said = f"Cannot write {path}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFullError(f"{said}. Free some space, and run the same command again")
+    return RunError(f"{said}. Fix the permissions or write to another folder, and run the command again")
 
 
 @contextmanager

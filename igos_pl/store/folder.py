@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from igos_pl.data.records import BatchResult
 from igos_pl.data.run_files import CLAIM, DAMAGED, DEATHS, EXPECTED, MERGED, OVERLAYS, SEGMENTS
 from igos_pl.data.wording import counted, has_or_have, is_or_are
-from igos_pl.errors import IgosError
+from igos_pl.errors import IgosError, RunError
 from igos_pl.settings import Attributes
 from igos_pl.store.files import cannot_write, open_result, publishing
 from igos_pl.store.index import Published, merged_head
@@ -41,6 +41,12 @@ _SEARCH = "search"
 
 # What to do with a folder whose results are not wanted any more.
 START_OVER = "To start over, choose another output folder (--output), or delete the old one"
+
+# A message lists at most so many settings that differ.
+_SHOWN = 8
+
+# Says in words what explains many of the settings in which two configurations differ, and names them.
+InWords = Callable[[Attributes, Attributes], tuple[str, set[str]]]
 
 _STALE_SECONDS = 24 * 3600
 _BLOCK_BYTES = 1 << 22  # how much of the list of images is read at once
@@ -212,7 +218,11 @@ class RunFolder:
         return self.merged.exists() and merged_head(self.segments()).items() <= read_head(self.merged).items()
 
     def check_configuration(
-        self, configuration: Attributes, without: Container[Path] = (), names: Sequence[str] = ()
+        self,
+        configuration: Attributes,
+        without: Container[Path] = (),
+        names: Sequence[str] = (),
+        in_words: InWords = lambda there, now: ("", set()),
     ) -> None:
         """Raise if the folder belongs to a run of another configuration.
 
@@ -220,17 +230,18 @@ class RunFolder:
             configuration: the run's configuration.
             without: damaged files, which are not read.
             names: the ids of the data set's images, to say how they differ.
+            in_words: what the message begins with, and the keys that it need not name then.
 
         Raises:
             IgosError: if they differ. The message names the keys.
         """
         claimed = self._claimed()
         if claimed is not None:
-            self._compare(claimed, configuration, names)
+            self._compare(claimed, configuration, names, in_words)
         files = [path for path in self.files() if path not in without]
         for path in {*files[:1], *files[-1:]}:
             with open_result(path) as file:
-                self._compare(configuration_of(dict(file.attrs)), configuration, names)
+                self._compare(configuration_of(dict(file.attrs)), configuration, names, in_words)
 
     def claim(self, configuration: Attributes) -> None:
         """Reserve the folder for runs of one configuration.
@@ -290,8 +301,21 @@ class RunFolder:
             time.sleep(_POLL_SECONDS)
             waited += _POLL_SECONDS
 
-    def _compare(self, stored: Attributes, configuration: Attributes, names: Sequence[str] = ()) -> None:
-        differing = [
+    def _compare(
+        self,
+        stored: Attributes,
+        configuration: Attributes,
+        names: Sequence[str] = (),
+        in_words: InWords = lambda there, now: ("", set()),
+    ) -> None:
+        keys = differing_keys(stored, configuration)
+        if _SEARCH in stored:
+            keys = [key for key in keys if not key.startswith(f"{_SEARCH}.")]
+        if not keys:
+            return
+        told, explained = in_words(stored, configuration)
+        keys = sorted((key for key in keys if key not in explained), key=lambda key: key.count("."))
+        differing = [told] * bool(told) + [
             self._ids_in_words(stored, names)
             if key == _IDS and names
             else f"the first or the last {_ITEMS[key]} has another content"
@@ -299,11 +323,10 @@ class RunFolder:
             else "the settings of the search: an older version made that run and recorded only their digest"
             if key == _SEARCH
             else f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
-            for key in differing_keys(stored, configuration)
-            if not (_SEARCH in stored and key.startswith(f"{_SEARCH}."))
+            for key in keys[:_SHOWN]
         ]
-        if not differing:
-            return
+        if len(keys) > _SHOWN:
+            differing.append(f"and {len(keys) - _SHOWN} more")
         advice = f"{START_OVER}. To go on with that run, use its settings"
         if not self.files():
             advice = (
@@ -345,8 +368,12 @@ class RunFolder:
         content = writable_segment(results, attributes)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S")
         path = self.segments_path / f"{stamp}-rank{rank:04d}-{uuid.uuid4().hex}.h5"
-        with publishing(path) as temporary:
-            temporary.write_bytes(content)
+        try:
+            with publishing(path) as temporary:
+                temporary.write_bytes(content)
+        except RunError as error:
+            kept = "All that was published before is safe" if self.segments() else "Nothing is published yet"
+            raise type(error)(f"{error}. {kept}") from error
         return path
 
 

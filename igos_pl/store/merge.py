@@ -11,7 +11,7 @@ import h5py
 
 from igos_pl.data.text import first_few
 from igos_pl.data.wording import counted, is_or_are
-from igos_pl.errors import IgosError, RunError
+from igos_pl.errors import DiskFullError, IgosError
 from igos_pl.store.files import open_result, publishing
 from igos_pl.store.folder import RunFolder
 from igos_pl.store.index import Published, merged_head
@@ -52,7 +52,8 @@ def merge(
     if missing:
         raise IgosError(
             f"{counted(len(missing), 'image')} {is_or_are(len(missing))} not explained yet"
-            f" ({first_few(missing, 1)}): run igos-pl predict again, or add --partial to merge what there is"
+            f" ({first_few(missing, 1)}): run igos-pl predict again, or merge what there is with"
+            " partial=True (--partial)"
         )
     if not published.paths:
         raise IgosError(f"No segments in {run.segments_path}: is {run.path} the output folder of a run?")
@@ -100,7 +101,7 @@ def _check_room(run: RunFolder, paths: list[Path]) -> None:
     needed = sum(path.stat().st_size for path in paths) + _ROOM_BYTES
     free = shutil.disk_usage(run.path).free
     if free < needed:
-        raise RunError(
+        raise DiskFullError(
             f"Cannot write {run.merged}: it may take {needed / 1e6:,.1f} MB, but the disk has"
             f" {free / 1e6:,.1f} MB left. All results are safe in {run.segments_path}: free space, and run"
             f" igos-pl merge {run.path}"
