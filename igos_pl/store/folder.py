@@ -372,7 +372,7 @@ class RunFolder:
             with publishing(path) as temporary:
                 temporary.write_bytes(content)
         except RunError as error:
-            kept = "All that was published before is safe" if self.segments() else "Nothing is published yet"
+            kept = "All that was published before is safe" if self.files() else "Nothing is published yet"
             raise type(error)(f"{error}. {kept}") from error
         return path
 
