@@ -17,7 +17,7 @@ from igos_pl.data.batches import ImageBatch
 from igos_pl.data.explanation import Explanation, explanations_of
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.run_files import OVERLAYS
-from igos_pl.data.wording import counted
+from igos_pl.data.wording import counted, has_or_have
 from igos_pl.errors import DiskFullError, IgosError
 from igos_pl.figures import draw, save
 from igos_pl.figures.names import stem_of
@@ -124,8 +124,10 @@ class OverlayWriter(Callback):
         stopped = run.ending in (Ending.STOPPED, Ending.FAILED) or run.disk_full
         if trainer.is_global_zero and not stopped and len(self._drawn) < self.count and run.folder.files():
             self._draw_missing(run)
-        if (others := len(self._failed) - 1) > 0:
-            warnings.warn(f"No overlays of {counted(others, 'other explanation')} either", stacklevel=1)
+        if len(self._failed) > 1:
+            failed = counted(len(self._failed), "explanation")
+            verb = has_or_have(len(self._failed))
+            warnings.warn(f"{failed} {verb} no overlay; the first warning says why", stacklevel=1)
 
     def _draw_missing(self, run: Run) -> None:
         with MaskFile(run.folder.path) as masks:
@@ -141,7 +143,7 @@ class OverlayWriter(Callback):
                 if keys[row][:3] not in tried and (self._classes is None or keys[row][3] in self._classes)
             ][: self.count - len(self._drawn)]
             if not rows and not self._drawn and self._classes is not None:
-                names_given = ", ".join(self._classes)
+                names_given = ", ".join(self.label_names or ())
                 warnings.warn(f"No overlays: no explanation is of the classes {names_given}", stacklevel=1)
             files = [
                 row
@@ -164,7 +166,7 @@ class OverlayWriter(Callback):
         """Draw explanations that have no picture, until there are ``count`` pictures or the disk is full.
 
         Args:
-            run: gets the pictures.
+            run: its ``pictures`` gets the new files.
             explanations: their images are files, or in the batch.
             batch: the network's input for these images.
         """
@@ -175,7 +177,7 @@ class OverlayWriter(Callback):
             return
         for explanation in explanations:
             key = (str(explanation.sample_id), int(explanation.target), int(explanation.start_cell))
-            if len(self._drawn) >= self.count:
+            if run.disk_full or len(self._drawn) >= self.count:
                 return
             if key in self._drawn:
                 continue

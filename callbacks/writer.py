@@ -83,7 +83,7 @@ class MaskWriter(RunCallback):
         run.published = published = folder.published()
         missing = folder.missing(published)
         if not missing and self.merges and not folder.is_merged():
-            run.before_pictures(partial(merge, folder))
+            run.with_room_for(partial(merge, folder))
         counted = ", ".join(f"{number} {status}" for status, number in published.counts().items())
         where = str(folder.merged if self.merges and not missing else folder.segments_path)
         where += f"; {len(missing)} are missing" if missing else ""

@@ -20,6 +20,7 @@ from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import ImageDataModule
 from igos_pl.datamodules.samples import Sample
 from igos_pl.errors import IgosError
+from igos_pl.run.run import Run
 
 # What each entry of an instances file must have.
 _KEYS = {
@@ -62,7 +63,8 @@ class COCODataModule(ImageDataModule):
     def find_samples(self) -> list[Sample]:
         """A sample for each image of the file, in its order; its id is the image's id there.
 
-        Images without objects are included. A missing image file is noticed only when it is read.
+        Images without objects are included. A missing image file is noticed only when it is read, but a new
+        run is refused if all are missing.
         """
         if self.annotations is None:
             return [Sample(name.as_posix(), str(self.root / name)) for name in find_images(self.root)]
@@ -78,16 +80,17 @@ class COCODataModule(ImageDataModule):
             logging.getLogger(__name__).warning("%s: left out %s", self.annotations, counts)
         return samples
 
-    def _find_samples(self) -> list[Sample]:
-        samples = super()._find_samples()
-        # Usually, the first image exists, and no other is looked for.
-        if self.annotations and not any(os.path.exists(sample.path) for sample in samples):
+    def _check(self) -> None:
+        assert self.trainer is not None
+        # The folder of a run with results was right. Usually, the first image exists, so this is quick.
+        new = self.annotations and self.pending and not Run.of(self.trainer).explained_before
+        if new and not any(os.path.exists(sample.path) for sample in self.pending):
             raise IgosError(
-                f"{self.annotations} names {counted(len(samples), 'image')}, but none is in the folder"
-                f" {self.root} (there is no {samples[0].path}, for example): set root (--data.root) to the"
-                " folder that the file names start from"
+                f"{self.annotations} names {counted(len(self.pending), 'image')}, but none is in the folder"
+                f" {self.root} (there is no {self.pending[0].path}, for example): set root (--data.root) to"
+                " the folder that the file names start from"
             )
-        return samples
+        super()._check()
 
 
 def _read_samples(path: Path, root: Path, left_out: Counter[str]) -> list[Sample]:

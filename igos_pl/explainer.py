@@ -30,7 +30,7 @@ from igos_pl.evaluation.columns import (
 from igos_pl.evaluation.curves import CURVE_KINDS, measured_curves
 from igos_pl.evaluation.deletion_insertion import CURVE_STEPS, curve_cells
 from igos_pl.models.base import ExplainableNetwork
-from igos_pl.predicting import BatchPredictor, row_keys
+from igos_pl.predicting import BatchPredictor, fitting_mask_size, row_keys
 from igos_pl.run.progress import CURVES, OPTIMISING, BatchProgress
 from igos_pl.run.run import Run
 from igos_pl.settings import Attributes, nested, parameters_of, plain
@@ -50,9 +50,6 @@ _PIXELS_AT_ONCE = 1 << 24
 
 # The most cells along a mask's side that a search takes; 20 x 20 cells already need some 4,000 passes.
 _SEARCH_SIDE = 20
-
-# The cells along a mask's side by default; fewer if the network's input has fewer pixels.
-MASK_SIZE = 28
 
 # What the optimised methods need and the search does not.
 _OPTIMISATION = {"optimizer", "iterations", "average", "levels", *(f.name for f in fields(ObjectiveSettings))}
@@ -129,7 +126,7 @@ class Explainer(BatchPredictor):
         self._method = method_named(method)
         self.method = self._method.name
         self.optimizer = optimizer
-        mask_size = _fitting(mask_size, network.input_size)
+        mask_size = fitting_mask_size(mask_size, network.input_size)
         if not isinstance(self._method, Method) and regions is None and mask_size > _SEARCH_SIDE:
             raise IgosError(
                 f"mask_size is {mask_size}, but the method {self.method} puts at most {_SEARCH_SIDE} x"
@@ -355,24 +352,3 @@ class Explainer(BatchPredictor):
         passes = optimising * done / total if phase == OPTIMISING else optimising + curves * done / total
         share = before + size * passes / (optimising + curves)
         self.on_progress(BatchProgress(phase, done, total, share))
-
-
-def _fitting(mask_size: int | None, input_size: tuple[int, int]) -> int:
-    """The size of the masks for an input of so many pixels; None for the default.
-
-    Raises:
-        IgosError: if the input has fewer pixels than cells were asked for.
-    """
-    most = min(input_size)
-    pixels = f"the network's input of {input_size[0]} x {input_size[1]} pixels"
-    if mask_size is None:
-        if most < MASK_SIZE:
-            warnings.warn(f"mask_size is {most} instead of {MASK_SIZE}, because of {pixels}", stacklevel=3)
-        return min(MASK_SIZE, most)
-    check_count("mask_size", mask_size, 2)
-    if mask_size > most:
-        raise IgosError(
-            f"mask_size is {mask_size}, which is more than {pixels}: set mask_size to {most} or less"
-            f" (--model.mask_size {most})"
-        )
-    return mask_size

@@ -27,6 +27,9 @@ from igos_pl.run.run import Run
 from igos_pl.settings import Attributes, Configurable
 from igos_pl.solver.micro_batches import MicroBatches, is_machine_error
 
+# The cells along a mask's side by default; fewer if the network's input has fewer pixels.
+MASK_SIZE = 28
+
 # Perturbed images per forward pass; halved when memory runs out. On CPUs, larger micro-batches are slower,
 # because the allocator returns their large activation blocks to the system each time (docs/performance.md).
 _MICRO_BATCH = {"cpu": 5}
@@ -264,3 +267,24 @@ class _Failures:
             f"The network raised an exception at {self._in_a_row} images in a row, so the run ends. The last"
             f" one: {type(error).__name__}: {error}"
         ) from error
+
+
+def fitting_mask_size(mask_size: int | None, input_size: tuple[int, int]) -> int:
+    """The cells along the side of a mask for an input of so many pixels; None for the default.
+
+    Raises:
+        IgosError: if the input has fewer pixels than cells were asked for.
+    """
+    most = min(input_size)
+    pixels = f"the network's input of {input_size[0]} x {input_size[1]} pixels"
+    if mask_size is None:
+        mask_size = min(MASK_SIZE, most)
+        if mask_size < MASK_SIZE:
+            warnings.warn(f"mask_size is {most} instead of {MASK_SIZE}, because of {pixels}", stacklevel=3)
+    check_count("mask_size", mask_size, 2)
+    if mask_size > most:
+        raise IgosError(
+            f"mask_size is {mask_size}, which is more than {pixels}: set mask_size to {most} or less"
+            f" (--model.mask_size {most})"
+        )
+    return mask_size

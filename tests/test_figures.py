@@ -237,7 +237,8 @@ def test_the_largest_saliency_is_that_of_any_cell_in_the_image(size: int) -> Non
     for place in (0, size // 3, size - 1):
         saliency = np.zeros((size, size), np.float32)
         saliency[place, -1] = 0.5
-        for frame in (Frame.of(9, 7, (224, 224), "crop"), Frame.of(500, 375, (224, 224), "squash")):
+        for width, height, how in ((9, 7, "crop"), (4000, 400, "crop"), (500, 375, "squash")):
+            frame = Frame.of(width, height, (224, 224), how)
             assert frame.largest_on_original(saliency) == 0.5
 
 

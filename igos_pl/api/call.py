@@ -205,8 +205,7 @@ def _batch_advice(asked: Question) -> str:
     """What to do if the network takes only batches of some sizes; empty if that is not the reason."""
     images = asked.batches[0].images
     tried = sorted({1, 2, 3, len(images)})
-    image = asked.network.normalize(images[:1])
-    works = [count for count in tried if _takes(asked.network, image.repeat(count, 1, 1, 1))]
+    works = [count for count in tried if _takes(asked.network, images[:1].repeat(count, 1, 1, 1))]
     if not works or works == tried:
         return ""
     remedy = (
@@ -221,7 +220,7 @@ def _batch_advice(asked: Question) -> str:
 def _takes(network: ExplainableNetwork, images: Tensor) -> bool:
     try:
         with torch.no_grad(), network.frozen():
-            network.module(images)
+            network.module(network.normalize(images))
     except Exception:  # the caller reports the first error
         return False
     return True

@@ -24,13 +24,14 @@ from igos_pl.data.records import Columns
 from igos_pl.datamodules.base import SampleDataModule
 from igos_pl.errors import IgosError, without_options
 from igos_pl.evaluation.columns import joined
-from igos_pl.explainer import MASK_SIZE, Explainer
+from igos_pl.explainer import Explainer
 from igos_pl.judging.evaluate import evaluate_run
 from igos_pl.judging.importer import Importer
 from igos_pl.judging.judge import EvaluationWriter, ExplainedInMemory, Judge
 from igos_pl.judging.metrics import Asked, asked_for
 from igos_pl.judging.saliency_files import MapsInMemory
 from igos_pl.models import ExplainableNetwork
+from igos_pl.predicting import MASK_SIZE
 from igos_pl.store import MaskFile
 
 
@@ -64,7 +65,7 @@ def import_saliency(
         targets: what the maps explain; see `igos_pl.explain`.
         method: the name of the method.
         mask_size: cells along the side of a mask, of which each gets the mean of the saliency in it; by
-            default 28, or the resolution of the maps if that is less.
+            default 28, or the resolution of the maps or of the network's input if that is less.
         negative: see `igos_pl.judging.importer.Importer`.
         covers: likewise.
         baseline: of the curves.
@@ -86,7 +87,8 @@ def import_saliency(
     asked = question(network, images, targets, mean, std, normalized, batch_size, **bare)
     maps = _each(saliency, asked.inputs.images)
     names = [record.sample_id for record in asked.inputs.records]
-    size = min([MASK_SIZE, *(length for one in maps for length in one.shape[-2:])])
+    sides = (length for one in maps for length in one.shape[-2:])
+    size = min(MASK_SIZE, *asked.network.input_size, *sides)
     importer = Importer(
         asked.network,
         MapsInMemory(dict(zip(names, maps, strict=True))),

@@ -121,7 +121,9 @@ def _print_results(run: Run, statuses: dict[str, str], incomplete: bool) -> int:
     with MaskFile(where if merged else run.folder.path) as masks:
         print(f"{counted(len(masks), 'explanation')}: {method_in_words(masks.attributes)}")
         threshold = masks.attributes.get("network.score_threshold")
-        if threshold is not None and not len(masks) and "no detection" in statuses.values():
+        # With other choices, there may be detections that are not wanted.
+        everything = [masks.attributes.get(f"network.{name}") for name in ("targets", "categories")]
+        if not len(masks) and "no detection" in statuses.values() and everything == ["detected", "none"]:
             print(
                 f"No detection has a score of {threshold} or more: try a lower"
                 " --model.network.score_threshold, and another --output"

@@ -33,6 +33,7 @@ AGREEMENTS = ("rank correlation", *(f"overlap of the top {share:.0%}" for share 
 _RESAMPLES, _LEVEL, _SEED = 2000, 0.95, 0
 _BLOCK_VALUES = 1 << 22  # numbers that the bootstrap draws at once
 _BLOCK_ROWS = 256  # explanations whose masks are in memory at once
+_NAMED = 4  # images without a complete result that are named
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Comparison:
             common value.
         remarks: what a reader must know before believing the numbers.
         unfinished: for each unfinished result, by its name: a sentence that says so.
-        incomplete: by the name of a result, its images whose status is not ok, each with its status.
+        incomplete: by the name of a result, the number of its images whose status is not ok, and the first
+            of them with their statuses.
     """
 
     names: Sequence[str]
@@ -79,7 +81,7 @@ class Comparison:
     only_in: dict[tuple[int, ...], dict[str, str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     unfinished: dict[str, str] = field(default_factory=dict)
-    incomplete: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    incomplete: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
 
     def mean(self, metric: str, run: int) -> float:
         """The mean of a metric over the explanations for which all results know it."""
@@ -134,7 +136,7 @@ def compare(
     told = (unfinished(result.path, "igos-pl compare", result.published) for result in results)
     unfinished_runs = {name: text for name, text in zip(names, told, strict=True) if text}
     incomplete = {
-        name: found for name, result in zip(names, results, strict=True) if (found := _not_ok(result))
+        name: found for name, result in zip(names, results, strict=True) if (found := _not_ok(result))[0]
     }
     remarks = _remarks(differing)
     return Comparison(
@@ -177,12 +179,13 @@ def _metrics(result: MaskFile, rows: NDArray[np.int64]) -> dict[str, Numbers]:
     return {**found, "difference": found["insertion"] - found["deletion"]}
 
 
-def _not_ok(result: MaskFile) -> list[tuple[str, str]]:
-    """The images of a result whose status is not ok, and their statuses."""
+def _not_ok(result: MaskFile) -> tuple[int, dict[str, str]]:
+    """How many images of a result do not have the status ok, and the statuses of the first by their ids."""
     statuses = result.images["status"].astype(str)
     told = np.flatnonzero(statuses != "ok")
-    ids = result.image_table.read("sample_id", told).tolist()
-    return list(zip(ids, statuses[told].tolist(), strict=True))
+    first = told[:_NAMED]
+    ids = result.image_table.read("sample_id", first).tolist()
+    return len(told), dict(zip(ids, statuses[first].tolist(), strict=True))
 
 
 def _settings(result: MaskFile) -> Attributes:

@@ -33,9 +33,9 @@ def counts(found: Comparison, quote: Quote = printable) -> list[str]:
         shown = first_few([quote(name) for name in ids[: _SHOWN + 1]], _SHOWN)
         missing = f"{counted(len(ids), 'image')} {is_or_are(len(ids))} not in all results: {shown}"
         lines.append(f"only in {quote(name)}: {counted(alone, 'explanation')}{f'; {missing}' if ids else ''}")
-    for name, images in found.incomplete.items():
-        shown = first_few([f"{quote(image)} ({status})" for image, status in images[: _SHOWN + 1]], _SHOWN)
-        lines.append(f"{quote(name)} has {counted(len(images), 'image')} without a complete result: {shown}")
+    for name, (number, images) in found.incomplete.items():
+        shown = first_few([f"{quote(image)} ({status})" for image, status in images.items()], _SHOWN)
+        lines.append(f"{quote(name)} has {counted(number, 'image')} without a complete result: {shown}")
     return lines
 
 

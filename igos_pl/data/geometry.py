@@ -121,13 +121,22 @@ class Frame:
         return whole
 
     def largest_on_original(self, saliency: NDArray[np.float32]) -> float:
-        """The largest value of the cells ``(s, s)`` in the image: those in the input's padding are not drawn.
+        """The largest saliency of the cells ``(s, s)`` in the image. The colours of pictures end there.
 
-        The colours of pictures end at this value.
+        Cells in the input's padding do not count, because they are not drawn.
         """
-        side = max(512, 4 * len(saliency))  # pixels of a picture in which each cell can be seen
-        (_, down), (_, across) = self.scaled(side, side)._cells_of_pixels(len(saliency))
-        return float(saliency[np.ix_(np.unique(down), np.unique(across))].max(initial=0))
+        left, top, right, bottom = self.box
+        seen = []
+        for start, end, pixels, length in (
+            (top, bottom, self.input_size[0], self.height),
+            (left, right, self.input_size[1], self.width),
+        ):
+            count = max(pixels, 4 * len(saliency))  # places on the input, several in each cell
+            places = (np.arange(count) + 0.5) / count
+            on_original = start + places * (end - start)
+            inside = places[(on_original >= 0) & (on_original <= length)]
+            seen.append(np.unique(_cells_at(inside * pixels, pixels, len(saliency))))
+        return float(saliency[np.ix_(*seen)].max(initial=0))
 
     def _cells_of_pixels(self, count: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Down and across: the original's pixels that the network sees, and the cell of each.
@@ -142,7 +151,7 @@ class Frame:
             (left, right, self.input_size[1], self.width),
         ):
             seen = np.arange(max(0, start), min(length, end))
-            places.append((seen, cells_of_pixels(end - start, pixels, count)[seen - start]))
+            places.append((seen, _cells_at((seen + 0.5 - start) / (end - start) * pixels, pixels, count)))
         return places
 
     def _pixels(self) -> tuple[int, int, int, int]:
@@ -174,14 +183,19 @@ def cells_of_pixels(length: int, pixels: int, count: int) -> NDArray[np.int64]:
     of an outer cell is in the input.
 
     Args:
-        length: of the map, which shows the whole input; at least ``count``, so that each cell has a pixel.
+        length: of the map, which shows the whole input.
         pixels: of the network's input.
-        count: cells.
+        count: cells; at most ``length`` and ``pixels``, so that each cell has a pixel.
 
     Returns:
         ``(length,)`` ascending, from 0 to ``count - 1``.
     """
-    place = ((np.arange(length) + 0.5) / length * pixels - 0.5).clip(0, pixels - 1)
+    return _cells_at((np.arange(length) + 0.5) / length * pixels, pixels, count)
+
+
+def _cells_at(places: NDArray[np.float64], pixels: int, count: int) -> NDArray[np.int64]:
+    """The cells at places along one side of the network's input, from 0 to ``pixels``."""
+    place = (places - 0.5).clip(0, pixels - 1)
     return np.rint(place / max(1, pixels - 1) * (count - 1)).astype(np.int64)
 
 
@@ -190,7 +204,7 @@ def cell_means(maps: NDArray[Any], count: int, input_size: tuple[int, int]) -> N
 
     Args:
         maps: ``(N, h, w)``, which show the whole input of the network.
-        count: cells along a side; at most ``h`` and ``w``.
+        count: cells along a side; at most ``h`` and ``w``, and at most the sides of the input.
         input_size: height and width of the network's input.
 
     Returns:

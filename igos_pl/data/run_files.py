@@ -15,6 +15,9 @@ EXPECTED, CLAIM = "samples.txt", "configuration.json"
 # that died while they read an image.
 OVERLAYS, REPORT, DAMAGED, DEATHS = "overlays", "report", "damaged", "deaths"
 
+# The folder of the figures of `igos-pl evaluate`, with a folder for each metric.
+FIGURES = "evaluation"
+
 # An epoch of a training is a file ``epoch=003.h5`` and, if no logger takes pictures, a folder ``epoch=003``.
 EPOCH = "epoch="
 

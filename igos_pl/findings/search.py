@@ -41,7 +41,9 @@ def find(masks: MaskFile, seed: int = 0) -> Findings:
     usable = ~faint[sample]
     clusters = list(_clusters(units, sample[usable], pooled[usable], seed))
     notes = [*_notes(units, shares, sample, int(faint.sum())), *told]
-    return Findings(shortcuts(units, shares), clusters, confusions, notes, nothing_found(units, shares))
+    found = shortcuts(units, shares)
+    nothing = "" if found else nothing_found(units, shares)
+    return Findings(found, clusters, confusions, notes, nothing)
 
 
 def _sample(units: Units, seed: int) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 
+from igos_pl.data.run_files import FIGURES
 from igos_pl.data.text import first_few
 from igos_pl.data.wording import counted
 from igos_pl.datamodules.base import SampleDataModule
@@ -22,7 +23,7 @@ from igos_pl.judging.metrics import Asked
 from igos_pl.models import ExplainableNetwork
 from igos_pl.run.run import Ending, Run
 from igos_pl.store import MaskFile
-from igos_pl.store.evaluations import FIGURES, write_evaluation
+from igos_pl.store.evaluations import write_evaluation
 from igos_pl.store.schema import KEYS
 
 

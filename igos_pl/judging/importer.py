@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from igos_pl.checks import check_choice, check_count
+from igos_pl.checks import check_choice
 from igos_pl.data.batches import ImageBatch
 from igos_pl.data.labels import ClassLabels
 from igos_pl.data.records import BatchResult, ImageRecord
@@ -27,7 +27,7 @@ from igos_pl.evaluation.deletion_insertion import curve_cells
 from igos_pl.judging.cells import COVERS, MEANINGS, NEGATIVE, Cells, saliency_cells, seen_part
 from igos_pl.judging.saliency_files import Maps, SaliencyMaps, open_maps
 from igos_pl.models import Classifier, ExplainableNetwork
-from igos_pl.predicting import BatchPredictor, row_keys
+from igos_pl.predicting import BatchPredictor, fitting_mask_size, row_keys
 from igos_pl.run.run import Run
 from igos_pl.settings import Attributes
 from igos_pl.solver.baselines import BASELINES, make_baselines
@@ -58,7 +58,8 @@ class Importer(BatchPredictor):
             the order in which the network proposes the targets; ``(targets, channels, h, w)``, of which the
             channels are summed; or, for classifiers, an archive of arrays named by their labels.
         method: the name of the method that made the maps.
-        mask_size: s, cells along the side of a mask; at most the resolution of the maps.
+        mask_size: s, cells along the side of a mask; at most the resolution of the maps. By default 28, or
+            the shorter side of the network's input if that has fewer pixels.
         negative: what negative values mean: ``refuse`` (raise an error), ``zero`` (unimportant),
             ``absolute`` (as important as positive ones) or ``keep`` (less important than 0).
         covers: whether a map shows the network's ``input`` or the whole ``image``. This matters only where
@@ -77,7 +78,7 @@ class Importer(BatchPredictor):
         network: ExplainableNetwork,
         saliency: str | SaliencyMaps,
         method: str = "imported",
-        mask_size: int = 28,
+        mask_size: int | None = None,
         negative: Literal["refuse", "zero", "absolute", "keep"] = "refuse",
         covers: Literal["input", "image"] = "input",
         baseline: Literal["blur", "black", "mean", "noise"] = "blur",
@@ -88,13 +89,12 @@ class Importer(BatchPredictor):
         super().__init__(network, micro_batch_size)
         if not method:
             raise IgosError("method is empty: name the method that made the saliency maps, as in grad-cam")
-        check_count("mask_size", mask_size, 2)
         check_choice("negative", negative, NEGATIVE)
         check_choice("covers", covers, COVERS)
         check_choice("baseline", baseline, BASELINES)
         self.saliency = saliency
         self.method = method
-        self.mask_size = mask_size
+        self.mask_size = fitting_mask_size(mask_size, network.input_size)
         self.negative = negative
         self.covers = covers
         self.baseline = baseline

@@ -36,6 +36,9 @@ from igos_pl.store.evaluations import run_digest
 from igos_pl.store.index import find
 from igos_pl.store.schema import configuration_of
 
+# Changes with the meaning of the metrics. 2: cells are the pixels around their centres, regions stay whole.
+_RULES = 2
+
 # The largest allowed difference between the score that the run recorded and the score now.
 _SAME_SCORE = 0.05
 
@@ -167,6 +170,7 @@ class Judge(BatchPredictor):
             "run": run_digest(attributes),
             "method": str(attributes.get("method", "")),
             "metric": asked.metric.name,
+            "rules": _RULES,
             "baseline": plain(asked.baseline),
             "cells": plain(asked.cells),
             "samples": asked.samples,

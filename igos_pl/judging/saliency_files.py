@@ -134,8 +134,10 @@ class SaliencyMaps(ABC):
         content = hashlib.blake2b(digest_size=8)
         try:
             found = self.read(entry)
-        except Exception:  # a damaged file, whose image will be recorded as failed
-            return "damaged"
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno:  # of the file system, perhaps for a moment
+                raise IgosError(f"Cannot read the saliency of {entry} in {self.name}: {error}") from error
+            return "damaged"  # its image will be recorded as failed
         for label, values in (found if isinstance(found, dict) else {"": found}).items():
             content.update(f"{label} {values.dtype} {values.shape} ".encode())
             if _holds_numbers(values):

@@ -33,7 +33,7 @@ class TorchvisionClassifier(Classifier):
         **classifier: see `Classifier`.
     """
 
-    not_settings = frozenset({"weight_folder"})
+    not_settings = frozenset({"weight_folder", "num_classes"})  # the hash of the weights covers it
 
     def __init__(
         self,
@@ -75,4 +75,3 @@ class TorchvisionClassifier(Classifier):
             name=name,
             **classifier,
         )
-        self.num_classes = classes

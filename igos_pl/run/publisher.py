@@ -91,7 +91,7 @@ class Publisher:
             finished, self._finished = self._finished, []
             rank = self.run.coordinator.rank
             write = partial(self.run.folder.publish, finished, self.attributes, rank)
-            self._publishing = self._thread.submit(self.run.before_pictures, write)
+            self._publishing = self._thread.submit(self.run.with_room_for, write)
         self._published_at = time.monotonic()
 
     def _wait(self) -> None:

@@ -53,8 +53,7 @@ class Run:
         explained_before: whether the network has explained an image of the folder before this run.
         unread: why images of this rank could not be read now, by image id.
         published: what the folder holds after the end; None if nobody has read it yet.
-        pictures: the pictures of explanations that this process has written. They can be drawn again if the
-            images are files.
+        pictures: the pictures of explanations that this process has written.
         disk_full: whether something could not be written for lack of room. No pictures are drawn then.
     """
 
@@ -172,7 +171,7 @@ class Run:
             failures = sum(record.status in FAILED for record in result.images) + len(result.unread)
             self.coordinator.report(len(result.images), failures)
 
-    def before_pictures(self, write: Callable[[], Result]) -> Result:
+    def with_room_for(self, write: Callable[[], Result]) -> Result:
         """Write results. If the disk is full, this process's pictures are removed to make room for them.
 
         Args:
@@ -191,12 +190,13 @@ class Run:
             for path in removed:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
+            result = write()
             warnings.warn(
                 f"The disk is full: {counted(len(removed), 'picture')} in {removed[0].parent} made room for"
                 " results. With more space, the same command draws them again if their images are files",
                 stacklevel=1,
             )
-            return write()
+            return result
 
     def progress(self) -> Progress:
         """What all ranks have finished so far."""

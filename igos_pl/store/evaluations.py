@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from igos_pl.data.run_files import FIGURES
 from igos_pl.settings import Attributes, digest
 from igos_pl.store.files import open_result, publishing
 from igos_pl.store.index import Published
@@ -33,7 +34,6 @@ from igos_pl.store.seals import HEAD_BYTES, check_seal, seal
 from igos_pl.store.segments import now, write_attributes
 
 EVALUATION = "evaluation.h5"
-FIGURES = "evaluation"  # the folder of the metrics' folders
 
 Figures = dict[str, NDArray[np.float32]]
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from igos_pl.data.records import BatchResult
-from igos_pl.data.run_files import CLAIM, DAMAGED, DEATHS, EXPECTED, MERGED, OVERLAYS, SEGMENTS
+from igos_pl.data.run_files import CLAIM, DAMAGED, DEATHS, EXPECTED, FIGURES, MERGED, OVERLAYS, SEGMENTS
 from igos_pl.data.wording import counted, has_or_have, is_or_are
 from igos_pl.errors import IgosError, RunError
 from igos_pl.settings import Attributes
@@ -222,7 +222,7 @@ class RunFolder:
         configuration: Attributes,
         without: Container[Path] = (),
         names: Sequence[str] = (),
-        in_words: InWords = lambda there, now: ("", set()),
+        in_words: InWords | None = None,
     ) -> None:
         """Raise if the folder belongs to a run of another configuration.
 
@@ -306,20 +306,21 @@ class RunFolder:
         stored: Attributes,
         configuration: Attributes,
         names: Sequence[str] = (),
-        in_words: InWords = lambda there, now: ("", set()),
+        in_words: InWords | None = None,
     ) -> None:
         keys = differing_keys(stored, configuration)
         if _SEARCH in stored:
             keys = [key for key in keys if not key.startswith(f"{_SEARCH}.")]
         if not keys:
             return
-        told, explained = in_words(stored, configuration)
+        told, explained = in_words(stored, configuration) if in_words else ("", set())
         keys = sorted((key for key in keys if key not in explained), key=lambda key: key.count("."))
-        differing = [told] * bool(told) + [
+        differing = [told] if told else []
+        differing += [
             self._ids_in_words(stored, names)
             if key == _IDS and names
             else f"the first or the last {_ITEMS[key]} has another content"
-            if key in _ITEMS
+            if key in _ITEMS and key in stored
             else "the settings of the search: an older version made that run and recorded only their digest"
             if key == _SEARCH
             else f"{key}: there {stored.get(key)!r}, now {configuration.get(key)!r}"
@@ -328,7 +329,9 @@ class RunFolder:
         if len(keys) > _SHOWN:
             differing.append(f"and {len(keys) - _SHOWN} more")
         advice = f"{START_OVER}. To go on with that run, use its settings"
-        if not self.files():
+        if self.path.parent.name == FIGURES:
+            advice = f"To judge the run anew, delete {self.path}"
+        elif not self.files():
             advice = (
                 f"Choose another output folder (--output). If that run has died, delete {self.claim_path}"
             )

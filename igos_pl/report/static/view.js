@@ -188,7 +188,7 @@
     const under = shown.picture ? [shown.picture] : [];
     if (shown.picture) shown.picture.alt = "";
     stage("stage-overlay", `Saliency over the image: ${name}`, ...under, over);
-    stage("stage-saliency", `Saliency alone: ${name}. Its largest value is ${g.largest[place].toFixed(2)}.`, heat);
+    stage("stage-saliency", `Saliency alone: ${name}. Its largest value is ${fixed(g.largest[place], 2)}.`, heat);
     igos.bar($("bar"), $("ticks"), top());
   };
   // The image below the colours is grey, so that all colour is saliency. Without saliency, it has its own colours.
