@@ -35,7 +35,10 @@ def counts(found: Comparison, quote: Quote = printable) -> list[str]:
         lines.append(f"only in {quote(name)}: {counted(alone, 'explanation')}{f'; {missing}' if ids else ''}")
     for name, images in found.incomplete.items():
         shown = first_few([f"{quote(image)} ({status})" for image, status in images[: _SHOWN + 1]], _SHOWN)
-        lines.append(f"{quote(name)} has {counted(len(images), 'image')} without a complete result: {shown}")
+        lines.append(
+            f"{counted(len(images), 'image')} of {quote(name)} {is_or_are(len(images))} not fully explained:"
+            f" {shown}"
+        )
     return lines
 
 
