@@ -37,14 +37,15 @@ Key = tuple[str, int, int]
 class OverlayWriter(Callback):
     """Saves overlays as PNG in ``overlays/`` of the trainer's ``default_root_dir``.
 
-    Results come before pictures: none are drawn after the disk was full, and those of this run are removed to
-    make room for results. The files have the images' names. The metadata of each file identify its
+    Results come before pictures: no picture is drawn once the disk was full, and those of this run are
+    removed to make room for results. The files have the images' names. The metadata of each file identify its
     explanation, so that a later run with a larger count adds the missing ones from the results.
 
     Args:
         count: the number of explanations that the first rank draws; 0 for none.
-        label_names: draw only explanations of these classes; of all classes by default. They are found as in
-            the folders and tables of labels: case does not matter, and one of several names is enough.
+        label_names: draw only explanations of these classes; of all classes by default. Case does not matter,
+            and any one of a class's names is enough. If several classes have a name, all of them are drawn.
+            Numbers are refused, unless the network's class names are unknown.
         seed: draw explanations at random, of as many images as possible; by default those that are finished
             first. The same seed chooses the same images.
     """

@@ -25,10 +25,10 @@ class ImageNetDataModule(ImageDataModule):
         root: the folder with the images. It has a folder for each class, named by its WordNet id
             (``n01440764/*.JPEG``), or it is flat, and ``ground_truth`` names the labels.
         ground_truth: the official ``ILSVRC2012_validation_ground_truth.txt``: a number from 1 to 1000 on each
-            line, for the images in the order of their file names, in whichever folders they lie. If the
-            folder has a part of the images, their original names (``ILSVRC2012_val_00000293.JPEG``) tell the
-            lines of their labels. Its numbering is not the order of the WordNet ids that networks use; it is
-            translated here.
+            line, for the images in the order of their file names, in whichever folders they lie. If ``root``
+            has only a part of the images, the number in an image's original name
+            (``ILSVRC2012_val_00000293.JPEG``) is the line of its label. The file's numbering is not the order
+            of the WordNet ids that networks use; it is translated here.
         **data: see `SampleDataModule`.
     """
 
@@ -80,9 +80,9 @@ def _official(file: Path, paths: list[Path]) -> list[int]:
     if len(labels) != len(paths):
         advice = (
             "The labels of a part of the validation set are found by the original names of its images"
-            f" (ILSVRC2012_val_00000001.JPEG), but {others[0]} has another name: rename the images, sort them"
-            " into folders named by WordNet ids and leave ground_truth out, or use ImageFolderDataModule with"
-            " a labels file"
+            f" (ILSVRC2012_val_00000001.JPEG), but {others[0]} has another name. Either rename the images, or"
+            " sort them into folders named by WordNet ids and leave ground_truth (--data.ground_truth) out,"
+            " or use ImageFolderDataModule with a labels file"
             if len(labels) == _IMAGES
             else f"Give the official file of {_IMAGES:,} labels, or a file with a label for each image"
         )
@@ -90,6 +90,6 @@ def _official(file: Path, paths: list[Path]) -> list[int]:
             f"{file} has {counted(len(labels), 'label')}, but there {is_or_are(len(paths))}"
             f" {counted(len(paths), 'image')}. {advice}"
         )
-    # Equal names have equal ids, which `check_samples` refuses.
+    # Two images of one name would share a label here; `check_samples` refuses them later.
     by_name = dict(zip(sorted(path.name for path in paths), labels, strict=True))
     return [by_name[path.name] for path in paths]

@@ -286,7 +286,7 @@ def test_a_detector_that_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_more_processes_than_cores_are_told(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parsed(words(photos, "--trainer.devices=9999")[1:], PredictCLI)
-    assert "9999 processes share" in capsys.readouterr().err
+    assert ", which makes them slower: set --trainer.devices to" in capsys.readouterr().err
     parsed(words(photos)[1:], PredictCLI)
     assert "share" not in capsys.readouterr().err
 
@@ -301,8 +301,8 @@ def test_a_killed_rank_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr(observer, "_terminate_all", lambda: None)
     assert observer._run()
     assert capsys.readouterr().err == (
-        "igos-pl: the process of rank 1 was killed by signal 9, so all processes end now. The usual cause is"
-        " too little memory. All that was published is safe: run the same command again to go on\n"
+        "igos-pl: the process of rank 1 was killed by signal 9 (usually too little memory), so all processes"
+        " end now: run the same command again\n"
     )
 
 

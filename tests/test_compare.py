@@ -230,7 +230,7 @@ def test_images_that_failed_are_told(opened: Any) -> None:
     assert counts(compare([one, other], ["one", "other"])) == [
         "3 shared explanations of 3 images",
         "only in one: 1 explanation",
-        f"other has 1 image without a complete result: {IDS[0]} (unreadable)",
+        f"1 image of other is not fully explained: {IDS[0]} (unreadable)",
     ]
 
 

@@ -571,7 +571,7 @@ def test_the_first_rank_alone_tells_what_is_wrong_with_the_data(
 
 
 @pytest.mark.parametrize("failing", [(0,), (1,), (0, 1), ()])
-def test_work_of_all_ranks_that_fails(failing: tuple[int, ...]) -> None:
+def test_failing_work_of_all_ranks(failing: tuple[int, ...]) -> None:
     def end_of(rank: int) -> object:
         def work() -> int:
             if rank in failing:

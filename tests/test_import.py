@@ -342,7 +342,7 @@ def test_evaluate_from_another_folder(
     (photos / "away").mkdir()
     monkeypatch.chdir(photos / "away")
     assert main(["evaluate", "../../run", "--metrics=morf"]) == 0
-    assert f"begin in {photos.parent}, where the run was started: data.root\n" in capsys.readouterr().err
+    assert f"taken from {photos.parent}, where the run was started: data.root (" in capsys.readouterr().err
     with MaskFile("../../run") as file:
         assert np.isfinite(file.evaluation["morf_mean"]).all()
     config = Path("../../run/config.yaml")

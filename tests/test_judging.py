@@ -425,7 +425,7 @@ def test_import_and_judge_in_memory() -> None:
         assert (good[name] > bad[name]).all()
     pooled = igos_pl.evaluate(right, "deletion_insertion:black", network, images, 0, cells=3)
     assert next(iter(pooled)) == "deletion_black_cells3"
-    with pytest.raises(IgosError, match="cells is 13, which is more than the network's input of 12 x 12"):
+    with pytest.raises(IgosError, match="input of 12 x 12 pixels: set cells to 12 or less"):
         igos_pl.evaluate(right, "morf", network, images, 0, cells=13)
 
 

@@ -20,7 +20,7 @@ from igos_pl import MaskFile
 from igos_pl.cli.main import main
 
 PAGE = "docs/networks.md"
-# Not the size of the masks: that of the default must fit the small inputs of the page.
+# mask_size is left out, so that the pages test the default on small inputs.
 QUICK = {"iterations": 1, "metrics": False}
 
 

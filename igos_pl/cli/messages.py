@@ -233,7 +233,7 @@ def _unknown_option(message: str, options: Collection[str], command: str) -> str
 
 
 def _no_setting(name: str, known: Collection[str]) -> str:
-    """The message for an unknown setting, with the closest known ones: a list of all would say nothing."""
+    """The message for an unknown setting, with the closest known ones: a list of all is too long to help."""
     close = closest(name, known)
     return f"There is no setting {name}" + (f": did you mean {' or '.join(close)}?" if close else "")
 
@@ -344,7 +344,7 @@ def _names(base: type) -> list[str]:
 def quieten_lightning() -> None:
     """Silence Lightning's messages about training. The callbacks of igos_pl report what matters.
 
-    The launcher's only message is told in other words: it kills all processes next.
+    The launcher has one message: a process died, and it now kills the others. `_tell_dead_rank` replaces it.
     """
     launcher = logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script")
     launcher.setLevel(logging.INFO)
@@ -368,10 +368,10 @@ def _tell_dead_rank(record: logging.LogRecord) -> bool:
     if found is None:
         return True
     code = int(found[2])
-    ended = f"was killed by signal {-code}" if code < 0 else f"ended with the exit code {code}"
-    usual = ". The usual cause is too little memory" if code == -signal.SIGKILL else ""
-    say(
-        f"igos-pl: the process of rank {found[1]} {ended}, so all processes end now{usual}. All that was"
-        " published is safe: run the same command again to go on"
-    )
+    if code < 0:
+        usual = " (usually too little memory)" if code == -signal.SIGKILL else ""
+        ended, advice = f"was killed by signal {-code}{usual}", "run the same command again"
+    else:
+        ended, advice = f"ended with the exit code {code}", "its message is above"
+    say(f"igos-pl: the process of rank {found[1]} {ended}, so all processes end now: {advice}")
     return False

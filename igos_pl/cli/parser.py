@@ -236,8 +236,8 @@ def _warn_of_few_cores(trainer: Trainer) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         say(
-            f"{trainer.num_devices} processes share {counted(cores, 'CPU core')}: set --trainer.devices to"
-            f" {cores} or less"
+            f"{trainer.num_devices} processes share {counted(cores, 'CPU core')}, which makes them slower:"
+            f" set --trainer.devices to {cores} or less"
         )
 
 

@@ -16,7 +16,7 @@ import yaml
 from igos_pl.cli.console import say
 from igos_pl.errors import IgosError
 
-_MARK = "# The run was started in the following folder, in which relative paths begin: "
+_MARK = "# Relative paths begin in this folder, where the run was started: "
 
 # The settings that hold paths, at any depth. Of other settings, a text with a slash may be a path.
 _PATHS = ("root", "urls", "labels", "ground_truth", "annotations", "weights", "weight_folder", "saliency")
@@ -30,8 +30,8 @@ def with_start_folder(settings: str) -> str:
 def paths_from_start(config: Path) -> list[str]:
     """Arguments that correct the relative paths of a ``config.yaml`` for another current folder.
 
-    A path is corrected if there is nothing of its name in the current folder, but in the folder in which the
-    run was started. Python modules of that folder can be imported then, too.
+    A path is corrected if it does not exist in the current folder but exists in the folder where the run was
+    started. Afterwards, Python modules of that folder can be imported, too.
 
     Args:
         config: the settings of a run, or any other file of settings, whose paths stay as they are.
@@ -40,7 +40,7 @@ def paths_from_start(config: Path) -> list[str]:
         Arguments such as ``--data.init_args.root=/home/me/photos``, to be put behind the file's.
 
     Raises:
-        IgosError: if the first line was edited and names no folder any more.
+        IgosError: if the first line was edited and no longer names a folder in double quotes.
     """
     text = config.read_text(encoding="utf-8")
     if not text.startswith(_MARK):
@@ -48,7 +48,9 @@ def paths_from_start(config: Path) -> list[str]:
     try:
         start = Path(json.loads(text.partition("\n")[0].removeprefix(_MARK)))
     except (ValueError, TypeError) as error:
-        raise IgosError(f"{config}, line 1: expected a folder in double quotes, or no such line") from error
+        raise IgosError(
+            f"{config}: line 1 must name a folder in double quotes: correct it, or delete the line"
+        ) from error
     if start == Path.cwd():
         return []
     sys.path.append(str(start))
@@ -60,7 +62,7 @@ def paths_from_start(config: Path) -> list[str]:
     ]
     if found:
         names = ", ".join(key.replace(".init_args", "") for key, _ in found)
-        say(f"relative paths of {config} begin in {start}, where the run was started: {names}")
+        say(f"taken from {start}, where the run was started: {names} (relative paths of {config})")
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in found]
 
 

@@ -35,7 +35,9 @@ def counts(found: Comparison, quote: Quote = printable) -> list[str]:
         lines.append(f"only in {quote(name)}: {counted(alone, 'explanation')}{f'; {missing}' if ids else ''}")
     for name, (number, images) in found.incomplete.items():
         shown = first_few([f"{quote(image)} ({status})" for image, status in images.items()], _SHOWN)
-        lines.append(f"{quote(name)} has {counted(number, 'image')} without a complete result: {shown}")
+        lines.append(
+            f"{counted(number, 'image')} of {quote(name)} {is_or_are(number)} not fully explained: {shown}"
+        )
     return lines
 
 

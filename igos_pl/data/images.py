@@ -193,7 +193,7 @@ def _names(paths: Sequence[Path]) -> str:
 def check_reachable(path: Path) -> None:
     """Raise if the way to a path leads through a folder that may not be entered.
 
-    Nothing below it can be found then, and the methods of `Path` raise an error that is not for people.
+    Nothing below it can be found then, and the methods of `Path` raise an error without advice.
 
     Raises:
         IgosError: naming the folder.

@@ -55,7 +55,7 @@ class RegionSource(Configurable, ABC):
             sample_ids: the ids of all images.
 
         Raises:
-            IgosError: if two images would get the label map of one.
+            IgosError: if two images would share a label map.
         """
 
     def label_maps(self, batch: ImageBatch, size: int) -> tuple[Tensor, list[str]]:

@@ -76,9 +76,8 @@ def saliency_cells(maps: NDArray[np.float64], size: int, input_size: tuple[int, 
     if negative == "keep":
         cells -= cells.min((1, 2), keepdims=True)
     peak = cells.max((1, 2), keepdims=True)
-    saliency = (cells / np.where(peak > 0, peak, 1)).astype(
-        np.float32
-    )  # without the rounding errors of means
+    # float32 drops the rounding errors of the means, so that equal cells are equal.
+    saliency = (cells / np.where(peak > 0, peak, 1)).astype(np.float32)
     flat = (saliency == saliency[:, :1, :1]).all((1, 2))
     note = (
         "its saliency is the same everywhere, so the order of the cells means nothing" if flat.any() else ""

@@ -150,7 +150,8 @@ class Judge(BatchPredictor):
         if asked.cells is not None and asked.cells > min(network.input_size):
             height, width = network.input_size
             raise IgosError(
-                f"cells is {asked.cells}, which is more than the network's input of {height} x {width} pixels"
+                f"cells is {asked.cells}, which is more than the network's input of {height} x {width}"
+                f" pixels: set cells (--cells) to {min(height, width)} or less"
             )
         self.run = run
         self.asked = asked

@@ -372,6 +372,7 @@ def _classes_advice(shapes: Iterable[tuple[torch.Size, torch.Size]]) -> str:
         return ""
     ((theirs, ours),) = counts
     return (
-        f"The file is of a network with {theirs} classes instead of {ours}: set num_classes to {theirs}"
-        f" (--model.network.num_classes {theirs}), or name the {theirs} classes if there is only class_names"
+        f"The file is of a network with {theirs} classes instead of {ours}: give a module with {theirs}"
+        f" classes, or set num_classes to {theirs} (--model.network.num_classes {theirs}). A network of"
+        f" igos_pl without num_classes takes the number from class_names: give {theirs} names"
     )

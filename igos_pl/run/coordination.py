@@ -289,8 +289,10 @@ def on_all_ranks(trainer: Any, work: Callable[[], Result]) -> Result:
     """The result of work that each rank does for itself. All ranks must call this together.
 
     Raises:
-        IgosError: if this rank's work raises it, and this is the first rank or the first rank's work did not.
-        SystemExit: if the first rank's work raised it: the other ranks end quietly, as in `on_first_rank`.
+        IgosError: on the first rank if its work fails; on another rank if its own work fails and that of the
+            first rank does not.
+        SystemExit: on the other ranks if the first rank's work fails: they end quietly, as in
+            `on_first_rank`.
     """
     result, failure = None, None
     try:

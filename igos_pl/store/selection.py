@@ -81,14 +81,15 @@ def groups(
         IgosError: if a row does not exist, a condition is wrong, deletion and insertion were not computed, or
             all numbers that are given are 0.
     """
-    wanted = {"best": best, "worst": worst, "random": at_random}
+    wanted = {"best": best, "worst": worst, "at_random": at_random}
     asked = {name: count for name, count in wanted.items() if count is not None}
     for name, count in asked.items():
         check_at_least(name, count, 0)
     if asked and not any(asked.values()):
+        options = " and ".join(f"{name} (--{name.removeprefix('at_')})" for name in asked)
         raise IgosError(
-            f"{' and '.join(asked)} {is_or_are(len(asked))} 0, which leaves no explanation: give a larger"
-            " number, or leave it out to choose all"
+            f"{options} {is_or_are(len(asked))} 0, so nothing is chosen: give a larger number, or leave"
+            f" {' and '.join(asked)} out to choose all"
         )
     found = np.arange(len(rows)) if numbers is None else _existing(rows, numbers)
     found = found[np.isin(found, where(rows, conditions))]
