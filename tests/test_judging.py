@@ -438,7 +438,8 @@ def test_channels_are_summed_and_lists_may_differ_in_size() -> None:
     sizes = igos_pl.import_saliency([np.ones((5, 7)), np.ones((9, 9))], network, images, metrics=False)
     assert sizes.masks.shape == (2, 5, 5)
     fine = igos_pl.import_saliency(torch.rand(2, 28, 28), network, images, metrics=False)
-    assert fine.masks.shape == (2, 12, 12) and np.isfinite(fine.masks).all()  # the input has 12 x 12 pixels
+    assert fine.masks.shape == (2, 12, 12)  # the input has 12 x 12 pixels
+    assert np.isfinite(fine.masks).all()
     deep = igos_pl.import_saliency(torch.rand(2, 512, 4, 4), network, images, metrics=False)
     assert deep.masks.shape == (2, 4, 4)
     several = igos_pl.import_saliency(
